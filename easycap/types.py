@@ -1,0 +1,229 @@
+"""The contracts between rooms: what flows through easycap, and the protocols of its swappable parts.
+
+Shape legend used everywhere: N images, R regions or grid cells, C encoder channels, K image tokens, T words,
+M memory slots, D memory width, B rows (captions; B = N x captions per image), V vocabulary size.
+
+torch is imported for type checkers only: the metrics and report rooms use this file without loading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+    import torch
+
+# ---------------------------------------------------------------------------------------------- data
+
+
+class ImageSource(Protocol):
+    """Where the pixels of one image come from: a file, or a row of a packed array."""
+
+    def load(self) -> PIL.Image.Image:
+        """Return the upright RGB image; raises `OSError` or `ValueError` naming the file if it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image with everything known about it.
+
+    `tags` are words for things and actions in the image. `annotations` is whatever structured truth the source
+    has (a scene graph, object categories); scorers that know the source read it, nothing else does.
+    """
+
+    id: str
+    image: ImageSource
+    references: tuple[str, ...]
+    tags: tuple[str, ...] = ()
+    annotations: Any = None
+
+
+class Dataset(NamedTuple):
+    """A source's splits, and the names of registered scorers that understand its annotations."""
+
+    name: str
+    splits: dict[str, list[Example]]
+    scorers: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Batch:
+    """N images and B captions of them.
+
+    images (N,3,H,W) uint8; words (B,T) starts with bos; targets (B,T) is words shifted left and ends with eos;
+    both are padded with the pad id; rows (B,) says which image a caption belongs to.
+    """
+
+    ids: list[str]
+    images: torch.Tensor
+    words: torch.Tensor
+    targets: torch.Tensor
+    rows: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        tensors = (self.images, self.words, self.targets, self.rows)
+        return Batch(self.ids, *(t.to(device, non_blocking=True) for t in tensors))
+
+
+class Preprocessing(NamedTuple):
+    """What an encoder expects: square input of `size` pixels, cut from the centre `crop` share of the image's
+    short side, and per-channel mean and std for pixel values scaled to 0..1."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop: float = 1.0
+    interpolation: str = "bilinear"
+
+
+class Vocabulary(Protocol):
+    """Text <-> ids with distinct pad, bos and eos. It is saved beside a checkpoint and loads itself from there."""
+
+    pad_id: int
+    bos_id: int
+    eos_id: int
+    unk_id: int | None
+
+    def __len__(self) -> int: ...
+    def encode(self, text: str) -> list[int]:
+        """Return word ids without special tokens."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text up to the first eos; pad and bos are skipped."""
+
+    def save(self, folder: Any) -> None: ...
+
+
+# --------------------------------------------------------------------------------------------- models
+
+
+class Features(NamedTuple):
+    """What an encoder sees: cells (N,R,C), mask (N,R) with True for real cells, grid (h,w) when cells form one."""
+
+    cells: torch.Tensor
+    mask: torch.Tensor
+    grid: tuple[int, int] | None
+
+
+class Memory(NamedTuple):
+    """What a decoder looks at: tokens (N,M,D), mask (N,M), segments {"tags" | "image" | "draft": slice}."""
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    segments: dict[str, slice]
+
+
+class Output(NamedTuple):
+    """logits (B,T,V) for word positions only, attention (B,T,M) where the decoder has one, named extra losses."""
+
+    logits: torch.Tensor
+    attention: torch.Tensor | None = None
+    losses: dict[str, torch.Tensor] = {}  # noqa: B006  never mutated
+
+
+class Encoder(Protocol):
+    """A view of the image. `channels` is C, `grid` the (h,w) of its cells at its own input size or None."""
+
+    channels: int
+    grid: tuple[int, int] | None
+    preprocessing: Preprocessing
+
+    def __call__(self, images: torch.Tensor) -> Features:
+        """Normalised images (N,3,H,W) -> Features."""
+
+
+class ImageTokens(Protocol):
+    """Turns a view of the image into the decoder's image tokens."""
+
+    def __call__(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return tokens (N,K,D) and mask (N,K)."""
+
+
+class State(Protocol):
+    """What a decoder remembers of the memory and of the words so far, for B rows."""
+
+    def select(self, rows: torch.Tensor) -> State:
+        """Return a NEW state of the given rows (B',): reorders beams, repeats an image for its captions."""
+
+
+class Decoder(Protocol):
+    """Words given memory. `memory_dim` is the width D it wants, `max_words` the longest T it can take."""
+
+    memory_dim: int
+    max_words: int
+
+    def start(self, memory: Memory) -> State:
+        """Once per image: everything that does not depend on words."""
+
+    def __call__(self, words: torch.Tensor, state: State) -> Output:
+        """words (B,T), the first is bos -> Output; logits[:, t] predicts words[:, t+1] or eos. Consumes `state`."""
+
+    def step(self, words: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """words (B,) -> logits (B,V) and the next state. Consumes `state`."""
+
+
+class Objective(Protocol):
+    """What training minimises."""
+
+    def __call__(self, captioner: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the scalar loss and values to log."""
+
+
+class Generator(Protocol):
+    """A way of decoding, with its settings bound."""
+
+    def __call__(self, decoder: Decoder, memory: Memory) -> Generated: ...
+
+
+class Generated(NamedTuple):
+    """words (N,T) without bos, eos included, padded after it; scores (N,) the sum of their log-probabilities."""
+
+    words: torch.Tensor
+    scores: torch.Tensor
+
+
+# --------------------------------------------------------------------------------------------- scores
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric on one set of captions.
+
+    `per_image` is keyed by image id. `resample`, where set, maps bootstrap weights (resamples, images), in
+    per_image's order, to corpus values (resamples,); without it the corpus value is the mean of per_image.
+    """
+
+    value: float
+    per_image: Mapping[str, float]
+    signature: str
+    low: float | None = None
+    high: float | None = None
+    resample: Callable[[np.ndarray], np.ndarray] | None = field(default=None, repr=False, compare=False)
+
+
+class Scorer(Protocol):
+    """Scores captions. Ids of captions and references must agree; strings and numbers only."""
+
+    def __call__(
+        self,
+        captions: Mapping[str, str],
+        references: Mapping[str, Sequence[str]],
+        annotations: Mapping[str, Any] | None = None,
+    ) -> dict[str, Score]: ...
+
+
+# ------------------------------------------------------------------------------------------- tracking
+
+
+class Tracker(Protocol):
+    """Where a run writes what it measures: its own files first, W&B as a mirror."""
+
+    def log(self, values: Mapping[str, float], *, step: int) -> None: ...
+    def samples(self, rows: Sequence[Mapping[str, Any]], *, step: int, epoch: int) -> None:
+        """Captions of a few fixed validation images: {"id", "image": ImageSource, "caption", "references"}."""
+
+    def finish(self, result: Mapping[str, Any] | None, *, status: str, error: str | None = None) -> None: ...
