@@ -1,0 +1,116 @@
+"""Any timm model as an encoder: the grid of features before its pooling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from easycap.registry import describe_choices, register
+from easycap.types import Features, Preprocessing
+
+
+@register("encoder", "timm")
+class TimmEncoder(nn.Module):
+    """images (N,3,H,W) -> Features of timm's `model` before pooling; a ViT's class token is left out.
+
+    `pretrained` loads timm's weights from the hub, or from `weights`, a local .safetensors file of the same model.
+    `image_size` overrides the size the weights were trained at; normalisation follows the weights' own config.
+    Raises `ValueError` for an unknown model, an impossible size, or weights that cannot be had.
+    """
+
+    def __init__(self, *, model: str, pretrained: bool, weights: str | None, image_size: int | None) -> None:
+        super().__init__()
+        if image_size is not None and image_size <= 0:
+            raise ValueError(f"encoder.image_size={image_size} must be positive, or null for the model's own")
+        self.network = _create(model, pretrained=pretrained, weights=weights)
+        settings = resolve_model_data_config(self.network)
+        size = image_size or settings["input_size"][-1]
+        _set_input_size(self.network, size)
+        self.preprocessing = Preprocessing(
+            size=size,
+            mean=tuple(settings["mean"]),
+            std=tuple(settings["std"]),
+            crop=settings["crop_pct"],
+            interpolation=settings["interpolation"],
+        )
+        self.channels, self.grid, self._channels_last = _probe(model, size)
+
+    def forward(self, images: torch.Tensor) -> Features:
+        maps = self.network.forward_features(images)
+        if maps.ndim == 4:
+            maps = maps.permute(0, 3, 1, 2) if self._channels_last else maps
+            grid, cells = tuple(maps.shape[-2:]), maps.flatten(2).transpose(1, 2)
+        else:
+            grid, cells = self.grid, maps[:, _prefix_tokens(self.network) :]
+        return Features(cells, cells.new_ones(cells.shape[:2], dtype=torch.bool), grid)
+
+
+def _create(model: str, *, pretrained: bool, weights: str | None) -> nn.Module:
+    if not timm.is_model(model):
+        known = timm.list_models() + timm.list_pretrained()
+        raise ValueError(f"encoder.model={model!r} is no timm model; {_near(model, known)}")
+    if not pretrained:
+        if weights is not None:
+            raise ValueError(f"encoder.weights={weights} is set but encoder.pretrained=false: set it to true")
+        return timm.create_model(model, pretrained=False, num_classes=0)
+    overlay = {"file": str(_weights_file(weights))} if weights else None
+    try:
+        return timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # the hub client has no common base class for 'offline', 'missing' and 'refused'
+        source = f"from {weights}" if weights else f"from the hub (timm/{model})"
+        raise ValueError(
+            f"the pretrained weights of {model} cannot be loaded {source} ({_first_line(error)}): download the "
+            f"model.safetensors of huggingface.co/timm/{model} and pass encoder.weights=FILE, or train from "
+            "scratch with encoder.pretrained=false"
+        ) from error
+
+
+def _weights_file(weights: str) -> Path:
+    path = Path(weights).expanduser()
+    if path.suffix != ".safetensors":
+        raise ValueError(f"encoder.weights={weights} must be a .safetensors file: other formats can run code")
+    if not path.is_file():
+        raise ValueError(f"encoder.weights={weights} does not exist")
+    return path
+
+
+def _set_input_size(network: nn.Module, size: int) -> None:
+    if hasattr(network, "set_input_size"):  # transformers size their position table by the image
+        network.set_input_size(img_size=size)
+
+
+def _probe(model: str, size: int) -> tuple[int, tuple[int, int] | None, bool]:
+    """Channels, grid and channel order at this input size, from a twin on the meta device: no arithmetic is done."""
+    with torch.device("meta"), torch.no_grad():
+        twin = timm.create_model(model, pretrained=False, num_classes=0).eval()
+        try:
+            _set_input_size(twin, size)
+            maps = twin.forward_features(torch.zeros(1, 3, size, size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ValueError(f"encoder.image_size={size} does not fit {model} ({_first_line(error)})") from error
+    channels = twin.num_features
+    if maps.ndim == 4:
+        last = maps.shape[1] != channels and maps.shape[-1] == channels
+        height, width = maps.shape[1:3] if last else maps.shape[2:]
+        return channels, (int(height), int(width)), last
+    cells = maps.shape[1] - _prefix_tokens(twin)
+    side = round(cells**0.5)
+    return channels, (side, side) if side * side == cells else None, False
+
+
+def _prefix_tokens(network: nn.Module) -> int:
+    return getattr(network, "num_prefix_tokens", 0)
+
+
+def _near(model: str, known: list[str]) -> str:
+    family = [name for name in known if name.startswith(model[:3])]
+    hint = describe_choices(model, family[:12] or ["resnet101.tv_in1k", "vit_base_patch16_224"])
+    return f"{hint}, ... ({len(known)} models: `python -c 'import timm; print(timm.list_models())'`)"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

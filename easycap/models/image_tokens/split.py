@@ -1,0 +1,26 @@
+"""The project's own way to make image tokens: one vector, cut into K pieces."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from easycap.models.image_tokens.checks import check_count
+from easycap.registry import register
+from easycap.types import Features
+
+
+@register("image_tokens", "split")
+class Split(nn.Module):
+    """The mean of the cells (N,C) through one Linear(C, K*D), reshaped to K tokens (N,K,D)."""
+
+    def __init__(self, *, count: int, channels: int, memory_dim: int) -> None:
+        super().__init__()
+        self.count = check_count(count)
+        self.project = nn.Linear(channels, count * memory_dim)
+
+    def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
+        weights = features.mask.unsqueeze(-1).to(features.cells.dtype)
+        pooled = (features.cells * weights).sum(1) / weights.sum(1)
+        tokens = self.project(pooled).unflatten(-1, (self.count, -1))
+        return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
