@@ -1,0 +1,163 @@
+"""Beam search: the captions with the best total score, several held at a time.
+
+Shape legend: n images still searched, k beams of each, c candidates of each, t words so far, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from easycap.generation.rules import NEVER, make_rules, word_limit
+from easycap.registry import register
+from easycap.types import Decoder, Generated, Memory
+
+
+@register("decoding", "beam")
+class Beam:
+    """Holds `num_beams` captions of an image at a time: memory of N images -> Generated of N captions.
+
+    A finished caption is ranked by the sum of its log-probabilities / length ** `length_penalty`, eos
+    counted: 0 ranks by the sum, higher favours longer captions. An image is done when it has `num_beams`
+    finished captions, and without `early_stopping` not before its best unfinished one ranks below the worst
+    of them. Token ids are those of Hugging Face's `generate`. The other settings are those of `Greedy`.
+    Raises `ValueError` for settings out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_words: int | None,
+        min_words: int,
+        no_repeat_ngram: int,
+        allow_unk: bool,
+        num_beams: int,
+        length_penalty: float,
+        early_stopping: bool,
+        pad_id: int,
+        bos_id: int,
+        eos_id: int,
+        unk_id: int | None,
+    ) -> None:
+        if num_beams < 1:
+            raise ValueError(f"decoding.num_beams={num_beams} must be at least 1")
+        if not -10 <= length_penalty <= 10:
+            raise ValueError(
+                f"decoding.length_penalty={length_penalty} must be from -10 to 10 (0: off; usual: 1)"
+            )
+        self.rules = make_rules(
+            max_words=max_words,
+            min_words=min_words,
+            no_repeat_ngram=no_repeat_ngram,
+            allow_unk=allow_unk,
+            pad_id=pad_id,
+            bos_id=bos_id,
+            eos_id=eos_id,
+            unk_id=unk_id,
+        )
+        self.max_words = max_words
+        self.num_beams, self.length_penalty, self.early_stopping = num_beams, length_penalty, early_stopping
+        self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
+
+    @torch.no_grad()
+    def __call__(self, decoder: Decoder, memory: Memory) -> Generated:
+        assert not getattr(decoder, "training", False), "dropout is on: call .eval() before generating"
+        max_words = word_limit(self.max_words, self.rules.min_words, decoder)
+        num_images, device = len(memory.tokens), memory.tokens.device
+        finished = _Finished.none(num_images, self.num_beams, max_words, self.pad_id, device)
+        images = torch.arange(num_images, device=device)  # those still searched
+        beams = _Beams(
+            torch.full((num_images, 1, 0), self.pad_id, device=device),
+            torch.zeros(num_images, 1, device=device),
+        )
+        last, state = torch.full((num_images,), self.bos_id, device=device), decoder.start(memory)
+        for length in range(1, max_words + 1):
+            logits, state = decoder.step(last, state)
+            log_probs = self.rules(logits.float().log_softmax(1), beams.words.flatten(0, 1))
+            candidates, parents = beams.extend(log_probs, 2 * self.num_beams)
+            ended = candidates.words[..., -1] == self.eos_id
+            if length == max_words:
+                ended = torch.ones_like(ended)
+            finished.add(images, candidates, ended, length**self.length_penalty)
+            beams, parents = candidates.best_running(ended, parents, self.num_beams)
+            searching = self._can_improve(beams, finished.ranks[images], length)
+            if length == max_words or not searching.any():
+                break
+            images, beams, parents = images[searching], beams.of(searching), parents[searching]
+            last, state = beams.words[..., -1].flatten(), state.select(parents.flatten())
+        return Generated(finished.words[:, 0, :length], finished.sums[:, 0])
+
+    def _can_improve(self, beams: _Beams, ranks: torch.Tensor, length: int) -> torch.Tensor:
+        """Return whether each image goes on (n,); `ranks` (n,k) are those of its finished captions."""
+        worst = ranks.min(1).values  # -inf while fewer than num_beams have finished
+        possible = beams.sums[:, 0] / length**self.length_penalty > worst
+        return possible & worst.isneginf() if self.early_stopping else possible
+
+
+@dataclass(frozen=True)
+class _Beams:
+    """Captions in the making: words (n,k,t) and the sums (n,k) of their log-probabilities, best first."""
+
+    words: torch.Tensor
+    sums: torch.Tensor
+
+    def extend(self, log_probs: torch.Tensor, count: int) -> tuple[_Beams, torch.Tensor]:
+        """Return the `count` best one-word continuations and the rows (n,c) of their parents in the batch."""
+        num_images, num_beams = self.sums.shape
+        vocab_size = log_probs.shape[1]
+        sums = (self.sums.unsqueeze(2) + log_probs.view(num_images, num_beams, vocab_size)).flatten(1)
+        sums, index = sums.topk(min(count, sums.shape[1]))
+        beam, word = index // vocab_size, index % vocab_size
+        words = torch.cat([_rows_of(self.words, beam), word.unsqueeze(2)], 2)
+        offsets = torch.arange(num_images, device=beam.device).unsqueeze(1) * num_beams
+        return _Beams(words, sums), beam + offsets
+
+    def best_running(
+        self, ended: torch.Tensor, parents: torch.Tensor, count: int
+    ) -> tuple[_Beams, torch.Tensor]:
+        """Return the best `count` captions that have not ended, with their parents."""
+        sums, index = self.sums.masked_fill(ended, NEVER).topk(min(count, self.sums.shape[1]))
+        return _Beams(_rows_of(self.words, index), sums), parents.gather(1, index)
+
+    def of(self, images: torch.Tensor) -> _Beams:
+        """Return the beams of some images, given as a mask (n,)."""
+        return _Beams(self.words[images], self.sums[images])
+
+
+@dataclass
+class _Finished:
+    """The best finished captions of all N images, best first: words (N,k,T), sums (N,k) and ranks (N,k).
+
+    An empty place has rank -inf.
+    """
+
+    words: torch.Tensor
+    sums: torch.Tensor
+    ranks: torch.Tensor
+    pad_id: int
+
+    @staticmethod
+    def none(num_images: int, num_beams: int, max_words: int, pad_id: int, device: torch.device) -> _Finished:
+        places = torch.full((num_images, num_beams), NEVER, device=device)
+        words = torch.full((num_images, num_beams, max_words), pad_id, device=device)
+        return _Finished(words, places, places.clone(), pad_id)
+
+    def add(self, images: torch.Tensor, candidates: _Beams, ended: torch.Tensor, penalty: float) -> None:
+        """Keep the best of what `images` (n,) had and the candidates that `ended` (n,c), by sum / penalty.
+
+        Only the best k candidates count: the others are there so that enough captions go on.
+        """
+        num_beams, max_words = self.words.shape[1:]
+        words, sums = candidates.words[:, :num_beams], candidates.sums[:, :num_beams]
+        ranks = (sums / penalty).masked_fill(~ended[:, :num_beams], NEVER)
+        words = torch.nn.functional.pad(words, (0, max_words - words.shape[2]), value=self.pad_id)
+        ranks, index = torch.cat([self.ranks[images], ranks], 1).topk(num_beams)
+        self.words[images] = _rows_of(torch.cat([self.words[images], words], 1), index)
+        self.sums[images] = torch.cat([self.sums[images], sums], 1).gather(1, index)
+        self.ranks[images] = ranks
+
+
+def _rows_of(words: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """words (n,k,t), index (n,c) -> (n,c,t)."""
+    return words.gather(1, index.unsqueeze(2).expand(-1, -1, words.shape[2]))
