@@ -1,0 +1,30 @@
+"""Scores of captions: (captions, references, annotations) in, numbers with signatures and intervals out.
+
+Strings and numbers only; torch is never imported here. Every scorer registers itself under "scorer".
+"""
+
+from easycap.metrics.bleu import Bleu
+from easycap.metrics.cider import CiderD, CiderReward
+from easycap.metrics.corpus import prepare
+from easycap.metrics.document_frequencies import DocumentFrequencies
+from easycap.metrics.health import caption_health
+from easycap.metrics.reference_points import most_frequent_caption, reference_points
+from easycap.metrics.rouge import RougeL
+from easycap.metrics.scoring import Absent, Scores, score
+from easycap.metrics.tokenizer import tokenize
+
+__all__ = [
+    "Absent",
+    "Bleu",
+    "CiderD",
+    "CiderReward",
+    "DocumentFrequencies",
+    "RougeL",
+    "Scores",
+    "caption_health",
+    "most_frequent_caption",
+    "prepare",
+    "reference_points",
+    "score",
+    "tokenize",
+]

@@ -1,0 +1,69 @@
+"""Bootstrap intervals of corpus scores over images: the same resampled weights for all metrics and systems.
+
+Document frequencies stay fixed while images are resampled: they belong to the metric, not to the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from easycap.types import Score
+
+RESAMPLES = 1000
+# Weights are made this many at a time (64 MiB), whatever the number of images.
+_BLOCK = 8_000_000
+
+
+def weight_blocks(num_images: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
+    """Yield blocks (r, N), `resamples` rows in all, of how often each of N images is drawn."""
+    generator = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // num_images)
+    for start in range(0, resamples, rows):
+        block = np.empty((min(rows, resamples - start), num_images))
+        for row in block:
+            row[:] = np.bincount(generator.integers(0, num_images, num_images), minlength=num_images)
+        yield block
+
+
+def resampled(
+    scores: Mapping[str, Score], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Return each score's corpus value under every resample (R,); weights follow the sorted image ids.
+
+    Scores of the same images share their weights, so that differences of two systems are paired.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, score in scores.items():
+        groups.setdefault(tuple(sorted(score.per_image)), []).append(name)
+    values: dict[str, np.ndarray] = {}
+    for ids, names in groups.items():
+        blocks = {name: [] for name in names}
+        for weights in weight_blocks(len(ids), resamples=resamples, seed=seed):
+            for name in names:
+                blocks[name].append(_values(scores[name], ids, weights))
+        values |= {name: np.concatenate(parts) for name, parts in blocks.items()}
+    return values
+
+
+def _values(score: Score, ids: tuple[str, ...], weights: np.ndarray) -> np.ndarray:
+    if score.resample is None:
+        return weights @ np.array([score.per_image[i] for i in ids]) / len(ids)
+    if tuple(score.per_image) != ids:
+        place = {image_id: column for column, image_id in enumerate(ids)}
+        weights = weights[:, [place[i] for i in score.per_image]]
+    return score.resample(weights)
+
+
+def with_intervals(
+    scores: Mapping[str, Score], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Score]:
+    """Return the scores with the 95 % percentile interval as low and high; one image has none."""
+    able = {name: score for name, score in scores.items() if len(score.per_image) > 1}
+    found = dict(scores)
+    for name, values in resampled(able, resamples=resamples, seed=seed).items():
+        low, high = np.percentile(values, [2.5, 97.5])
+        found[name] = replace(scores[name], low=float(low), high=float(high))
+    return found

@@ -1,0 +1,110 @@
+"""Scoring captions with any registered scorers: what evaluation, the command line and users call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from easycap.metrics.corpus import Captions, Corpus, References, normal_id, prepare
+from easycap.metrics.document_frequencies import DocumentFrequencies
+from easycap.metrics.intervals import with_intervals
+from easycap.registry import lookup
+from easycap.types import Score, Scorer
+
+DEFAULT_SCORERS = ("bleu", "rouge_l", "cider_d")
+
+
+class Absent(Exception):
+    """Raised by a scorer that cannot run here (no Java, no weights); its message is the reason."""
+
+
+@dataclass(frozen=True)
+class Scores(Mapping[str, Score]):
+    """Scores by printed name; `absent` says why one is not there, `counts` what was odd (empty captions)."""
+
+    scores: Mapping[str, Score]
+    absent: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Score:
+        return self.scores[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.scores)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return {name: {"value", "low", "high", "signature"}} for result.json, plain numbers and strings."""
+        return {name: _plain(score) for name, score in self.scores.items()}
+
+    def per_image(self) -> dict[str, dict[str, float]]:
+        """Return {image id: {name: value}}."""
+        rows: dict[str, dict[str, float]] = {}
+        for name, score in self.scores.items():
+            for image_id, value in score.per_image.items():
+                rows.setdefault(image_id, {})[name] = value
+        return rows
+
+
+def _plain(score: Score) -> dict[str, Any]:
+    interval = {} if score.low is None else {"low": score.low, "high": score.high}
+    return {"value": score.value, **interval, "signature": score.signature}
+
+
+def score(
+    captions: Captions,
+    references: References,
+    *,
+    annotations: Mapping[Any, Any] | None = None,
+    scorers: Sequence[str | Scorer] = DEFAULT_SCORERS,
+    df: DocumentFrequencies | None = None,
+    split: str | None = None,
+    intervals: bool = True,
+    partial: bool = False,
+) -> Scores:
+    """Score {id: caption} (or rows of a COCO results file) against {id: [reference, ...]}.
+
+    `scorers` are registered names or scorers; `df` goes to those that take document frequencies; `split` is
+    only named in the signatures. Raises `ValueError` for input that does not fit together (see `prepare`).
+    """
+    corpus = prepare(captions, references, partial=partial)
+    notes = {normal_id(image_id): note for image_id, note in (annotations or {}).items()}
+    scores: dict[str, Score] = {}
+    absent: dict[str, str] = {}
+    for scorer in [_build(s, df) if isinstance(s, str) else s for s in scorers]:
+        try:
+            scores |= _run(scorer, corpus, notes)
+        except Absent as reason:
+            absent |= dict.fromkeys(_names(scorer), str(reason))
+    scores = {name: replace(s, signature=_in_split(s.signature, split)) for name, s in scores.items()}
+    counts = {"images": len(corpus.ids), "missing": corpus.missing, "empty_captions": corpus.num_empty}
+    return Scores(with_intervals(scores) if intervals else scores, absent, counts)
+
+
+def _build(name: str, df: DocumentFrequencies | None) -> Scorer:
+    component = lookup("scorer", name)
+    if not isinstance(component, type):
+        return component
+    takes_df = "df" in inspect.signature(component).parameters
+    return component(df=df) if takes_df else component()
+
+
+def _run(scorer: Scorer, corpus: Corpus, annotations: Mapping[str, Any]) -> dict[str, Score]:
+    # Scorers of text share one tokenised corpus; others get plain text and what they know of the source.
+    if hasattr(scorer, "score_corpus"):
+        return scorer.score_corpus(corpus)
+    captions = dict(zip(corpus.ids, corpus.texts, strict=True))
+    references = dict(zip(corpus.ids, corpus.reference_texts, strict=True))
+    return scorer(captions, references, {i: annotations[i] for i in corpus.ids if i in annotations} or None)
+
+
+def _names(scorer: Scorer) -> Sequence[str]:
+    return getattr(scorer, "names", (getattr(scorer, "__name__", type(scorer).__name__),))
+
+
+def _in_split(signature: str, split: str | None) -> str:
+    return signature if split is None else f"{signature}|split:{split}"
