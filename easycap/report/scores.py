@@ -1,0 +1,180 @@
+"""The scores of a result arranged for reading: which numbers stand beside which, and on what terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from easycap.report.numbers import NOTHING, interval_text, is_count, is_number, metric_order, score_text
+
+HEADLINE = "CIDEr-D"
+# Keys of result.json's reference points, in the order they are read, and their names in tables.
+REFERENCE_POINTS = {
+    "reference_caption": "reference caption",
+    "model_same_references": "this model, same terms",
+    "most_frequent": "most frequent caption",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score as text; `absent` is the reason why there is none; `note` numbers its signature from 1."""
+
+    text: str
+    interval: str = ""
+    absent: str = ""
+    signature: str = ""
+    note: int | None = None
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Rows (name, cells) under columns; `signatures` are the footnotes that the cells' notes number."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    signatures: tuple[str, ...]
+
+    @property
+    def absent(self) -> list[str]:
+        """Why metrics are missing, once where the reason is the same in several columns."""
+        reasons = [f"{name}: {cell.absent}" for name, cells in self.rows for cell in cells if cell.absent]
+        return list(dict.fromkeys(reasons))
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A value with its interval on a common axis; `left`, `start`, `end` are percent of the axis' length."""
+
+    label: str
+    text: str
+    interval: str
+    is_model: bool
+    left: float
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class DotGroup:
+    """Values of one signature: these, and only these, may be compared."""
+
+    title: str
+    signature: str
+    dots: tuple[Dot, ...]
+
+
+class _Notes:
+    """Numbers each different signature once, across the tables of a page."""
+
+    def __init__(self) -> None:
+        self.signatures: list[str] = []
+
+    def cell(self, score: Any, name: str) -> Cell:
+        if not isinstance(score, Mapping):
+            return Cell(NOTHING)
+        if "absent" in score:
+            return Cell(NOTHING, absent=str(score["absent"]))
+        signature = str(score.get("signature") or "")
+        return Cell(
+            score_text(score.get("value"), name),
+            interval_text(score, name),
+            "",
+            signature,
+            self._number(signature),
+        )
+
+    def _number(self, signature: str) -> int | None:
+        if not signature:
+            return None
+        if signature not in self.signatures:
+            self.signatures.append(signature)
+        return self.signatures.index(signature) + 1
+
+
+def main_split(result: Mapping[str, Any]) -> str | None:
+    """Return the split a result is judged by: test if it was scored, else the first that was."""
+    splits = list(mapping(result, "scores"))
+    return "test" if "test" in splits else next(iter(splits), None)
+
+
+def score_of(result: Mapping[str, Any] | None, split: str | None, metric: str) -> Mapping[str, Any] | None:
+    """Return a score with a finite value, or None."""
+    score = mapping(result, "scores", split).get(metric)
+    return score if isinstance(score, Mapping) and is_number(score.get("value")) else None
+
+
+def score_tables(result: Mapping[str, Any]) -> tuple[ScoreTable, dict[str, ScoreTable]]:
+    """Return the table of metrics by splits, and per split the one of reference points by metrics; the first
+    holds the signatures of all of them."""
+    notes = _Notes()
+    splits = mapping(result, "scores")
+    rows = []
+    for metric in metric_order(name for split in splits.values() for name in split):
+        rows.append((metric, tuple(notes.cell(splits[split].get(metric), metric) for split in splits)))
+    points = {split: _reference_table(result, split, notes) for split in mapping(result, "reference_points")}
+    table = ScoreTable(tuple(splits), tuple(rows), tuple(notes.signatures))
+    return table, {split: points for split, points in points.items() if points.rows}
+
+
+def dot_groups(result: Mapping[str, Any], split: str, metric: str = HEADLINE) -> list[DotGroup]:
+    """Return the model and its reference points on one axis from zero, grouped by signature."""
+    points = [(label, point.get(metric), "model" in key) for key, label, point in _points(result, split)]
+    rows = [(f"this model on {split}", score_of(result, split, metric), True), *points]
+    rows = [row for row in rows if isinstance(row[1], Mapping) and is_number(row[1].get("value"))]
+    top = max((row[1].get("high") or row[1]["value"] for row in rows), default=1.0) or 1.0
+    by_signature: dict[str, list[tuple[str, Any, bool]]] = {}
+    for row in rows:
+        by_signature.setdefault(str(row[1].get("signature") or ""), []).append(row)
+    groups = [_group(signature, rows, metric, top) for signature, rows in by_signature.items()]
+    return sorted(groups, key=lambda group: not any("reference caption" == dot.label for dot in group.dots))
+
+
+def diagnostics_table(result: Mapping[str, Any]) -> ScoreTable:
+    """Return what was counted in the captions (shares ×100), rows by splits."""
+    splits = mapping(result, "diagnostics")
+    rows = []
+    for name in dict.fromkeys(name for split in splits.values() for name in split):
+        cells = (Cell(score_text(splits[split].get(name), name)) for split in splits)
+        rows.append((name.replace("_", " ") + ("" if is_count(name) else ", %"), tuple(cells)))
+    return ScoreTable(tuple(splits), tuple(rows), ())
+
+
+def mapping(values: Any, *keys: str | None) -> Mapping[str, Any]:
+    """Return the nested mapping at `keys`, empty where there is none."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values if isinstance(values, Mapping) else {}
+
+
+def _points(result: Mapping[str, Any], split: str) -> list[tuple[str, str, Mapping[str, Any]]]:
+    points = mapping(result, "reference_points", split)
+    named = [(key, label, mapping(points, key)) for key, label in REFERENCE_POINTS.items() if key in points]
+    others = [
+        (key, key.replace("_", " "), mapping(points, key)) for key in points if key not in REFERENCE_POINTS
+    ]
+    return named + others
+
+
+def _reference_table(result: Mapping[str, Any], split: str, notes: _Notes) -> ScoreTable:
+    points = _points(result, split)
+    metrics = metric_order(name for _, _, point in points for name in point)
+    rows = [
+        (label, tuple(notes.cell(point.get(name), name) for name in metrics)) for _, label, point in points
+    ]
+    return ScoreTable(tuple(metrics), tuple(rows), ())
+
+
+def _group(signature: str, rows: Sequence[tuple[str, Any, bool]], metric: str, top: float) -> DotGroup:
+    dots = []
+    for label, score, is_model in rows:
+        low, high = (
+            score.get(end) if is_number(score.get(end)) else score["value"] for end in ("low", "high")
+        )
+        left, start, end = (100 * max(0.0, value) / top for value in (score["value"], low, high))
+        text, interval = score_text(score["value"], metric), interval_text(score, metric)
+        dots.append(Dot(label, text, interval, is_model, left, start, end))
+    judged = any(label == REFERENCE_POINTS["reference_caption"] for label, _, _ in rows)
+    title = "On the reference caption's terms" if judged else "As reported"
+    return DotGroup(title, signature, tuple(dots))

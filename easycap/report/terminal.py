@@ -1,0 +1,145 @@
+"""Tables for the terminal: the scores of one run, and the list of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from easycap.report import numbers
+from easycap.report.reading import (
+    find_runs,
+    last_step,
+    read_config,
+    read_result,
+    read_status,
+    seconds_between,
+)
+from easycap.report.recipe import choice, image_tokens
+from easycap.report.scores import HEADLINE, Cell, ScoreTable, main_split, mapping, score_of, score_tables
+
+_STATE_STYLES = {
+    "completed": "green",
+    "running": "cyan",
+    "failed": "red",
+    "killed": "yellow",
+    "broken": "red",
+}
+_NUMBERS = ("steps", HEADLINE, "truth", "time")
+_NARROW_COLUMNS = ("run", "status", *_NUMBERS)
+_COLUMNS = ("run", "status", "data", "encoder", "image tokens", "decoder", *_NUMBERS, "started")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of the list of runs; a broken run has state "broken" and says why in `problem`."""
+
+    folder: Path
+    state: str
+    started: str | None = None
+    config: Mapping[str, Any] | None = None
+    steps: int | None = None
+    result: Mapping[str, Any] | None = None
+    seconds: float | None = None
+    problem: str = ""
+
+
+def scores_table(result: Mapping[str, Any]) -> Table:
+    """Return a result's scores ×100 with 95 % intervals, by split, with CIDEr-D's reference points."""
+    scores, points = score_tables(result)
+    table = Table(box=box.SIMPLE_HEAD, caption=_caption(scores), caption_justify="left")
+    table.add_column("metric", no_wrap=True)
+    for split in scores.columns:
+        table.add_column(escape(split), no_wrap=True)
+    for name, cells in scores.rows:
+        table.add_row(escape(name), *map(_text, cells))
+    for split, reference in points.items():
+        if split in scores.columns:
+            _add_reference_points(table, scores.columns.index(split), reference)
+    return table
+
+
+def runs_table(roots: Path | Sequence[Path], *, width: int | None = None) -> Table:
+    """Return the runs under one folder or several, oldest first; below 120 characters of `width` only a run's
+    name says its recipe."""
+    roots = [roots] if isinstance(roots, Path) else roots
+    summaries = sorted((summarise(run) for root in roots for run in find_runs(root)), key=_age)
+    table = Table(box=box.SIMPLE_HEAD, caption=_problems(summaries), caption_justify="left")
+    columns = _COLUMNS if width is None or width >= 120 else _NARROW_COLUMNS
+    for column in columns:
+        number = column in _NUMBERS
+        table.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for summary in summaries:
+        row = _run_row(summary)
+        table.add_row(*(row.get(column, "") for column in columns))
+    return table
+
+
+def list_runs(root: Path) -> list[RunSummary]:
+    """Return the runs under `root` (three folders deep, itself included), oldest first, also broken ones."""
+    return sorted((summarise(run) for run in find_runs(root)), key=_age)
+
+
+def summarise(folder: Path) -> RunSummary:
+    """Return the line of one run without reading its curves and samples."""
+    try:
+        config, status = read_config(folder), read_status(folder)
+        result, steps = read_result(folder), last_step(folder)
+    except (ValueError, OSError) as error:
+        return RunSummary(folder, "broken", problem=str(error))
+    seconds = mapping(result, "cost").get("wall_seconds", seconds_between(status.started, status.ended))
+    return RunSummary(folder, status.state, status.started, config, steps, result, seconds)
+
+
+def _run_row(summary: RunSummary) -> dict[str, Text]:
+    state = Text(summary.state, style=_STATE_STYLES.get(summary.state, ""))
+    row = {"run": Text(summary.folder.resolve().name), "status": state}
+    if summary.config is None:
+        return row
+    values = {group: choice(summary.config, group) for group in ("data", "encoder", "decoder")}
+    values["image tokens"] = image_tokens(summary.config)
+    values["steps"] = numbers.NOTHING if summary.steps is None else f"{summary.steps:,}"
+    for metric in (HEADLINE, "truth"):
+        score = score_of(summary.result, main_split(summary.result or {}), metric)
+        values[metric] = numbers.score_text(score["value"]) if score else numbers.NOTHING
+    values["time"] = numbers.duration_text(summary.seconds)
+    values["started"] = numbers.time_text(summary.started)
+    return row | {column: Text(value) for column, value in values.items()}
+
+
+def _problems(summaries: Sequence[RunSummary]) -> str:
+    return escape("\n".join([numbers.SCALE_NOTE, *(one.problem for one in summaries if one.problem)]))
+
+
+def _age(summary: RunSummary) -> float:
+    try:
+        return datetime.fromisoformat(summary.started or "").timestamp()
+    except ValueError:
+        return summary.folder.stat().st_mtime
+
+
+def _add_reference_points(table: Table, column: int, reference: ScoreTable) -> None:
+    table.add_section()
+    for label, cells in reference.rows:
+        for metric, cell in zip(reference.columns, cells, strict=True):
+            if metric == HEADLINE:  # the report has the others
+                table.add_row(escape(f"{metric}, {label}"), *[Text("")] * column, _text(cell))
+
+
+def _text(cell: Cell) -> Text:
+    if cell.absent:
+        return Text("not measured", style="dim")
+    text = Text(f"{cell.text:>5}")  # 102.3 and 9.2 stand under each other
+    return text.append(f"  {cell.interval}", style="dim") if cell.interval else text
+
+
+def _caption(scores: ScoreTable) -> str:
+    lines: Iterable[str] = (numbers.SCALE_NOTE, *(f"Not measured: {reason}" for reason in scores.absent))
+    return escape("\n".join(lines))

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from fabricated_run import config, draw_picture, metric_lines, result, row, status, write
+
+from easycap.report import page
+from easycap.report.captions import histories, repeated
+from easycap.report.images import Thumbnails
+from easycap.report.page import write_report
+from easycap.report.reading import Sample
+from easycap.report.scores import dot_groups
+
+_VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class _Page(HTMLParser):
+    """Text, tags and addresses of a page; complains about tags closed in the wrong order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html, self.text, self.addresses, self.ids = html, "", [], set()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.feed(html)
+        assert self.open == []
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.tags.append((tag, values))
+        self.addresses += [
+            values[name] for name in ("src", "href", "action", "srcset", "poster") if name in values
+        ]
+        self.ids.add(values.get("id"))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.text += f" {data}"
+
+    def count(self, tag: str, kind: str = "") -> int:
+        return sum(
+            name == tag and (not kind or kind in values.get("class", "").split())
+            for name, values in self.tags
+        )
+
+
+def _page(run: Path) -> _Page:
+    return _Page(write_report(run).read_text(encoding="utf-8"))
+
+
+def test_the_page_is_whole_and_needs_no_other_file(run: Path) -> None:
+    made = _page(run)
+    assert made.addresses
+    for address in made.addresses:
+        assert address.startswith(("data:", "#")), address
+        assert not address.startswith("#") or address[1:] in made.ids, f"nothing has the id {address}"
+    assert "http://" not in made.html and "https://" not in made.html
+    assert "url(" not in made.html and "@import" not in made.html
+    assert list(run.glob(".report*")) == []
+    for section in ("scores", "curves", "captions", "epochs", "cost", "config"):
+        assert section in made.ids
+
+
+def test_numbers_are_shown_as_measured(run: Path) -> None:
+    text = _page(run).text
+    assert "CIDEr-D, test, beside a reference caption 98.8 97.0 – 100.6" in text
+    assert "the reference caption itself 101.2; ratio 0.98" in text
+    assert "CIDEr-D, test 102.3 100.5 – 104.1" in text
+    assert "truth, test 82.3 79.9 – 84.7" in text
+    assert "claims_per_caption 3.41 2 3.36 – 3.47" in text  # a count is no share; 2 is its footnote
+    assert "METEOR not measured not measured" in text and "METEOR: Java was not found" in text
+    assert "CIDEr-D|refs:2-5|df:train:20000|n:4|sigma:6|tok:ptb|v:0.1.0" in text
+    assert "wall time 3 min 20 s" in text and "peak memory 1.25 GiB" in text
+    assert "parameters 4.81 M" in text and "work per caption 312 MFLOPs" in text
+    assert "image tokens resampler × 10" in text and "encoder small" in text
+    assert "easycap train data=scenes image_tokens.count=10" in text
+    assert "31 % of validation images got the same caption at epoch 1." in text
+    assert "334 × 33.4 % a brown dog running on the green grass" in text
+    assert "label_smoothing: 0.1" in text
+
+
+def test_pictures_are_inside_and_untrue_captions_marked(run: Path) -> None:
+    made = _page(run)
+    pictures = [values for tag, values in made.tags if tag == "img" and values.get("src")]
+    assert len(pictures) == 2 * 3 * 8 + 6
+    assert all(values["src"].startswith("data:image/png;base64,") for values in pictures)
+    assert made.count("strong", "untrue") == 2 * 3 * 3
+
+
+def test_what_models_and_data_say_is_text_never_markup(run: Path) -> None:
+    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+    write(run / "samples/test.json", {"random": [row(1, caption=evil, **{evil: 1.0})]})
+    write(run / "samples/epoch-001.json", [row(900, caption=evil)])
+    write(run / "captions.test.json", [{"image_id": i, "caption": evil} for i in range(3)])
+    write(run / "config.yaml", json.dumps(config() | {"note": evil, "data": {"name": evil}}))
+    write(run / "status.json", status("failed", error=evil, command=evil))
+    write(run / "metrics.jsonl", json.dumps({"step": 1, evil: 1.0, f"val/{evil}": 2.0}) + "\n")
+    scored = result()
+    scored["scores"][evil] = {evil: {"value": 0.5, "signature": evil}}
+    scored["warnings"] = [evil]
+    write(run / "result.json", scored)
+    made = _page(run)
+    assert made.count("script") == 1
+    assert "<script>alert" not in made.html
+    assert not any("onerror" in values for _, values in made.tags)
+    assert made.text.count("<script>alert(1)</script>") >= 8
+
+
+def test_without_a_result_the_page_says_so_and_shows_validation(run: Path) -> None:
+    (run / "result.json").unlink()
+    write(run / "status.json", status("running"))
+    made = _page(run)
+    assert "This run is still going" in made.text
+    assert "There is no result.json" in made.text
+    assert "val/CIDEr-D 100.1 last, at step 1,600; best 100.1" in made.text
+    assert "scores" not in made.ids
+
+
+def test_a_failed_run_shows_its_error(run: Path) -> None:
+    write(run / "status.json", status("failed", error="the loss is nan at step 601"))
+    made = _page(run)
+    assert "This run failed. the loss is nan at step 601" in made.text
+    assert made.count("span", "failed") == 1
+
+
+def test_a_run_that_wrote_almost_nothing_still_has_a_page(tmp_path: Path) -> None:
+    run = tmp_path / "young"
+    write(run / "config.yaml", "seed: 1")
+    write(run / "status.json", {"status": "running", "pid": None})
+    made = _page(run)
+    assert "This run was killed" in made.text
+    assert made.count("figure") == 0
+
+
+def test_empty_and_missing_samples_do_no_harm(run: Path) -> None:
+    write(run / "samples/test.json", {"best": [], "worst": [], "random": []})
+    write(run / "samples/test_novel.json", {"random": [row(555), row(1, caption="")]})
+    (run / "samples/images/0900.png").write_bytes(b"not a picture")
+    for epoch in range(1, 9):
+        write(run / f"samples/epoch-{epoch:03d}.json", [row(900, caption="")] if epoch == 1 else [])
+    made = _page(run)
+    assert made.count("span", "no-picture") == 2
+    assert made.text.count("(empty caption)") == 2
+
+
+def test_ten_thousand_lines_stay_fast_and_small(run: Path) -> None:
+    lines = metric_lines(steps=100_000, every=10, epochs=100)
+    assert len(lines) > 10_000
+    write(run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    start = time.perf_counter()
+    size = write_report(run).stat().st_size
+    assert time.perf_counter() - start < 5
+    assert size < 500_000
+
+
+def test_many_photos_stay_under_three_megabytes(run: Path) -> None:
+    noise = Path(run / "samples/images")
+    rows = {"best": range(24), "worst": range(24, 48), "random": range(48, 72)}
+    for number in range(72):
+        draw_picture(noise / f"{number:04d}.png", number, side=640)
+    for split in ("test", "test_novel"):
+        write(
+            run / f"samples/{split}.json", {kind: [row(n) for n in numbers] for kind, numbers in rows.items()}
+        )
+    assert write_report(run).stat().st_size < 3_000_000
+
+
+def test_more_pictures_make_smaller_ones(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(150)]
+    assert Thumbnails(paths[:10]).side > Thumbnails(paths[:100]).side > Thumbnails(paths).side
+    draw_picture(paths[0], 0, side=2000)
+    uri = Thumbnails(paths[:1]).uri(paths[0])
+    assert uri and uri.startswith("data:image/jpeg") and len(uri) < 30_000
+    assert Thumbnails([]).uri(None) is None
+
+
+def test_a_loss_that_is_not_finite_is_said(run: Path) -> None:
+    lines = metric_lines()[:50]
+    lines[30]["train/loss"] = math.nan
+    write(run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    assert "not finite at step 310" in _page(run).text
+
+
+def test_an_old_page_stays_whole_if_writing_fails(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = write_report(run).read_bytes()
+
+    def full_disk(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(page.os, "replace", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        write_report(run)
+    assert (run / "report.html").read_bytes() == before
+    assert list(run.glob(".report*")) == []
+
+
+def test_only_equal_signatures_share_an_axis() -> None:
+    groups = dot_groups(result(), "test")
+    assert [[dot.label for dot in group.dots] for group in groups] == [
+        ["reference caption", "this model, same terms"],
+        ["this model on test", "most frequent caption"],
+    ]
+    top = groups[1].dots[0]
+    assert top.end == pytest.approx(100)
+    assert groups[0].dots[0].left == pytest.approx(100 * 1.012 / (1.0234 + 0.018))
+
+
+def test_a_caption_history_tells_changes_once() -> None:
+    said = ("a dog", "a dog", "a brown dog", "a dog")
+    (history,) = histories({epoch: [Sample("7", None, text)] for epoch, text in enumerate(said, 1)})
+    assert [(stage.epochs, stage.words) for stage in history.stages] == [
+        ("1–2", (("a", False), ("dog", False))),
+        ("3", (("a", False), ("brown", True), ("dog", False))),
+        ("4", (("a", False), ("dog", False))),
+    ]
+    (long,) = histories({epoch: [Sample("7", None, f"caption {epoch}")] for epoch in range(1, 101)})
+    assert len(long.stages) == 10
+    assert (long.stages[0].first, long.stages[-1].last) == (1, 100)
+    assert len(long.stages) + sum(stage.skipped for stage in long.stages) == 100
+
+
+def test_captions_said_once_are_not_called_frequent() -> None:
+    assert repeated(["a", "b", "a", "c"]) == [("a", 2, 0.5)]
+    assert repeated([]) == []
+
+
+def test_the_room_does_not_load_torch() -> None:
+    code = "import sys, easycap.report.page, easycap.report.terminal; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
