@@ -7,6 +7,8 @@ schemas are derived from the registered constructors, so a component states its 
 from __future__ import annotations
 
 import difflib
+import inspect
+import typing
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -33,6 +35,12 @@ def lookup(group: str, name: str) -> Callable[..., Any]:
     if name not in options:
         raise ValueError(f"{group}.name={name!r} does not exist; {describe_choices(name, options)}")
     return options[name]
+
+
+def parameters(component: Callable[..., Any]) -> dict[str, Any]:
+    """Return {argument: type} of a component's constructor; all of them are keyword-only and typed."""
+    hints = typing.get_type_hints(component.__init__ if inspect.isclass(component) else component)
+    return {name: hints[name] for name in inspect.signature(component).parameters}
 
 
 def names(group: str) -> list[str]:

@@ -1,0 +1,253 @@
+"""From a checked config to objects: the only caller of the registry. Config objects stop here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch.utils.data import DataLoader
+
+# Importing a component registers it: a new one needs a line here, its file and its YAML.
+import easycap.data.coco
+import easycap.data.scenes
+import easycap.generation.beam
+import easycap.generation.greedy
+import easycap.generation.sample
+import easycap.models.decoders.causal_lm
+import easycap.models.encoders.small
+import easycap.models.encoders.timm
+import easycap.models.image_tokens.all
+import easycap.models.image_tokens.grid
+import easycap.models.image_tokens.resampler
+import easycap.models.image_tokens.split
+import easycap.objectives.xe
+import easycap.tracking.trackers
+import easycap.training.optim
+import easycap.training.schedule
+import easycap.training.trainer
+import easycap.training.validation
+import easycap.vocab.word  # noqa: F401
+from easycap.config import SUPPLIED, check
+from easycap.data.loader import TrainLoader, evaluation_batches
+from easycap.data.transforms import Transform
+from easycap.metrics import DocumentFrequencies, caption_health, score
+from easycap.models.captioner import Captioner
+from easycap.registry import lookup, parameters
+from easycap.training.checkpoint import CONFIG, load_weights
+from easycap.training.hardware import pick_device
+from easycap.training.optim import Optimization
+from easycap.training.trainer import Trainer
+from easycap.training.validation import Validator
+from easycap.types import Dataset, Example, Generator, Objective, Tracker, Vocabulary
+
+TEXT_SCORERS = ("bleu", "rouge_l", "cider_d")
+
+
+def build(group: str, settings: dict[str, Any], **supplied: Any) -> Any:
+    """Return the component that a checked group names; of `supplied` it gets what its constructor asks for."""
+    component = lookup(group, settings["name"])
+    values = {key: value for key, value in settings.items() if key != "name"}
+    wanted = SUPPLIED & set(parameters(component))
+    return component(**values, **{key: supplied[key] for key in wanted})
+
+
+class Experiment:
+    """Everything a checked config stands for, each part built when it is first asked for.
+
+    With `checkpoint`, a folder written by training, the vocabulary and the weights come from there and nothing is
+    fetched from elsewhere.
+    """
+
+    def __init__(self, config: dict[str, Any], checkpoint: Path | None = None) -> None:
+        self.config, self.checkpoint = config, checkpoint
+
+    @classmethod
+    def from_checkpoint(cls, folder: Path) -> Experiment:
+        """Return the experiment a checkpoint belongs to; `ValueError` if the folder holds none."""
+        if not (folder / CONFIG).is_file():
+            raise ValueError(f"{folder} holds no checkpoint ({CONFIG} is missing)")
+        stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return cls(check(OmegaConf.create(stored)), folder)
+
+    # ------------------------------------------------------------------------------------------- data
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        dataset = build("data", self.config["data"])
+        if self.config["trainer"]["overfit_batch"]:
+            few = dataset.splits["train"][: self.config["trainer"]["batch_size"]]
+            return dataset._replace(splits=dict.fromkeys(dataset.splits, few))
+        return dataset
+
+    def examples(self, split: str) -> list[Example]:
+        """Return the examples of a split; `ValueError` names the splits there are."""
+        if split not in self.dataset.splits:
+            raise ValueError(f"split {split!r} does not exist; allowed: {', '.join(self.dataset.splits)}")
+        return self.dataset.splits[split]
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        if self.checkpoint is not None:
+            return lookup("vocab", self.config["vocab"]["name"]).load(self.checkpoint)
+        captions = (caption for example in self.examples("train") for caption in example.references)
+        return build("vocab", self.config["vocab"], captions=captions)
+
+    @cached_property
+    def training_df(self) -> DocumentFrequencies:
+        """Document frequencies of the training references: they make CIDEr-D of any subset comparable."""
+        return DocumentFrequencies.from_references((e.references for e in self.examples("train")), source="train")
+
+    @cached_property
+    def transform(self) -> Transform:
+        return Transform(self.captioner.encoder.preprocessing)
+
+    def batches(self, examples: Sequence[Example], batch_size: int) -> DataLoader:
+        """Return batches over all examples in order, each image once."""
+        return evaluation_batches(
+            examples,
+            self.transform,
+            self.vocabulary,
+            batch_size=batch_size,
+            max_words=self.captioner.decoder.max_words,
+            workers=self.config["trainer"]["workers"],
+        )
+
+    # ------------------------------------------------------------------------------------------ model
+
+    @cached_property
+    def device(self) -> torch.device:
+        return pick_device(self.config["device"])
+
+    @cached_property
+    def captioner(self) -> Captioner:
+        """The model; initial weights depend on the seed alone."""
+        torch.manual_seed(self.config["seed"])
+        settings = self.config if self.checkpoint is None else _without_downloads(self.config)
+        captioner = build_captioner(settings, self.vocabulary)
+        if self.checkpoint is not None:
+            load_weights(captioner, self.checkpoint)
+            captioner.eval().requires_grad_(False).to(self.device)
+        return captioner
+
+    def generator(self, settings: dict[str, Any] | None = None) -> Generator:
+        """Return the way of decoding, the config's unless `settings` are given."""
+        return build("decoding", settings or self.config["decoding"], **_ids(self.vocabulary))
+
+    # --------------------------------------------------------------------------------------- training
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        return build("trainer", self.config["trainer"])
+
+    @cached_property
+    def objective(self) -> Objective:
+        return build("objective", self.config["objective"], **_ids(self.vocabulary))
+
+    @cached_property
+    def loader(self) -> TrainLoader:
+        return TrainLoader(
+            self.examples("train"),
+            self.transform,
+            self.vocabulary,
+            batch_size=self.trainer.batch_size,
+            captions_per_image=self.trainer.captions_per_image,
+            max_words=self.captioner.decoder.max_words,
+            workers=self.trainer.workers,
+            seed=self.config["seed"],
+        )
+
+    def optimization(self) -> Optimization:
+        """Return fresh optimisers of the captioner's parameters, with their schedule."""
+        total_steps = self.trainer.total_steps(self.loader)
+        factor = build("schedule", self.config["schedule"], total_steps=total_steps)
+        return build("optim", self.config["optim"])(self.captioner, factor)
+
+    def validator(self) -> Validator:
+        """Return the validation on the val split."""
+        return build(
+            "validation",
+            self.config["validation"],
+            examples=self.examples("val"),
+            make_batches=self.batches,
+            objective=self.objective,
+            generator=self.generator(),
+            vocabulary=self.vocabulary,
+            score=self._score_epoch,
+        )
+
+    def _score_epoch(self, examples: Sequence[Example], captions: dict[str, str]) -> dict[str, float]:
+        scores = score(
+            captions,
+            {example.id: example.references for example in examples},
+            annotations={example.id: example.annotations for example in examples},
+            scorers=(*TEXT_SCORERS, *self.dataset.scorers),
+            df=self.training_df,
+            intervals=False,
+        )
+        health = caption_health(list(captions.values()), unknown="<unk>")
+        return {name: value.value for name, value in scores.items()} | health
+
+    def tracker(self, folder: Any, config: dict[str, Any]) -> Tracker:
+        """Return where the run writes what it measures; `folder` is its RunFolder, `config` plain data."""
+        return build("tracking", self.config["tracking"], folder=folder, config=config)
+
+
+def build_captioner(config: dict[str, Any], vocabulary: Vocabulary) -> Captioner:
+    """Return the model of a config for a vocabulary: encoder, then decoder, then the image tokens between them."""
+    encoder = build("encoder", config["encoder"])
+    decoder = build("decoder", config["decoder"], vocab_size=len(vocabulary), **_ids(vocabulary))
+    image_tokens = build(
+        "image_tokens",
+        config["image_tokens"],
+        channels=encoder.channels,
+        source_grid=encoder.grid,
+        memory_dim=decoder.memory_dim,
+    )
+    return Captioner(encoder=encoder, image_tokens=image_tokens, decoder=decoder)
+
+
+def _ids(vocabulary: Vocabulary) -> dict[str, int | None]:
+    return {name: getattr(vocabulary, name) for name in ("pad_id", "bos_id", "eos_id", "unk_id")}
+
+
+def _without_downloads(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with untrained parts: a checkpoint brings all weights."""
+    encoder, decoder = dict(config["encoder"]), dict(config["decoder"])
+    for settings, name, value in (
+        (encoder, "pretrained", False),
+        (encoder, "weights", None),
+        (decoder, "pretrained", None),
+    ):
+        if name in settings:
+            settings[name] = value
+    return config | {"encoder": encoder, "decoder": decoder}
+
+
+class _NoWords:
+    """Stands in for a vocabulary that is not built yet."""
+
+    pad_id, bos_id, eos_id, unk_id = range(4)
+
+    def __len__(self) -> int:
+        return 1000
+
+
+def rehearse(config: dict[str, Any]) -> None:
+    """Build what needs no data, the model on the meta device: wrong settings end here, before any work.
+
+    Raises `ValueError` as the components do.
+    """
+    vocabulary: Any = _NoWords()
+    with torch.device("meta"):
+        build_captioner(_without_downloads(config), vocabulary)
+    build("schedule", config["schedule"], total_steps=1000)
+    for group in ("optim", "trainer"):
+        build(group, config[group])
+    for group in ("objective", "decoding"):
+        build(group, config[group], **_ids(vocabulary))
+    pick_device(config["device"])

@@ -1,0 +1,101 @@
+"""`easycap caption RUN files or folders...`: captions of any photos."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from easycap.build import Experiment
+from easycap.config import option_from_text
+from easycap.data.images import ImageFile
+from easycap.generation.captions import caption_batch
+from easycap.runs import checkpoint_of
+from easycap.training.hardware import Precision, autocast
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files, and the images inside the folders, in order; `ValueError` names what does not exist."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+            if not found:
+                raise ValueError(f"{path} holds no images ({', '.join(sorted(_SUFFIXES))})")
+            files += found
+        elif path.exists():
+            files.append(path)
+        else:
+            raise ValueError(f"{path} does not exist")
+    return files
+
+
+class PhotoCaptioner:
+    """A run's best weights, ready to caption image files; the model's own preprocessing is part of it."""
+
+    def __init__(self, run: Path, *, device: str = "auto", decoding: str | None = None) -> None:
+        self.experiment = Experiment.from_checkpoint(checkpoint_of(run))
+        config = self.experiment.config
+        config["device"] = device
+        settings = option_from_text("decoding", decoding, seed=config["seed"]) if decoding else None
+        self.generator = self.experiment.generator(settings)
+        self.precision = Precision(config["trainer"]["precision"])
+
+    def __call__(self, files: Sequence[Path]) -> list[str | ValueError]:
+        """Return the caption of each file, or the error that kept its image from being read."""
+        results: list[str | ValueError] = []
+        pixels: list[torch.Tensor] = []
+        for file in files:
+            try:
+                pixels.append(self.experiment.transform(ImageFile(file)))
+                results.append("")
+            except ValueError as error:
+                results.append(error)
+        captions = iter(self._captions(pixels))
+        return [result if isinstance(result, ValueError) else next(captions) for result in results]
+
+    def _captions(self, pixels: list[torch.Tensor]) -> list[str]:
+        if not pixels:
+            return []
+        captioner, device = self.experiment.captioner, self.experiment.device
+        context = partial(autocast, device, self.precision)
+        images = torch.stack(pixels).to(device)
+        return caption_batch(captioner, images, self.generator, self.experiment.vocabulary, context)
+
+
+def _chunks(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+    for start in range(0, len(files), size):
+        yield files[start : start + size]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `easycap caption`; the exit code is 1 if any file could not be captioned."""
+    parser = argparse.ArgumentParser(prog="easycap caption", description="Caption image files or folders of them.")
+    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("images", type=Path, nargs="+", help="image files or folders")
+    parser.add_argument("--json", action="store_true", help="print a JSON list of {file, caption} or {file, error}")
+    parser.add_argument("--decoding", help="another way of decoding, e.g. beam or beam,num_beams=3")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args(argv)
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size {args.batch_size} must be at least 1")
+    files = image_files(args.images)
+    photo_captioner = PhotoCaptioner(args.run, device=args.device, decoding=args.decoding)
+    rows = []
+    for chunk in _chunks(files, args.batch_size):
+        for file, result in zip(chunk, photo_captioner(chunk), strict=True):
+            failed = isinstance(result, ValueError)
+            rows.append({"file": str(file), "error" if failed else "caption": str(result)})
+            if not args.json:
+                print(f"easycap: {result}" if failed else f"{file}: {result}", file=sys.stderr if failed else sys.stdout)
+    if args.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+    return int(any("error" in row for row in rows))

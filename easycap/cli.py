@@ -1,0 +1,83 @@
+"""The `easycap` command: finds the entry point, and turns errors into one sentence.
+
+Two grammars. `easycap train` speaks Hydra (GROUP=OPTION, GROUP.FIELD=VALUE, -m); every other command takes plain paths
+and flags. Commands are imported when they are called, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import easycap
+
+_COMMANDS = {
+    "train": ("easycap.launch", "train a captioner: GROUP=OPTION GROUP.FIELD=VALUE ..., experiment=NAME"),
+    "evaluate": ("easycap.evaluate", "score a run's best weights: RUN [--split test]"),
+    "caption": ("easycap.caption", "caption photos: RUN FILES OR FOLDERS..."),
+    "score": ("easycap.score", "score any captions: captions.json references.json"),
+    "runs": ("easycap.runs", "list the runs there are"),
+}
+
+_HELP = f"""easycap {easycap.__version__}: train, sweep and compare image captioners.
+
+usage: easycap COMMAND ...
+
+{chr(10).join(f"  {name:<10}{text}" for name, (_, text) in _COMMANDS.items())}
+
+`easycap COMMAND --help` explains a command; --debug with any of them shows the traceback of an error.
+Start with: easycap train experiment=easycap/quickstart
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 for an error (one sentence on stderr), 2 for wrong flags, 130 for Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [arg for arg in argv if arg != "--debug"]
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_HELP)
+        return 0
+    if argv[0] == "--version":
+        print(easycap.__version__)
+        return 0
+    if argv[0] not in _COMMANDS:
+        from easycap.registry import describe_choices
+
+        print(f"easycap: no command {argv[0]!r}; {describe_choices(argv[0], _COMMANDS)}", file=sys.stderr)
+        return 2
+    return _run(_COMMANDS[argv[0]][0], argv[1:], debug=debug)
+
+
+def _run(module: str, argv: list[str], *, debug: bool) -> int:
+    # The fork of tokenizers' threads warns otherwise; without it transformers also logs every line twice.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        entry: Callable[[list[str]], int] = importlib.import_module(module).main
+        return entry(argv)
+    except KeyboardInterrupt:
+        print("easycap: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        print(f"easycap: {_sentence(error)}", file=sys.stderr)
+        return 1
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    text = " ".join(str(error).split())[:300]
+    return f"unexpected {type(error).__name__}: {text} (run again with --debug for the traceback)"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

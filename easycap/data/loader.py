@@ -1,0 +1,149 @@
+"""Batches: which images, which of their captions, in which order, as a function of (seed, epoch) alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from easycap.data.transforms import Transform
+from easycap.types import Batch, Example, Vocabulary
+
+
+class EpochSampler(Sampler[int]):
+    """The order of an epoch: a permutation drawn from (seed, epoch), from `start` on.
+
+    Restarting in the middle of an epoch gives exactly the images that were left.
+    """
+
+    def __init__(self, length: int, *, seed: int) -> None:
+        self.length, self.seed, self.epoch, self.start = length, seed, 0, 0
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(hash_seed(self.seed, self.epoch))
+        yield from torch.randperm(self.length, generator=generator)[self.start :].tolist()
+
+    def __len__(self) -> int:
+        return self.length - self.start
+
+
+class ImageDataset(Dataset):
+    """Examples as (example, pixels (3,S,S) uint8)."""
+
+    def __init__(self, examples: Sequence[Example], transform: Transform) -> None:
+        self.examples, self.transform = examples, transform
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> tuple[Example, torch.Tensor]:
+        example = self.examples[index]
+        return example, self.transform(example.image)
+
+
+class Collate:
+    """A list of (example, pixels) -> Batch with `captions_per_image` captions of each image (fewer if it has fewer).
+
+    Which captions are drawn is a function of (seed, epoch, image id), whatever the batch or the worker. Captions
+    are cut to `max_words` positions, bos included: a cut caption is taught its next word, not a false end.
+    `captions_per_image` None takes all of them.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, *, max_words: int, captions_per_image: int | None, seed: int
+    ) -> None:
+        self.vocabulary, self.max_words = vocabulary, max_words
+        self.captions_per_image, self.seed, self.epoch = captions_per_image, seed, 0
+
+    def __call__(self, items: list[tuple[Example, torch.Tensor]]) -> Batch:
+        words: list[list[int]] = []
+        rows: list[int] = []
+        for row, (example, _) in enumerate(items):
+            for caption in self.draw(example):
+                words.append([self.vocabulary.bos_id, *self.vocabulary.encode(caption), self.vocabulary.eos_id])
+                rows.append(row)
+        length = min(self.max_words + 1, max(map(len, words), default=2))
+        padded = torch.full((len(words), length), self.vocabulary.pad_id)
+        for row, ids in enumerate(words):
+            padded[row, : len(ids)] = torch.tensor(ids[:length])
+        inputs = padded[:, :-1].masked_fill(padded[:, :-1] == self.vocabulary.eos_id, self.vocabulary.pad_id)
+        images = torch.stack([pixels for _, pixels in items])
+        return Batch([example.id for example, _ in items], images, inputs, padded[:, 1:], torch.tensor(rows))
+
+    def draw(self, example: Example) -> Sequence[str]:
+        """Return this epoch's captions of one image."""
+        wanted = self.captions_per_image
+        if wanted is None or wanted >= len(example.references):
+            return example.references
+        return random.Random(f"{self.seed}/{self.epoch}/{example.id}").sample(example.references, wanted)
+
+
+class TrainLoader:
+    """Endless supply of epochs: `epoch(e, start)` iterates over the batches of epoch e from batch `start` on."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        transform: Transform,
+        vocabulary: Vocabulary,
+        *,
+        batch_size: int,
+        captions_per_image: int | None,
+        max_words: int,
+        workers: int,
+        seed: int,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"trainer.batch_size={batch_size} must be at least 1")
+        if captions_per_image is not None and captions_per_image < 1:
+            raise ValueError(f"trainer.captions_per_image={captions_per_image} must be at least 1, or null for all")
+        if workers < 0:
+            raise ValueError(f"trainer.workers={workers} must be 0 (load in the main process) or more")
+        self.batch_size = min(batch_size, len(examples))
+        self.sampler = EpochSampler(len(examples), seed=seed)
+        self.collate = Collate(
+            vocabulary, max_words=max_words, captions_per_image=captions_per_image, seed=seed
+        )
+        self.loader = DataLoader(
+            ImageDataset(examples, transform),
+            batch_size=self.batch_size,
+            sampler=self.sampler,
+            collate_fn=self.collate,
+            num_workers=workers,
+            drop_last=True,
+            generator=torch.Generator(),  # its own: the global one must not depend on how batches are loaded
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return self.sampler.length // self.batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        # Workers are forked anew each epoch and so see these values.
+        self.sampler.epoch = self.collate.epoch = epoch
+        self.sampler.start = start * self.batch_size
+        return iter(self.loader)
+
+
+def evaluation_batches(
+    examples: Sequence[Example],
+    transform: Transform,
+    vocabulary: Vocabulary,
+    *,
+    batch_size: int,
+    max_words: int,
+    workers: int,
+) -> DataLoader:
+    """Return batches over all examples in order, each image once, with all its captions."""
+    collate = Collate(vocabulary, max_words=max_words, captions_per_image=None, seed=0)
+    return DataLoader(
+        ImageDataset(examples, transform), batch_size=batch_size, collate_fn=collate, num_workers=workers
+    )
+
+
+def hash_seed(*parts: int) -> int:
+    """Mix integers into one 63-bit seed, equal on every machine."""
+    return random.Random("/".join(map(str, parts))).getrandbits(63)

@@ -1,0 +1,39 @@
+"""From an image source to the uint8 square an encoder expects."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from easycap.data.images import PackedImage
+from easycap.types import ImageSource, Preprocessing
+
+_INTERPOLATION = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class Transform:
+    """An image source -> tensor (3,S,S) uint8: the short side resized to S / crop, the centre cut out.
+
+    Values stay uint8, a quarter of the bytes of float32; normalisation is done once per batch on the device.
+    """
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.size = preprocessing.size
+        self.resized = round(preprocessing.size / preprocessing.crop)
+        self.interpolation = _INTERPOLATION.get(preprocessing.interpolation, Image.Resampling.BICUBIC)
+
+    def __call__(self, source: ImageSource) -> torch.Tensor:
+        if isinstance(source, PackedImage):
+            pixels = source.array()
+            if pixels.shape[:2] == (self.size, self.size):  # drawn at this size: nothing to resize or crop
+                return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+        image = self._resize(source.load())
+        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
+        image = image.crop((left, top, left + self.size, top + self.size))
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def _resize(self, image: Image.Image) -> Image.Image:
+        scale = self.resized / min(image.size)
+        size = tuple(max(self.resized, round(side * scale)) for side in image.size)
+        return image.resize(size, self.interpolation, reducing_gap=2.0)

@@ -1,0 +1,45 @@
+"""Captions for many images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+
+from easycap.types import Batch, Generator, Vocabulary
+
+
+@torch.no_grad()
+def caption_batch(
+    captioner: nn.Module,
+    images: torch.Tensor,
+    generator: Generator,
+    vocabulary: Vocabulary,
+    autocast: Callable[[], AbstractContextManager],
+) -> list[str]:
+    """images (N,3,H,W) uint8 -> N captions."""
+    with autocast():
+        words = generator(captioner.decoder, captioner.remember(images)).words
+    return [vocabulary.decode(ids) for ids in words.tolist()]
+
+
+def caption_batches(
+    captioner: nn.Module,
+    batches: Iterable[Batch],
+    generator: Generator,
+    vocabulary: Vocabulary,
+    *,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager],
+) -> dict[str, str]:
+    """Return {image id: caption}, in eval mode; the captioner's mode is as before afterwards."""
+    was_training = captioner.training
+    captioner.eval()
+    captions: dict[str, str] = {}
+    for batch in batches:
+        texts = caption_batch(captioner, batch.images.to(device), generator, vocabulary, autocast)
+        captions.update(zip(batch.ids, texts, strict=True))
+    captioner.train(was_training)
+    return captions

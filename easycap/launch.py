@@ -1,0 +1,167 @@
+"""Between the command line and a training: composes and checks the config before anything starts, then calls Hydra."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from easycap.config import GROUPS, check, options
+from easycap.paths import config_dir, outputs_dir
+from easycap.registry import describe_choices
+from easycap.runs import shown
+from easycap.tracking.run_folder import new_run_folder
+
+logger = logging.getLogger(__name__)
+
+_HELP = """easycap train: train a captioner, evaluate it, write its report.
+
+usage: easycap train [GROUP=OPTION] [GROUP.FIELD=VALUE] [experiment=NAME] [resume=RUN] [--debug]
+       easycap train --cfg job ...      show the config these choices make
+
+{groups}
+
+Every field of a group is in conf/GROUP/OPTION.yaml, and --cfg job shows all of them. Examples:
+  easycap train experiment=easycap/quickstart
+  easycap train image_tokens=split image_tokens.count=5 trainer.epochs=2 seed=3
+  easycap train data=coco data.root=COCO encoder=resnet18 encoder.pretrained=false"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `easycap train`; raises `ValueError` for wrong input before any work."""
+    if any(arg in ("-h", "--help") for arg in argv):
+        print(help_text())
+        return 0
+    overrides = [arg for arg in argv if not arg.startswith("-")]
+    config, choices = compose(overrides)
+    settings = check_all(config)
+    extra = [] if any(arg.startswith("hydra.run.dir=") for arg in argv) else [_run_dir(settings, choices)]
+    sys.argv = ["easycap train", *argv, *extra]
+    # Hydra would print its own digest of an error and exit; ours is one sentence, made in cli.py.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(_job)()
+    return 0
+
+
+def help_text() -> str:
+    """Return the help of `easycap train`, with the options found on disk."""
+    lines = [f"  {group:<14}{' | '.join(options(group))}" for group in GROUPS]
+    recipes = sorted(str(p.relative_to(config_dir() / "experiment").with_suffix("")) for p in _recipes())
+    return _HELP.format(groups="\n".join([*lines, f"  {'experiment':<14}{' | '.join(recipes)}"]))
+
+
+def compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """Return the composed config and the option chosen in each group.
+
+    Raises `ValueError` for an override that cannot be read or an option that does not exist. Keys are not checked
+    here: fields are added if need be, and `check` judges the result.
+    """
+    forced = [_forced(override) for override in _parse(overrides)]
+    try:
+        with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = hydra.compose("train", overrides=forced, return_hydra_config=True)
+            choices = dict(config.hydra.runtime.choices)
+            OmegaConf.set_struct(config, False)
+            del config["hydra"]
+            OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    return config, choices
+
+
+def check_all(config: DictConfig) -> dict[str, Any]:
+    """Return the checked config; with `resume` that of the run, whose own config counts."""
+    import easycap.build as build  # loads torch: after the words of the command line are known to be fine
+
+    settings = check(config)
+    if settings["resume"]:
+        settings = _of_run(Path(settings["resume"]), settings)
+    build.rehearse(settings)
+    return settings
+
+
+def _job(config: DictConfig) -> float:
+    from easycap.train import train
+
+    settings = check(config)
+    path = Path(HydraConfig.get().runtime.output_dir)
+    if settings["resume"]:
+        path = Path(settings["resume"])
+        settings = _of_run(path, settings)
+    command = "easycap train " + " ".join(map(shown, HydraConfig.get().overrides.task))
+    return _trained_and_shown(train(settings, path, command=command.strip()), path)
+
+
+def _trained_and_shown(best: float, path: Path) -> float:
+    from easycap.evaluate import show_run
+
+    show_run(path)
+    return best
+
+
+def _of_run(run: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """The stored config of a run, to go on with on the device asked for."""
+    if not (run / "config.yaml").is_file():
+        raise ValueError(f"resume={run} is no run's folder (config.yaml is missing); `easycap runs` lists runs")
+    stored = check(OmegaConf.load(run / "config.yaml"))
+    return stored | {"device": asked["device"], "resume": str(run)}
+
+
+def _run_dir(settings: dict[str, Any], choices: dict[str, str]) -> str:
+    if settings["resume"]:
+        path = Path(settings["resume"]).absolute()
+    else:
+        tokens = f"{choices['image_tokens']}{settings['image_tokens'].get('count', '')}"
+        names = [choices["data"], choices["encoder"], tokens, choices["decoder"]]
+        path = new_run_folder(outputs_dir() / "runs", names)
+    return f"hydra.run.dir='{path}'"
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for override in overrides:
+        try:
+            parsed.append(parser.parse_override(override))
+        except HydraException:
+            raise ValueError(
+                f"{override!r} cannot be read as GROUP=OPTION or GROUP.FIELD=VALUE; put a value with spaces or "
+                "brackets in quotes twice, e.g. 'data.root=\"my data\"'"
+            ) from None
+    return parsed
+
+
+def _forced(override: Override) -> str:
+    """The override as one that sets its key whether it exists or not, after checking the option of a group."""
+    key, text = override.key_or_group, override.input_line
+    assert text is not None
+    if key in GROUPS:
+        _check_option(key, override.value(), options(key))
+        return text.lstrip("+")
+    if key == "experiment":
+        names = [str(p.relative_to(config_dir() / "experiment").with_suffix("")) for p in _recipes()]
+        _check_option(key, override.value(), names)
+        return text.lstrip("+")
+    if override.is_delete() or key.startswith("hydra"):
+        return text
+    return "++" + text.lstrip("+")
+
+
+def _check_option(group: str, option: Any, allowed: list[str]) -> None:
+    if option is not None and option not in allowed:
+        raise ValueError(f"{group}={option} does not exist; {describe_choices(str(option), allowed)}")
+
+
+def _recipes() -> list[Path]:
+    return list((config_dir() / "experiment").rglob("*.yaml"))

@@ -1,0 +1,117 @@
+"""A run's folder: what compare, report, resume and W&B all read."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+def new_run_folder(root: Path, choices: Sequence[str]) -> Path:
+    """Return root/<time>-<choices>-<unique>, not yet made; two runs in one second differ in the last part."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return root / "-".join([stamp, *choices, secrets.token_hex(3)])
+
+
+class RunFolder:
+    """Writes the files of one run; readers never see half a file."""
+
+    def __init__(self, path: Path, *, command: str) -> None:
+        self.path, self.command = path, command
+        self._started = time.time()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "samples" / "images").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written ({error.strerror}): choose another with EASYCAP_OUTPUTS") from None
+
+    def write_config(self, yaml: str) -> None:
+        write_atomically(self.path / "config.yaml", yaml)
+
+    def write_status(self, status: str, error: str | None = None) -> None:
+        """status: running, completed or failed."""
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        before = self._read_json("status.json") or {}
+        write_json(
+            self.path / "status.json",
+            {
+                "status": status,
+                "error": error,
+                "started": before.get("started", now),
+                "ended": None if status == "running" else now,
+                "command": before.get("command", self.command),
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+            },
+        )
+
+    def append_metrics(self, values: Mapping[str, float], *, step: int) -> None:
+        """Append one line to metrics.jsonl; numbers that are not finite are written as null."""
+        line = {"step": step, "seconds": round(time.time() - self._started, 3)}
+        line |= {name: _rounded(value) for name, value in values.items()}
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def write_samples(self, name: str, rows: Any) -> None:
+        """Write samples/<name>.json: a list of rows or {group: rows}; images become files beside it."""
+        grouped = rows if isinstance(rows, Mapping) else {"": rows}
+        stored = {group: [self._store_image(row) for row in members] for group, members in grouped.items()}
+        write_json(self.path / "samples" / f"{name}.json", stored if isinstance(rows, Mapping) else stored[""])
+
+    def _store_image(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        name = f"samples/images/{_file_name(row['id'])}.png"
+        target = self.path / name
+        if not target.exists():
+            image = row["image"].load()
+            image.thumbnail((320, 320))
+            image.save(target)
+        return {**row, "image": name}
+
+    def write_captions(self, split: str, captions: Mapping[str, str]) -> None:
+        """Write captions.<split>.json in COCO's results format; numeric ids become numbers, as COCO has them."""
+        rows = [
+            {"image_id": int(i) if i.isdecimal() and str(int(i)) == i else i, "caption": c} for i, c in captions.items()
+        ]
+        write_json(self.path / f"captions.{split}.json", rows)
+
+    def update_result(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge `values` into result.json, two levels deep, and return the whole."""
+        result = self._read_json("result.json") or {}
+        for name, value in values.items():
+            if isinstance(value, Mapping) and isinstance(result.get(name), dict):
+                result[name] |= value
+            else:
+                result[name] = value
+        write_json(self.path / "result.json", result)
+        return result
+
+    def _read_json(self, name: str) -> Any:
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that readers see the old file or the new one."""
+    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write text so that readers see the old file or the new one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _rounded(value: float) -> float | None:
+    value = float(value)
+    return float(f"{value:.7g}") if value == value and abs(value) != float("inf") else None
+
+
+def _file_name(image_id: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in image_id)[-80:]

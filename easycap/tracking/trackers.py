@@ -1,0 +1,146 @@
+"""Trackers: a run's own files first, Weights & Biases as their mirror."""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from easycap.registry import register
+from easycap.tracking.run_folder import RunFolder
+from easycap.types import Tracker
+
+logger = logging.getLogger(__name__)
+
+_WANDB_HOST = "api.wandb.ai"
+
+
+class FileTracker:
+    """Writes metrics.jsonl, samples and status.json into the run's folder; that is all a report needs."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def log(self, values: Mapping[str, float], *, step: int) -> None:
+        self.folder.append_metrics(values, step=step)
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], *, step: int, epoch: int) -> None:
+        self.folder.write_samples(f"epoch-{epoch:03d}", rows)
+
+    def finish(self, result: Mapping[str, Any] | None, *, status: str, error: str | None = None) -> None:
+        self.folder.write_status(status, error)
+
+
+class Trackers:
+    """Several trackers as one, told in order."""
+
+    def __init__(self, members: Sequence[Tracker]) -> None:
+        self.members = members
+
+    def log(self, values: Mapping[str, float], *, step: int) -> None:
+        for member in self.members:
+            member.log(values, step=step)
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], *, step: int, epoch: int) -> None:
+        for member in self.members:
+            member.samples(rows, step=step, epoch=epoch)
+
+    def finish(self, result: Mapping[str, Any] | None, *, status: str, error: str | None = None) -> None:
+        for member in self.members:
+            member.finish(result, status=status, error=error)
+
+
+@register("tracking", "none")
+def none(*, folder: RunFolder, config: Mapping[str, Any]) -> Tracker:
+    """Track in the run's folder only."""
+    return FileTracker(folder)
+
+
+@register("tracking", "wandb")
+def wandb(
+    *,
+    project: str,
+    entity: str | None,
+    group: str | None,
+    tags: list[str],
+    mode: str | None,
+    folder: RunFolder,
+    config: Mapping[str, Any],
+) -> Tracker:
+    """Track in the run's folder and in Weights & Biases.
+
+    `mode` is online, offline or disabled; null takes WANDB_MODE, else online if there is a key for W&B on this
+    machine and offline if not, so that it never asks at a prompt.
+    """
+    mode = mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    if mode not in ("online", "offline", "disabled"):
+        raise ValueError(f"tracking.mode={mode!r} is not allowed; allowed: online, offline, disabled, null")
+    mirror = WandbTracker(
+        folder.path, project=project, entity=entity, group=group, tags=tags, mode=mode, config=config
+    )
+    return Trackers([FileTracker(folder), mirror])
+
+
+class WandbTracker:
+    """Mirrors a run into W&B; its files are staged inside the run's folder."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        project: str,
+        entity: str | None,
+        group: str | None,
+        tags: list[str],
+        mode: str,
+        config: Mapping[str, Any],
+    ) -> None:
+        import wandb  # a second to import: only runs that use it pay
+
+        os.environ["WANDB_DATA_DIR"] = str(path / "wandb")  # else images are staged in the user's home
+        self._wandb, self._path, self._mode = wandb, path, mode
+        self._run = wandb.init(
+            project=project,
+            entity=entity,
+            group=group,
+            tags=tags,
+            name=path.name,
+            dir=str(path),
+            mode=mode,
+            config=dict(config),
+            reinit="finish_previous",
+            settings=wandb.Settings(silent=True),
+        )
+        self._run.define_metric("global_step")
+        for pattern in ("train/*", "val/*"):
+            self._run.define_metric(pattern, step_metric="global_step")
+        self._run.define_metric("val/CIDEr-D", step_metric="global_step", summary="max")
+
+    def log(self, values: Mapping[str, float], *, step: int) -> None:
+        self._run.log({**values, "global_step": step})
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], *, step: int, epoch: int) -> None:
+        pictures = [self._wandb.Image(row["image"].load(), caption=row["caption"]) for row in rows]
+        self._run.log({"samples": pictures, "global_step": step, "epoch": epoch})
+
+    def finish(self, result: Mapping[str, Any] | None, *, status: str, error: str | None = None) -> None:
+        for split, scores in (result or {}).get("scores", {}).items():
+            for metric, score in scores.items():
+                self._run.summary[f"{split}/{metric}"] = score.get("value")
+        for name, value in (result or {}).get("cost", {}).items():
+            self._run.summary[f"cost/{name}"] = value
+        self._run.finish(exit_code=0 if status == "completed" else 1)
+        if self._mode == "offline":
+            logger.info("W&B is offline; to upload: wandb sync %s", self._path / "wandb" / "offline-run-*")
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators(_WANDB_HOST) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

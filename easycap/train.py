@@ -1,0 +1,160 @@
+"""`easycap train`: from a config to a trained, evaluated and reported run. `python -m easycap.train` is the same.
+
+    config -> data, vocabulary, captioner -> fit -> captions of the test splits -> scores -> report
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import resource
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from easycap.build import Experiment, rehearse
+from easycap.config import config_hash, to_plain, to_yaml
+from easycap.evaluate import evaluate_split
+from easycap.runs import checkpoint_of
+from easycap.tracking.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: dict[str, Any], path: Path, *, command: str) -> float:
+    """Run one checked config in the folder `path`, or go on there; return the best validation metric.
+
+    Whatever happens, status.json says how it ended.
+    """
+    started = time.perf_counter()
+    folder = RunFolder(path, command=command)
+    folder.write_status("running")
+    tracker = None
+    try:
+        rehearse(config)
+        folder.write_config(to_yaml(config))
+        experiment = Experiment(config)
+        tracker = experiment.tracker(folder, to_plain(config))
+        best = _fit(experiment, tracker, folder)
+        result = _evaluate(experiment, folder, command=command, started=started)
+    except BaseException as error:
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+        folder.write_status("failed", reason)
+        if tracker is not None:
+            tracker.finish(None, status="failed", error=reason)
+        raise
+    tracker.finish(result, status="completed")
+    return best
+
+
+def _fit(experiment: Experiment, tracker: Any, folder: RunFolder) -> float:
+    config = experiment.config
+    experiment.captioner.to(experiment.device)
+    _warn_of_frozen_random_weights(config)
+    logger.info(
+        "%d training images, %d words, %.1f million parameters, %d steps on %s",
+        len(experiment.examples("train")),
+        len(experiment.vocabulary),
+        sum(p.numel() for p in experiment.captioner.parameters()) / 1e6,
+        experiment.trainer.total_steps(experiment.loader),
+        experiment.device,
+    )
+    fitted = experiment.trainer.fit(
+        captioner=experiment.captioner,
+        objective=experiment.objective,
+        optimization=experiment.optimization(),
+        loader=experiment.loader,
+        validator=experiment.validator(),
+        vocabulary=experiment.vocabulary,
+        tracker=tracker,
+        checkpoints=folder.path / "checkpoints",
+        config=to_plain(config),
+        device=experiment.device,
+    )
+    folder.update_result(
+        {
+            "cost": fitted.cost,
+            "warnings": fitted.warnings,
+            "config_hash": config_hash(config),
+            "seed": config["seed"],
+            "environment": environment(experiment.device),
+        }
+    )
+    return fitted.best
+
+
+def _evaluate(experiment: Experiment, folder: RunFolder, *, command: str, started: float) -> dict[str, Any]:
+    """Score the best weights on every test split; the data is not read again."""
+    best = Experiment.from_checkpoint(checkpoint_of(folder.path))
+    best.dataset, best.training_df = experiment.dataset, experiment.training_df
+    best.config["device"] = experiment.config["device"]
+    for split in [name for name in experiment.dataset.splits if name.startswith("test")]:
+        evaluate_split(
+            best,
+            folder,
+            split,
+            generator=best.generator(),
+            batch_size=experiment.config["validation"]["batch_size"],
+            command=command,
+        )
+    cost = {"wall_seconds": time.perf_counter() - started, "peak_memory_bytes": _peak_memory(experiment.device)}
+    return folder.update_result({"cost": cost})
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return what the numbers were measured with: versions, commit, hardware."""
+    packages = ("easycap", "torch", "torchvision", "transformers", "timm", "numpy", "pillow")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "platform": platform.platform(terse=True),
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "git_commit": _git_commit(),
+    }
+
+
+def _warn_of_frozen_random_weights(config: dict[str, Any]) -> None:
+    starts_random = not config["encoder"].get("pretrained", False)
+    if starts_random and config["trainer"]["unfreeze_encoder_at_epoch"] != 0:
+        logger.warning(
+            "the encoder starts from random weights and is frozen (trainer.unfreeze_encoder_at_epoch=%s): its features "
+            "hardly differ between images",
+            to_plain(config["trainer"]["unfreeze_encoder_at_epoch"]),
+        )
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB on Linux, in bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _git_commit() -> str | None:
+    try:
+        folder = Path(__file__).parent
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+if __name__ == "__main__":
+    from easycap.cli import main
+
+    raise SystemExit(main(["train", *sys.argv[1:]]))

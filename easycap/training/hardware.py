@@ -1,0 +1,49 @@
+"""The device and the number format to compute in."""
+
+from __future__ import annotations
+
+import contextlib
+from enum import Enum
+
+import torch
+
+
+class Precision(Enum):
+    """`auto` is bf16 where the hardware multiplies it natively, else fp32."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device `name` (auto, cpu, cuda, cuda:1, mps); `ValueError` if this machine has no such device."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0][:120]
+        raise ValueError(f"device={name} cannot be used ({reason}); try device=auto or device=cpu") from None
+    return device
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 run natively on `device`."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
+    return False
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
+    """Return the autocast context of `precision` on `device`; `ValueError` for bf16 where it is only emulated."""
+    if precision is Precision.bf16 and not has_bf16(device):
+        raise ValueError(f"trainer.precision=bf16 is not native on {device}; use trainer.precision=fp32 or auto")
+    if precision is Precision.fp32 or not has_bf16(device):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -1,0 +1,46 @@
+"""What a person sees while training runs: a bar on a terminal, one log line per epoch everywhere."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingProgress:
+    """A progress bar with loss, images/s and time left; without a terminal only the lines of `report`."""
+
+    def __init__(self, total_steps: int, step: int) -> None:
+        console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:.0f} images/s  left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("training", total=total_steps, completed=step, loss=float("nan"), speed=0.0)
+
+    def __enter__(self) -> TrainingProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def advance(self, step: int, loss: float, images_per_second: float) -> None:
+        self.bar.update(self.task, completed=step, loss=loss, speed=images_per_second)
+
+    def report(self, epoch: int, metric: str, values: dict[str, float]) -> None:
+        """Log one line about a validation."""
+        shown = [f"{name} {values[name]:.3f}" for name in ("loss", metric, "truth") if name in values]
+        logger.info("epoch %d: val %s", epoch, "  ".join(shown))

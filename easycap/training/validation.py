@@ -1,0 +1,143 @@
+"""Looking at a model while it trains: its loss, its captions, their scores, and signs of a bad run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from easycap.generation.captions import caption_batches
+from easycap.registry import describe_choices, register
+from easycap.types import Batch, Example, Generator, Objective, Vocabulary
+
+logger = logging.getLogger(__name__)
+
+# Below this gain in loss (nats per word) from seeing the right image the decoder ignores the image.
+_IMAGE_MATTERS = 0.01
+
+
+@dataclass(frozen=True)
+class Validation:
+    """values: {"loss": ..., "CIDEr-D": ...}; captions {id: text} of the same images, in their order."""
+
+    values: dict[str, float]
+    captions: dict[str, str]
+
+
+@register("validation", "default")
+class Validator:
+    """Validates on the first `images` images (null: all), every `every_epochs` epochs and after the last.
+
+    `objective` gives the loss; `score` takes the generated {id: caption} and returns numbers to log, of which
+    `metric` picks the best checkpoint; `samples` images are logged with their captions. `make_batches` turns
+    examples and `batch_size` into batches.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: int | None,
+        batch_size: int,
+        every_epochs: int,
+        samples: int,
+        metric: str,
+        examples: Sequence[Example],
+        make_batches: Callable[[Sequence[Example], int], DataLoader],
+        objective: Objective,
+        generator: Generator,
+        vocabulary: Vocabulary,
+        score: Callable[[Sequence[Example], dict[str, str]], dict[str, float]],
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("every_epochs", every_epochs), ("images", images or 1)):
+            if value < 1:
+                raise ValueError(f"validation.{name}={value} must be at least 1")
+        self.examples = examples[:images]
+        self.batches = make_batches(self.examples, batch_size)
+        self.objective, self.generator, self.vocabulary = objective, generator, vocabulary
+        self.score, self.every_epochs, self.samples, self.metric = score, every_epochs, samples, metric
+
+    def is_due(self, epoch: int, *, last: bool) -> bool:
+        """Whether to validate after this epoch (from 0); always after the last one."""
+        return last or (epoch + 1) % self.every_epochs == 0
+
+    def rehearse(
+        self, captioner: nn.Module, device: torch.device, autocast: Callable[[], AbstractContextManager]
+    ) -> None:
+        """Two batches through everything validation does, so that it cannot fail after hours of training."""
+        batches = list(islice(self.batches, 2))
+        self._loss(captioner, batches, device, autocast)
+        captions = caption_batches(
+            captioner, batches, self.generator, self.vocabulary, device=device, autocast=autocast
+        )
+        found = self.score(self.examples[: len(captions)], captions)
+        if self.metric not in found:
+            raise ValueError(f"validation.metric={self.metric!r} is not measured; {describe_choices(self.metric, found)}")
+
+    def __call__(
+        self, captioner: nn.Module, device: torch.device, autocast: Callable[[], AbstractContextManager]
+    ) -> Validation:
+        loss, shuffled = self._loss(captioner, self.batches, device, autocast)
+        captions = caption_batches(
+            captioner, self.batches, self.generator, self.vocabulary, device=device, autocast=autocast
+        )
+        values = {"loss": loss, "loss_of_shuffled_images": shuffled, **self.score(self.examples, captions)}
+        return Validation(values, captions)
+
+    def sample_rows(self, validation: Validation) -> list[dict]:
+        """Return the first few images with their caption and references, as a Tracker takes them."""
+        return [
+            {
+                "id": example.id,
+                "image": example.image,
+                "caption": validation.captions[example.id],
+                "references": list(example.references),
+            }
+            for example in self.examples[: self.samples]
+        ]
+
+    @torch.inference_mode()
+    def _loss(
+        self,
+        captioner: nn.Module,
+        batches: Sequence[Batch] | DataLoader,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager],
+    ) -> tuple[float, float]:
+        """Mean loss per word over `batches`, and over the first of them with images given to the wrong captions."""
+        was_training = captioner.training
+        captioner.eval()
+        total = words = 0.0
+        shuffled = float("nan")
+        for number, batch in enumerate(batches):
+            batch = batch.to(device)
+            count = int((batch.targets != self.vocabulary.pad_id).sum())
+            with autocast():
+                total += float(self.objective(captioner, batch)[0]) * count
+                if number == 0:
+                    batch.images = batch.images.roll(1, dims=0)
+                    shuffled = float(self.objective(captioner, batch)[0])
+            words += count
+        captioner.train(was_training)
+        return total / words, shuffled
+
+
+def warnings_of(validation: Validation, images: int) -> list[str]:
+    """Return what is suspicious about a validation, in sentences."""
+    found = []
+    values = validation.values
+    share = values.get("most_frequent_caption", 0.0)
+    if images > 1 and share > 0.5:
+        found.append(f"{share:.0%} of the validation images get the same caption")
+    gain = values["loss_of_shuffled_images"] - values["loss"]
+    if images > 1 and gain < _IMAGE_MATTERS:
+        found.append(
+            f"the loss is nearly the same with the wrong images ({values['loss_of_shuffled_images']:.3f} against "
+            f"{values['loss']:.3f}): the decoder ignores the image"
+        )
+    return found
