@@ -56,7 +56,6 @@ def keep_top_p(scores: torch.Tensor, p: float) -> torch.Tensor:
     probabilities = ordered.softmax(1)
     # A word is kept while the words before it fall short of p, so the best one always stays.
     cut = probabilities.cumsum(1) - probabilities >= p
-    cut[:, 0] = False
     return scores.masked_fill(torch.zeros_like(cut).scatter(1, ids, cut), NEVER)
 
 

@@ -1,0 +1,76 @@
+"""Settings out of range are refused in words, and the YAML files state exactly the settings there are."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+import yaml
+from toy_decoder import COMMON, IDS, ToyDecoder, tables
+
+import easycap.generation.beam
+import easycap.generation.greedy
+import easycap.generation.sample  # noqa: F401
+from easycap.paths import config_dir
+from easycap.registry import lookup, names
+
+OWN = {
+    "greedy": {},
+    "beam": {"num_beams": 3, "length_penalty": 1.0, "early_stopping": False},
+    "sample": {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_samples": 1, "seed": 1},
+}
+WRONG = [
+    *((name, setting, value) for name in OWN for setting, value in [
+        ("max_words", 0), ("max_words", -3), ("min_words", -1), ("no_repeat_ngram", -1), ("max_words", 99)
+    ]),
+    ("beam", "num_beams", 0),
+    ("beam", "length_penalty", float("nan")),
+    ("beam", "length_penalty", float("inf")),
+    ("beam", "length_penalty", 1000.0),
+    ("sample", "temperature", 0.0),
+    ("sample", "temperature", -1.0),
+    ("sample", "temperature", float("nan")),
+    ("sample", "temperature", float("inf")),
+    ("sample", "top_k", -1),
+    ("sample", "top_p", 0.0),
+    ("sample", "top_p", 1.1),
+    ("sample", "top_p", float("nan")),
+    ("sample", "num_samples", 0),
+]  # fmt: skip
+
+
+def generate(name: str, **changes):
+    return lookup("decoding", name)(**{**COMMON, **OWN[name], **changes})(ToyDecoder(9, 6), tables(2, 9))
+
+
+def test_every_way_of_decoding_is_covered():
+    assert names("decoding") == sorted(OWN)
+
+
+@pytest.mark.parametrize(("name", "setting", "value"), WRONG)
+def test_a_setting_out_of_range_is_named(name, setting, value):
+    with pytest.raises(ValueError, match=rf"decoding\.{setting}={re.escape(str(value))}\b"):
+        generate(name, **{setting: value})
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_min_words_above_the_limit_is_refused(name):
+    with pytest.raises(ValueError, match=r"decoding\.min_words=4 must not exceed decoding\.max_words=3"):
+        generate(name, min_words=4, max_words=3)
+    with pytest.raises(ValueError, match=r"decoding\.min_words=7 must not exceed decoder\.max_words=6"):
+        generate(name, min_words=7)
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_no_images_no_captions(name):
+    generator = lookup("decoding", name)(**{**COMMON, **OWN[name]})
+    generated = generator(ToyDecoder(9, 6), tables(0, 9))
+    assert len(generated.words) == len(generated.scores) == 0
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_yaml_states_every_setting_and_nothing_else(name):
+    stated = yaml.safe_load((config_dir() / "decoding" / f"{name}.yaml").read_text())
+    assert stated.pop("name") == name
+    assert set(stated) == set(inspect.signature(lookup("decoding", name)).parameters) - set(IDS)
