@@ -26,14 +26,14 @@ class _Panel:
 
 
 _PANELS = (
-    _Panel("Loss", r"(train|val)/(\w+_)?loss(/.*)?", may_be_log=True),
-    _Panel("CIDEr-D on validation images", r"val/CIDEr-D", True),
+    _Panel("Loss", r"(train|val)/(\w+_)?loss(_\w+)?(/.*)?", may_be_log=True),
+    _Panel(f"{HEADLINE} on validation images", rf"val/{HEADLINE}", True),
     _Panel(
         "Other scores on validation images", r"val/(BLEU.*|ROUGE.*|METEOR|SPICE|truth|claims|recall)", True
     ),
     _Panel(
         "Signs of collapse in validation captions, %",
-        r"val/(.*(distinct|most_frequent|repeat|ending|unknown|empty).*)",
+        r"val/(.*(distinct|novel|most_frequent|repeat|ending|unknown|empty).*)",
         True,
     ),
     _Panel("Learning rate", r"train/(lr|learning_rate).*"),
@@ -103,8 +103,9 @@ def _short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _levels(result: Mapping[str, Any] | None) -> tuple[Level, ...]:
-    """Reference points of the validation split only: those of another split are not on these terms."""
-    points = mapping(result, "reference_points", "val")
+    """Only what was measured on the curve's own terms (images, references, document frequencies), under the
+    name "validation": a scored split's reference points are on other terms."""
+    points = mapping(result, "reference_points", "validation")
     found = []
     for key, label in REFERENCE_POINTS.items():
         value = mapping(points, key, HEADLINE).get("value")

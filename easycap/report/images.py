@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
-# Longest side in pixels, and the number of different pictures up to which a page affords it (2 MB in all).
-_SIDES = ((320, 60), (240, 110), (192, 200), (128, 500))
-_SMALLEST_SIDE = 96
+_SIDES = (320, 256, 192, 144, 96)  # longest side in pixels; the largest one that the page affords is taken
+_BUDGET = 2_000_000  # characters of data URIs in a page
+_NUM_TRIED = 12
 _AS_IT_IS_BYTES = 12_000
 
 
 class Thumbnails:
-    """Turns image files into data URIs, each file once; more pictures in a page means smaller ones."""
+    """Turns image files into data URIs, each file once; the more or richer they are, the smaller."""
 
     def __init__(self, paths: Iterable[Path | None]) -> None:
-        count = len({path for path in paths if path is not None})
-        self.side = next((side for side, limit in _SIDES if count <= limit), _SMALLEST_SIDE)
+        found = list(dict.fromkeys(path for path in paths if path is not None))
+        self.side = next((side for side in _SIDES if _estimate(found, side) <= _BUDGET), _SIDES[-1])
         self._uris: dict[Path, str | None] = {}
 
     def uri(self, path: Path | None) -> str | None:
@@ -30,6 +30,13 @@ class Thumbnails:
         if path not in self._uris:
             self._uris[path] = _encode(path, self.side)
         return self._uris[path]
+
+
+def _estimate(paths: Sequence[Path], side: int) -> float:
+    """Size of all pictures at this side, from some of them: encoding all at every side would take seconds."""
+    tried = paths[:: max(1, len(paths) // _NUM_TRIED)]
+    lengths = [len(_encode(path, side) or "") for path in tried]
+    return len(paths) * sum(lengths) / max(1, len(lengths))
 
 
 def _encode(path: Path, side: int) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 NOTHING = "–"
 SCALE_NOTE = "Scores and shares are ×100: a CIDEr-D of 100.0 is 1.0 in result.json."
 # What counts things is not a share of anything: claims_per_caption, caption_length.
-_COUNTS = ("per_caption", "length", "num_", "words_per", "perplexity")
+_COUNTS = ("per_caption", "length", "num_", "perplexity", "vocabulary")
 _FIRST = ("CIDEr-D", "truth", "claims", "recall", "BLEU-4", "METEOR", "ROUGE-L", "SPICE", "BLEU-1")
 
 

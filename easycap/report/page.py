@@ -110,8 +110,8 @@ def replace_file(path: Path, text: str) -> None:
 def _alerts(files: RunFiles) -> dict[str, Any]:
     warnings = (files.result or {}).get("warnings") or []
     notes = list(files.notes)
-    if files.result is None:
-        notes.append("There is no result.json: no split has been scored yet.")
+    if not mapping(files.result, "scores"):
+        notes.append("No split has been scored yet.")
     return {
         "sentence": _STATE_SENTENCES.get(files.status.state, ""),
         "error": files.status.error,
@@ -214,6 +214,7 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
         "dots": dot_groups(result, split) if split else [],
         "headline": HEADLINE,
         "diagnostics": diagnostics_table(result),
+        "commands": dict(mapping(result, "commands")),
         "cost": cost_rows,
         "environment": environment_rows,
     }

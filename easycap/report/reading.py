@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import yaml
@@ -97,11 +99,14 @@ def read_config(folder: Path) -> Mapping[str, Any]:
 
 
 def read_status(folder: Path) -> Status:
-    """Return a run's status, "killed" where it says running but its process (on this host) is gone."""
-    _require_run(folder)
+    """Return a run's status, "killed" where it says running but its process on this host is gone; raises
+    `ValueError` if `folder` has none."""
+    if not (folder / "status.json").is_file():
+        _require_run(folder)
     values = _read_mapping(folder / "status.json", []) or {}
     state = str(values.get("status", "unknown"))
-    if state == "running" and not _is_alive(values.get("pid")):
+    here = values.get("host") in (None, socket.gethostname())
+    if state == "running" and here and not _is_alive(values.get("pid")):
         state = "killed"
     texts = {name: _text_or_none(values.get(name)) for name in ("error", "started", "ended", "command")}
     return Status(state, **texts)
@@ -132,19 +137,20 @@ def find_runs(root: Path) -> Iterator[Path]:
 def series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
     """Return steps and values of one logged quantity, in order of steps.
 
-    A resumed run logs again what it had done since its checkpoint: the later values replace the earlier.
+    A value that was not finite (null in the file) is nan. A resumed run logs again what it had done since its
+    checkpoint: the later values replace the earlier.
     """
     steps: list[int] = []
     values: list[float] = []
     for line in metrics:
         value = line.get(key)
-        if not isinstance(value, (int, float)):
+        if key not in line or not isinstance(value, (int, float, NoneType)):
             continue
         while steps and steps[-1] >= line["step"]:
             steps.pop()
             values.pop()
         steps.append(line["step"])
-        values.append(float(value))
+        values.append(math.nan if value is None else float(value))
     return steps, values
 
 
@@ -245,7 +251,9 @@ def _read_captions(folder: Path, notes: list[str]) -> dict[str, tuple[str, ...]]
     for path in sorted(folder.glob("captions.*.json")):
         rows = _read_json(path, notes)
         rows = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-        splits[path.name.split(".")[1]] = tuple(str(row.get("caption", "")) for row in rows)
+        splits[path.name.removeprefix("captions.").removesuffix(".json")] = tuple(
+            str(row.get("caption", "")) for row in rows
+        )
     return splits
 
 

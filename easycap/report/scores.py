@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from easycap.report.numbers import NOTHING, interval_text, is_count, is_number, metric_order, score_text
+from easycap.report.numbers import (
+    NOTHING,
+    interval_text,
+    is_count,
+    is_number,
+    metric_order,
+    number_text,
+    score_text,
+)
 
 HEADLINE = "CIDEr-D"
 # Keys of result.json's reference points, in the order they are read, and their names in tables.
@@ -132,12 +140,14 @@ def dot_groups(result: Mapping[str, Any], split: str, metric: str = HEADLINE) ->
 
 
 def diagnostics_table(result: Mapping[str, Any]) -> ScoreTable:
-    """Return what was counted in the captions (shares ×100), rows by splits."""
+    """Return what was counted in the captions, rows by splits: shares ×100, whole numbers as they are."""
     splits = mapping(result, "diagnostics")
     rows = []
     for name in dict.fromkeys(name for split in splits.values() for name in split):
-        cells = (Cell(score_text(splits[split].get(name), name)) for split in splits)
-        rows.append((name.replace("_", " ") + ("" if is_count(name) else ", %"), tuple(cells)))
+        values = [splits[split].get(name) for split in splits]
+        share = not is_count(name) and any(isinstance(value, float) for value in values)
+        cells = (Cell(score_text(value, name) if share else number_text(value)) for value in values)
+        rows.append((name.replace("_", " ") + (", %" if share else ""), tuple(cells)))
     return ScoreTable(tuple(splits), tuple(rows), ())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -39,7 +40,7 @@ _COLUMNS = ("run", "status", "data", "encoder", "image tokens", "decoder", *_NUM
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One line of the list of runs; a broken run has state "broken" and says why in `problem`."""
+    """One line of the list of runs; one without a readable config says why in `problem`."""
 
     folder: Path
     state: str
@@ -66,34 +67,36 @@ def scores_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def runs_table(roots: Path | Sequence[Path], *, width: int | None = None) -> Table:
-    """Return the runs under one folder or several, oldest first; below 120 characters of `width` only a run's
-    name says its recipe."""
-    roots = [roots] if isinstance(roots, Path) else roots
-    summaries = sorted((summarise(run) for root in roots for run in find_runs(root)), key=_age)
-    table = Table(box=box.SIMPLE_HEAD, caption=_problems(summaries), caption_justify="left")
-    columns = _COLUMNS if width is None or width >= 120 else _NARROW_COLUMNS
+def runs_table(runs: Sequence[RunSummary], *, width: int | None = None) -> Table:
+    """Return the table of `runs`, in their order; below 120 characters of `width` (else the terminal's) only
+    a run's name says its recipe."""
+    table = Table(box=box.SIMPLE_HEAD, caption=_problems(runs), caption_justify="left")
+    columns = _COLUMNS if (width or Console().width) >= 120 else _NARROW_COLUMNS
     for column in columns:
         number = column in _NUMBERS
         table.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    for summary in summaries:
+    for summary in runs:
         row = _run_row(summary)
         table.add_row(*(row.get(column, "") for column in columns))
     return table
 
 
-def list_runs(root: Path) -> list[RunSummary]:
-    """Return the runs under `root` (three folders deep, itself included), oldest first, also broken ones."""
-    return sorted((summarise(run) for run in find_runs(root)), key=_age)
+def list_runs(*roots: Path) -> list[RunSummary]:
+    """Return the runs under `roots` (three folders deep, a root itself too), oldest first."""
+    return sorted((summarise(run) for root in roots for run in find_runs(root)), key=_age)
 
 
 def summarise(folder: Path) -> RunSummary:
     """Return the line of one run without reading its curves and samples."""
     try:
-        config, status = read_config(folder), read_status(folder)
-        result, steps = read_result(folder), last_step(folder)
+        status = read_status(folder)
     except (ValueError, OSError) as error:
         return RunSummary(folder, "broken", problem=str(error))
+    try:
+        config = read_config(folder)
+        result, steps = read_result(folder), last_step(folder)
+    except (ValueError, OSError) as error:  # a run that failed at once has no config yet
+        return RunSummary(folder, status.state, status.started, problem=status.error or str(error))
     seconds = mapping(result, "cost").get("wall_seconds", seconds_between(status.started, status.ended))
     return RunSummary(folder, status.state, status.started, config, steps, result, seconds)
 
@@ -102,7 +105,7 @@ def _run_row(summary: RunSummary) -> dict[str, Text]:
     state = Text(summary.state, style=_STATE_STYLES.get(summary.state, ""))
     row = {"run": Text(summary.folder.resolve().name), "status": state}
     if summary.config is None:
-        return row
+        return row | {"started": Text(numbers.time_text(summary.started))}
     values = {group: choice(summary.config, group) for group in ("data", "encoder", "decoder")}
     values["image tokens"] = image_tokens(summary.config)
     values["steps"] = numbers.NOTHING if summary.steps is None else f"{summary.steps:,}"
@@ -114,8 +117,9 @@ def _run_row(summary: RunSummary) -> dict[str, Text]:
     return row | {column: Text(value) for column, value in values.items()}
 
 
-def _problems(summaries: Sequence[RunSummary]) -> str:
-    return escape("\n".join([numbers.SCALE_NOTE, *(one.problem for one in summaries if one.problem)]))
+def _problems(runs: Sequence[RunSummary]) -> str:
+    problems = (f"{run.folder.resolve().name}: {run.problem}" for run in runs if run.problem)
+    return escape("\n".join([numbers.SCALE_NOTE, *problems]))
 
 
 def _age(summary: RunSummary) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,13 @@ def config() -> dict[str, Any]:
 
 
 def status(state: str = "completed", **changes: Any) -> dict[str, Any]:
-    values = {"status": state, "error": None, "started": "2025-03-01T10:00:00+00:00", "pid": os.getpid()}
+    values = {
+        "status": state,
+        "error": None,
+        "started": "2025-03-01T10:00:00+00:00",
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+    }
     ended = None if state == "running" else "2025-03-01T10:03:20+00:00"
     return {**values, "ended": ended, "command": "easycap train data=scenes image_tokens.count=10", **changes}
 
@@ -70,6 +77,7 @@ def validation_line(epoch: int, *, steps: int, epochs: int) -> dict[str, Any]:
         "epoch": epoch,
         "seconds": 180 * part,
         "val/loss": 1.75 + 3.5 * math.exp(-5 * part),
+        "val/loss_of_shuffled_images": 3.1 + 2.2 * math.exp(-5 * part),
         "val/CIDEr-D": 1.02 * (1 - math.exp(-4 * part)),
         "val/BLEU-4": 0.42 * (1 - math.exp(-5 * part)),
         "val/ROUGE-L": 0.3 + 0.32 * (1 - math.exp(-5 * part)),
@@ -77,8 +85,8 @@ def validation_line(epoch: int, *, steps: int, epochs: int) -> dict[str, Any]:
         "val/distinct_captions": 0.8 * (1 - math.exp(-4 * part)),
         "val/most_frequent_caption": 0.7 * math.exp(-5 * part) + 0.01,
         "val/bad_endings": 0.2 * math.exp(-4 * part),
-        "val/repeated_ngrams": 0.12 * math.exp(-5 * part),
-        "val/caption_length": 9.4 - math.exp(-3 * part),
+        "val/repeating_captions": 0.12 * math.exp(-5 * part),
+        "val/words_per_caption": 9.4 - math.exp(-3 * part),
     }
 
 
@@ -115,19 +123,24 @@ def result() -> dict[str, Any]:
                     "BLEU-4": score(0.11, "BLEU|n:4|refs:all"),
                 },
             },
-            "val": {
+            "validation": {
                 "reference_caption": {"CIDEr-D": score(1.03, four)},
                 "most_frequent": {"CIDEr-D": score(0.1, four)},
             },
+        },
+        "commands": {
+            "test": "easycap train data=scenes",
+            "test_novel": "easycap evaluate RUN --split test_novel",
         },
         "diagnostics": {
             "test": {
                 "distinct_captions": 0.612,
                 "bad_endings": 0.004,
-                "repeated_ngrams": 0.0,
-                "caption_length": 9.31,
+                "repeating_captions": 0.0,
+                "words_per_caption": 9.31,
+                "vocabulary_used": 214,
             },
-            "test_novel": {"distinct_captions": 0.655, "bad_endings": 0.006, "repeated_ngrams": 0.0},
+            "test_novel": {"distinct_captions": 0.655, "bad_endings": 0.006, "repeating_captions": 0.0},
         },
         "cost": {
             "wall_seconds": 200.4,

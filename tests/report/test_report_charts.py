@@ -73,7 +73,7 @@ def test_names_are_escaped_in_the_picture() -> None:
 def test_reference_points_are_drawn_only_from_the_validation_split() -> None:
     lines = [{"step": step, "val/CIDEr-D": 0.1 * step} for step in range(1, 5)]
     point = {"reference_caption": {"CIDEr-D": {"value": 0.9}}}
-    (chart,), _ = curves(lines, {"reference_points": {"val": point}})
+    (chart,), _ = curves(lines, {"reference_points": {"validation": point}})
     assert [(entry.name, entry.text) for entry in chart.legend] == [
         ("CIDEr-D", "40.0"),
         ("reference caption", "90.0"),
@@ -90,10 +90,11 @@ def test_everything_that_was_logged_is_drawn_once() -> None:
         "val/distinct_captions",
         "train/lr/encoder",
         "train/tokens",
+        "val/loss_of_shuffled_images",
     )
     lines = [{"step": step, "epoch": 1.0, "seconds": 1.0} | dict.fromkeys(keys, 0.5) for step in (1, 2)]
     charts, others = curves(lines, None)
-    assert [len(chart.legend) for chart in charts] == [2, 1, 1, 1, 2, 2]
+    assert [len(chart.legend) for chart in charts] == [3, 1, 1, 1, 2, 2]
     assert [chart.title for chart in others] == ["val/claims_per_caption", "train/tokens"]
 
 

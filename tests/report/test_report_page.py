@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
-from fabricated_run import config, draw_picture, metric_lines, result, row, status, write
+from fabricated_run import config, metric_lines, result, row, status, write
+from PIL import Image
 
 from easycap.report import page
 from easycap.report.captions import histories, repeated
@@ -93,6 +98,9 @@ def test_numbers_are_shown_as_measured(run: Path) -> None:
     assert "31 % of validation images got the same caption at epoch 1." in text
     assert "334 × 33.4 % a brown dog running on the green grass" in text
     assert "label_smoothing: 0.1" in text
+    assert "test_novel easycap evaluate RUN --split test_novel" in text
+    assert "distinct captions, % 61.2 65.5" in text
+    assert "vocabulary used 214 –" in text and "words per caption 9.31 –" in text
 
 
 def test_pictures_are_inside_and_untrue_captions_marked(run: Path) -> None:
@@ -127,7 +135,7 @@ def test_without_a_result_the_page_says_so_and_shows_validation(run: Path) -> No
     write(run / "status.json", status("running"))
     made = _page(run)
     assert "This run is still going" in made.text
-    assert "There is no result.json" in made.text
+    assert "No split has been scored yet" in made.text
     assert "val/CIDEr-D 100.1 last, at step 1,600; best 100.1" in made.text
     assert "scores" not in made.ids
 
@@ -170,29 +178,38 @@ def test_ten_thousand_lines_stay_fast_and_small(run: Path) -> None:
 
 
 def test_many_photos_stay_under_three_megabytes(run: Path) -> None:
-    noise = Path(run / "samples/images")
-    rows = {"best": range(24), "worst": range(24, 48), "random": range(48, 72)}
-    for number in range(72):
-        draw_picture(noise / f"{number:04d}.png", number, side=640)
-    for split in ("test", "test_novel"):
-        write(
-            run / f"samples/{split}.json", {kind: [row(n) for n in numbers] for kind, numbers in rows.items()}
-        )
-    assert write_report(run).stat().st_size < 3_000_000
+    # As hard to compress as a photo of 100 kB.
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    photo = Image.fromarray(noise).resize((480, 360), Image.Resampling.BICUBIC)
+    photo.save(run / "photo.jpg", quality=85)
+    for number in range(144):
+        shutil.copy(run / "photo.jpg", run / f"samples/images/{number:04d}.png")
+    for first, split in ((0, "test"), (72, "test_novel")):
+        numbers = [range(first + start, first + start + 24) for start in (0, 24, 48)]
+        kinds = zip(("best", "worst", "random"), numbers, strict=True)
+        write(run / f"samples/{split}.json", {kind: [row(n) for n in some] for kind, some in kinds})
+    size = write_report(run).stat().st_size
+    assert 1_000_000 < size < 3_000_000
 
 
 def test_more_pictures_make_smaller_ones(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{number}.png" for number in range(150)]
-    assert Thumbnails(paths[:10]).side > Thumbnails(paths[:100]).side > Thumbnails(paths).side
-    draw_picture(paths[0], 0, side=2000)
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    paths = [tmp_path / f"{number}.jpg" for number in range(60)]
+    for path in paths:
+        Image.fromarray(noise).save(path) if path == paths[0] else shutil.copy(paths[0], path)
+    sides = [Thumbnails(paths[:count]).side for count in (1, 30, 60)]
+    assert sides[0] == 320 and sides[0] > sides[1] > sides[2]
     uri = Thumbnails(paths[:1]).uri(paths[0])
-    assert uri and uri.startswith("data:image/jpeg") and len(uri) < 30_000
+    assert uri and uri.startswith("data:image/jpeg;base64,")
+    with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as picture:
+        assert picture.size == (320, 320)
     assert Thumbnails([]).uri(None) is None
 
 
-def test_a_loss_that_is_not_finite_is_said(run: Path) -> None:
+@pytest.mark.parametrize("value", [None, math.nan])
+def test_a_loss_that_is_not_finite_is_said(run: Path, value: float | None) -> None:
     lines = metric_lines()[:50]
-    lines[30]["train/loss"] = math.nan
+    lines[30]["train/loss"] = value
     write(run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     assert "not finite at step 310" in _page(run).text
 

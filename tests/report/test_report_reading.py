@@ -68,6 +68,18 @@ def test_running_with_a_dead_process_is_killed(run: Path) -> None:
     assert read_status(run).state == "killed"
 
 
+def test_a_process_on_another_host_is_believed(run: Path) -> None:
+    write(run / "status.json", status("running", pid=2**22 + 1, host="elsewhere"))
+    assert read_status(run).state == "running"
+    write(run / "status.json", status("running", pid=2**22 + 1))
+    assert read_status(run).state == "killed"
+
+
+def test_captions_of_a_label_with_dots_are_read(run: Path) -> None:
+    write(run / "captions.test@beam,length_penalty=0.9.json", [{"image_id": 1, "caption": "a dog"}])
+    assert read_run(run).captions["test@beam,length_penalty=0.9"] == ("a dog",)
+
+
 def test_a_process_id_given_to_another_program_is_not_the_run(run: Path) -> None:
     if not Path("/proc/self/cmdline").exists():
         pytest.skip("needs /proc")

@@ -55,17 +55,19 @@ def test_runs_are_listed_newest_last_and_broken_ones_explained(tmp_path: Path) -
         ("a-broken", "broken"),
     ]
     assert runs[1].folder == newer
-    lines = _lines(runs_table([tmp_path]))
+    lines = _lines(runs_table(runs, width=160))
     assert (
         "b-newer completed scenes small resampler × 10 causal_lm gpt2_tiny 1,600 102.3 82.3 3 min 20 s "
         "2025-03-01 10:00" in lines
     )
     assert any(line.startswith("c-older failed") and "1,600 – – 50 s 2024-01-01" in line for line in lines)
+    names = [line.split()[0] for line in lines]
+    assert names.index("c-older") < names.index("b-newer") < names.index("a-broken")
     assert any("a-broken is not a run: it has no status.json" in line for line in lines)
 
 
 def test_a_narrow_list_keeps_names_and_scores(run: Path) -> None:
-    lines = _lines(runs_table(run, width=80), width=80)
+    lines = _lines(runs_table(list_runs(run), width=80), width=80)
     assert any("completed 1,600 102.3 82.3 3 min 20 s" in line for line in lines)
 
 
@@ -80,13 +82,22 @@ def test_a_config_of_another_shape_is_still_listed(run: Path) -> None:
         "\n".join(f"{key}: {value!r}" for key, value in odd.items()).replace("None", "null"),
     )
     write(run / "result.json", {"scores": {"val": {"CIDEr-D": score(0.5)}}})
-    (line,) = [line for line in _lines(runs_table(run), width=200) if "completed" in line]
+    (line,) = [
+        line for line in _lines(runs_table(list_runs(run), width=200), width=200) if "completed" in line
+    ]
     assert "completed – timm resnet101.tv_in1k all causal_lm gpt2_tiny 1,600 50.0 –" in line
 
 
 def test_an_empty_root_gives_an_empty_list(tmp_path: Path) -> None:
-    assert list_runs(tmp_path) == []
-    assert runs_table([tmp_path, tmp_path / "nowhere"]).row_count == 0
+    assert list_runs(tmp_path, tmp_path / "nowhere") == []
+    assert runs_table([]).row_count == 0
+
+
+def test_a_run_that_failed_before_its_config_says_why(tmp_path: Path) -> None:
+    write(tmp_path / "run/status.json", status("failed", error="[x] encoder.width=-1 must be positive"))
+    runs = list_runs(tmp_path)
+    assert [(run.state, run.problem) for run in runs] == [("failed", "[x] encoder.width=-1 must be positive")]
+    assert "run: [x] encoder.width=-1 must be positive" in _lines(runs_table(runs, width=160))
 
 
 @pytest.mark.parametrize(
