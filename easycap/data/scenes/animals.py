@@ -244,3 +244,22 @@ def rabbit(brush: Brush, colour: RGB, pose: str, look: int) -> None:
     brush.ellipse(10, 22, 10, 9, colour)
     _eye(brush, 13, 24, colour)
     brush.ellipse(19, 21, 1.8, 1.5, _PINK, shade=True)
+
+
+ANIMALS = {
+    shape.__name__: shape
+    for shape in (
+        dog,
+        cat,
+        horse,
+        cow,
+        sheep,
+        elephant,
+        giraffe,
+        zebra,
+        bird,
+        duck,
+        penguin,
+        rabbit,
+    )
+}

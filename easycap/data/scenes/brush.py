@@ -1,4 +1,4 @@
-"""A sprite's brush: shapes are collected, then drawn as one silhouette with an outline, so that it shows anywhere.
+"""A sprite's brush: collects shapes and draws them as one outlined silhouette, which shows on any ground.
 
 Lengths are in 1/256 of the image side, the origin is the sprite's bottom centre, x goes right and y goes UP.
 """

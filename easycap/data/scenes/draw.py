@@ -6,15 +6,17 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw
 
-from easycap.data.scenes import animals, objects
+from easycap.data.scenes.animals import ANIMALS
 from easycap.data.scenes.backdrops import backdrop
 from easycap.data.scenes.brush import DARK, LIGHT, Brush, Sprite
 from easycap.data.scenes.graph import Group, Scene
 from easycap.data.scenes.layout import hand
+from easycap.data.scenes.objects import OBJECTS
 from easycap.data.scenes.people import draw_person
 from easycap.data.scenes.tables import COLOURS, PEOPLE
 
 SUPERSAMPLING = 2
+_SHAPES = ANIMALS | OBJECTS
 _BEHIND_FIRST = ("in front of", "on", "under", "riding")
 
 
@@ -26,9 +28,9 @@ def draw(scene: Scene, size: int) -> Image.Image:
     image = backdrop(scene.setting, scene.weather, scene.backdrop, side).copy()
     order = list(range(len(scene.groups)))
     if scene.relation in _BEHIND_FIRST:
-        order[0], order[1] = 1, 0
-    for i in order[::-1] if scene.relation not in _BEHIND_FIRST else (*order[2:], *order[:2]):
-        _group(image, scene, i)
+        order[:2] = 1, 0
+    for index in order:
+        _group(image, scene, index)
     return image.reduce(SUPERSAMPLING)
 
 
@@ -72,14 +74,3 @@ def _sprite(kind: str, colour: str | None, pose: str, look: int, flip: int, scal
     else:
         _SHAPES[kind](brush, fill, pose, look)
     return brush.render(scale, flip=bool(flip))
-
-
-_SHAPES = {
-    name: getattr(module, name)
-    for module, kinds in (
-        (animals, "dog cat horse cow sheep elephant giraffe zebra bird duck penguin rabbit"),
-        (objects, "car truck bus bicycle boat plane kite balloon ball umbrella chair bench sofa table vase tree "
-                  "tent snowman"),
-    )
-    for name in kinds.split()
-}  # fmt: skip

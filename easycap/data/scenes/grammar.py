@@ -1,4 +1,4 @@
-"""Five references of a scene, each true, each of another plan: who and where, weather, 'there is', place first, ..."""
+"""Five references of a scene, each true, each of another plan: who and where, weather, place first, ..."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _written(caption: str) -> str:
 
 
 class _Teller:
-    """Tells one scene; each plan returns a caption in lower case, or None where it does not suit the scene."""
+    """Tells one scene; each plan returns a caption in lower case, or None if it does not suit."""
 
     def __init__(self, scene: Scene, rng: random.Random) -> None:
         self._scene, self._rng = scene, rng
@@ -140,9 +140,8 @@ class _Teller:
 
     def _with_flyers(self) -> str:
         """Two ducks swimming on a lake with a red kite in the sky."""
-        return f"{self._thing(0)} {self._action(0)} {self._where()} with {self._thing(self._sky or 0)} in the sky".replace(
-            "  ", " "
-        )
+        flyers = f"with {self._thing(self._sky or 0)} in the sky"
+        return f"{self._thing(0)} {self._action(0)} {self._where()} {flyers}".replace("  ", " ")
 
     # ------------------------------------------------------------------------------------- pieces
 

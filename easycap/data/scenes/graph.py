@@ -9,7 +9,7 @@ from easycap.data.scenes.tables import SIZES
 
 
 class Spot(NamedTuple):
-    """One thing's place: bottom centre (x, y) in 1/256 of the side, mirrored or not, and which look of its kind."""
+    """One thing's place: bottom centre (x, y) in 1/256 of the side, mirrored or not, and its look."""
 
     x: int
     y: int

@@ -75,7 +75,7 @@ def _spot(rng: random.Random, x: float, y: float, flip: int | None = None) -> Sp
 
 
 def _row(groups: list[Group], rng: random.Random) -> list[tuple[Spot, ...]] | None:
-    """One line from left to right; free room is shared out at random, most of it outside and between groups."""
+    """One line from left to right; free room goes outside and between groups."""
     widths = [extent(g)[0] for g in groups]
     inner, apart = 5, 16
     used = sum(w * g.count + inner * (g.count - 1) for w, g in zip(widths, groups, strict=True))

@@ -183,3 +183,28 @@ def snowman(brush: Brush, colour: RGB, pose: str, look: int) -> None:
     brush.polygon([(2, 63), (15, 60), (2, 58)], (250, 140, 30))
     for x in (-3, 5):
         brush.ellipse(x, 66, 1.8, 1.8, DARK, shade=True)
+
+
+OBJECTS = {
+    shape.__name__: shape
+    for shape in (
+        car,
+        truck,
+        bus,
+        bicycle,
+        boat,
+        plane,
+        kite,
+        balloon,
+        ball,
+        umbrella,
+        chair,
+        bench,
+        sofa,
+        table,
+        vase,
+        tree,
+        tent,
+        snowman,
+    )
+}

@@ -1,4 +1,4 @@
-"""Men, women, boys and girls: told apart by size, hair, and trousers or dress; the colour is what they wear."""
+"""Men, women, boys and girls: told apart by size, hair and dress; the colour is what they wear."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HAIR: tuple[RGB, ...] = (
     (214, 150, 40),
     (110, 52, 22),
 )
-_TROUSERS: tuple[RGB, ...] = ((58, 66, 104), (84, 74, 66), (52, 56, 64))
+_TROUSERS: tuple[RGB, ...] = ((178, 152, 112), (120, 128, 146), (196, 178, 146))
 _SHOES: RGB = (44, 36, 34)
 
 
@@ -35,7 +35,7 @@ class _Body(NamedTuple):
 
 
 def draw_person(brush: Brush, kind: str, colour: RGB, pose: str, look: int) -> None:
-    """Draw a person facing right in one of the poses standing, running, sitting, jumping, seat, ride, hold."""
+    """Draw a person facing right posed standing, running, sitting, jumping, seat, ride or hold."""
     dress = kind in ("woman", "girl")
     skin = _SKINS[look % 4]
     legs = skin if dress else _TROUSERS[look % 3]

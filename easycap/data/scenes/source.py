@@ -1,4 +1,4 @@
-"""`data=scenes`: generated cartoon scenes with five references each, their graphs, and a check of captions' truth."""
+"""`data=scenes`: generated cartoon scenes, five references each, their graphs, a check of truth."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def scenes(
 ) -> Dataset:
     """Return splits train, val, test and test_novel (as many as test) of size x size pixel scenes.
 
-    Every image of `test_novel` shows a (colour, thing) pair of tables.NOVEL_PAIRS; the other splits show none.
-    `workers` processes draw (0: one per core); `cache` is the folder that keeps what was drawn (None: the user's
-    cache folder). Raises `ValueError` for counts and sizes that make no sense and for a folder that cannot be
-    written.
+    Every image of `test_novel` shows a (colour, thing) pair of tables.NOVEL_PAIRS, no other split does.
+    `workers` processes draw (0: one per core); `cache` is the folder for what was drawn (None: the user's
+    cache folder). `ValueError` for senseless counts and sizes and for a folder that cannot be written.
     """
     _check(
         size=size, train_images=train_images, val_images=val_images, test_images=test_images, workers=workers
     )
     counts = {"train": train_images, "val": val_images, "test": test_images, "test_novel": test_images}
     root = Path(cache).expanduser().absolute() if cache else paths.cache_dir() / "scenes"
-    name = f"scenes-v{VERSION}-{size}px-{train_images}-{val_images}-{test_images}-seed{seed}-pillow{PIL.__version__}"
+    sizes = f"{size}px-{train_images}-{val_images}-{test_images}"
+    name = f"scenes-v{VERSION}-{sizes}-seed{seed}-pillow{PIL.__version__}"
     store.make(root / name, counts=counts, size=size, seed=seed, workers=workers)
     splits = {split: store.load_split(root / name, split) for split in counts}
     return Dataset("scenes", splits, scorers=("truth",))

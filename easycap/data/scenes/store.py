@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import logging
@@ -35,7 +36,7 @@ STALE_SECONDS = 24 * 3600
 
 
 def make_record(seed: int, split: str, index: int) -> dict[str, Any]:
-    """Return the id, scene graph, captions and tags of one scene: equal on any machine for equal arguments."""
+    """Return the id, scene graph, captions and tags of one scene: the same on any machine."""
     digest = hashlib.sha256(f"{seed}/{split}/{index}".encode()).digest()
     rng = random.Random(int.from_bytes(digest[:8], "big"))
     scene = sample(rng, novel=split == "test_novel")
@@ -65,7 +66,23 @@ def write_line(record: dict[str, Any]) -> str:
 def load_split(folder: Path, split: str) -> list[Example]:
     """Read one split's examples; their pixels stay on disk."""
     lines = (folder / f"{split}.jsonl").read_text().splitlines()
-    pixels = folder / f"{split}.npy"
+    with _no_garbage_collection():
+        return _examples(json.loads(f"[{','.join(lines)}]"), folder / f"{split}.npy")
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Half a million new objects, all of them kept: looking for garbage among them takes most of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _examples(records: list[dict[str, Any]], pixels: Path) -> list[Example]:
     return [
         Example(
             record["id"],
@@ -74,15 +91,15 @@ def load_split(folder: Path, split: str) -> list[Example]:
             tuple(record["tags"]),
             record["graph"],
         )
-        for row, record in enumerate(json.loads(f"[{','.join(lines)}]"))
+        for row, record in enumerate(records)
     ]
 
 
 def make(folder: Path, *, counts: dict[str, int], size: int, seed: int, workers: int) -> None:
     """Make every split in `folder` unless it is there; `ValueError` if the place cannot be written.
 
-    The work happens in a hidden folder beside it, renamed at the end: whoever comes second, or is killed, leaves
-    nothing that looks whole. Leftovers of killed ones are removed after a day.
+    The work happens in a hidden folder beside it, renamed at the end: whoever comes second, or is killed,
+    leaves nothing that looks whole. Leftovers of killed ones are removed after a day.
     """
     if folder.is_dir():
         return

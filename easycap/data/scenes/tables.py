@@ -1,4 +1,4 @@
-"""What can be in a scene: colours, kinds of things, settings, weather. Lengths are in 1/256 of the image side.
+"""What can be in a scene: colours, kinds of things, settings, weather. Lengths: 1/256 of the image side.
 
 Everything listed here is told in captions, so everything listed here must be seen at 64 pixels.
 """
@@ -111,7 +111,7 @@ _COLD = ("sunny", "cloudy", "snowing", "night", "sunset")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A place: what may stand in its foreground, what only stands beside something, what flies, its weather."""
+    """A place: what a scene there may be about, what may only be beside that, what flies, the weather."""
 
     mains: tuple[str, ...]
     partners: tuple[str, ...]
@@ -120,29 +120,64 @@ class Setting:
 
 
 SETTINGS: dict[str, Setting] = {
-    "beach": Setting((*PEOPLE, "dog", "horse", "bird"), ("ball", "umbrella", "chair", "balloon", "kite"),
-                     ("plane", "kite", "bird"), _WET),
-    "street": Setting((*PEOPLE, "dog", "cat", "car", "truck", "bus", "bicycle"), ("bench", "umbrella", "balloon"),
-                      ("plane", "bird"), (*_WET, "snowing")),
-    "park": Setting((*PEOPLE, "dog", "cat", "rabbit", "bird", "bicycle"),
-                    ("ball", "bench", "umbrella", "balloon", "kite"), ("plane", "kite", "bird"), _WET),
-    "farm": Setting((*PEOPLE, "dog", "cat", "horse", "cow", "sheep"), ("truck", "tree", "car"),
-                    ("plane", "bird"), _WET),
-    "desert": Setting((*PEOPLE, "dog", "horse", "car", "truck", "bus"), ("tent", "umbrella", "kite"),
-                      ("plane", "kite", "bird"), _DRY),
-    "savanna": Setting(("elephant", "giraffe", "zebra", "man", "woman"), ("tent", "truck", "bird", "car"),
-                       ("plane", "bird"), _WET),
-    "mountains": Setting((*PEOPLE, "dog", "horse", "cow", "sheep", "rabbit", "car", "bicycle"),
-                         ("tent", "tree", "kite"), ("plane", "kite", "bird"), (*_WET, "snowing")),
-    "snow": Setting((*PEOPLE, "dog", "penguin", "rabbit"), ("tent", "tree", "snowman", "car", "truck", "ball"),
-                    ("plane", "bird"), _COLD),
+    "beach": Setting(
+        (*PEOPLE, "dog", "horse", "bird"),
+        ("ball", "umbrella", "chair", "balloon", "kite"),
+        ("plane", "kite", "bird"),
+        _WET,
+    ),
+    "street": Setting(
+        (*PEOPLE, "dog", "cat", "car", "truck", "bus", "bicycle"),
+        ("bench", "umbrella", "balloon"),
+        ("plane", "bird"),
+        (*_WET, "snowing"),
+    ),
+    "park": Setting(
+        (*PEOPLE, "dog", "cat", "rabbit", "bird", "bicycle"),
+        ("ball", "bench", "umbrella", "balloon", "kite"),
+        ("plane", "kite", "bird"),
+        _WET,
+    ),
+    "farm": Setting(
+        (*PEOPLE, "dog", "cat", "horse", "cow", "sheep"), ("truck", "tree", "car"), ("plane", "bird"), _WET
+    ),
+    "desert": Setting(
+        (*PEOPLE, "dog", "horse", "car", "truck", "bus"),
+        ("tent", "umbrella", "kite"),
+        ("plane", "kite", "bird"),
+        _DRY,
+    ),
+    "savanna": Setting(
+        ("elephant", "giraffe", "zebra", "man", "woman"),
+        ("tent", "truck", "bird", "car"),
+        ("plane", "bird"),
+        _WET,
+    ),
+    "mountains": Setting(
+        (*PEOPLE, "dog", "horse", "cow", "sheep", "rabbit", "car", "bicycle"),
+        ("tent", "tree", "kite"),
+        ("plane", "kite", "bird"),
+        (*_WET, "snowing"),
+    ),
+    "snow": Setting(
+        (*PEOPLE, "dog", "penguin", "rabbit"),
+        ("tent", "tree", "snowman", "car", "truck", "ball"),
+        ("plane", "bird"),
+        _COLD,
+    ),
     "lake": Setting(("duck", "boat"), (), ("plane", "kite", "bird"), _WET),
-    "forest": Setting((*PEOPLE, "dog", "rabbit", "bird", "horse", "bicycle"), ("tent", "ball", "umbrella"),
-                      ("plane", "bird"), (*_WET, "snowing")),
+    "forest": Setting(
+        (*PEOPLE, "dog", "rabbit", "bird", "horse", "bicycle"),
+        ("tent", "ball", "umbrella"),
+        ("plane", "bird"),
+        (*_WET, "snowing"),
+    ),
     "living room": Setting((*PEOPLE, "dog", "cat"), ("sofa", "chair", "table", "vase", "ball", "balloon")),
     "kitchen": Setting((*PEOPLE, "dog", "cat"), ("chair", "table", "vase", "balloon")),
-    "soccer field": Setting((*PEOPLE, "dog"), ("ball", "bench", "umbrella", "balloon"), ("plane", "bird"), _WET),
-}  # fmt: skip
+    "soccer field": Setting(
+        (*PEOPLE, "dog"), ("ball", "bench", "umbrella", "balloon"), ("plane", "bird"), _WET
+    ),
+}
 
 RIDDEN = ("bicycle", "horse", "elephant")
 HELD = ("umbrella", "balloon")
@@ -160,5 +195,11 @@ SEAT_HEIGHTS: dict[str, int] = {"sofa": 26, "bench": 24, "chair": 26, "table": 4
 UNDER_HEIGHTS: dict[str, int] = {"tree": 50, "umbrella": 80}  # clear height below the crown
 # What the main thing of a pair is to the other, and how often it is drawn where possible.
 RELATIONS: dict[str, float] = {
-    "beside": 0.42, "in front of": 0.12, "on": 0.16, "under": 0.08, "riding": 0.18, "holding": 0.14, "flying": 0.08,
-}  # fmt: skip
+    "beside": 0.42,
+    "in front of": 0.12,
+    "on": 0.16,
+    "under": 0.08,
+    "riding": 0.18,
+    "holding": 0.14,
+    "flying": 0.08,
+}

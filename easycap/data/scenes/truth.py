@@ -122,8 +122,8 @@ def _facts(scene: Scene) -> Iterator[Fact]:
 class TruthScorer:
     """Checks captions of scenes against their graphs.
 
-    `truth` is the share of captions that parse, make at least two claims, and claim nothing false; `claims` the
-    mean share of true claims; `claims_per_caption` their number; `recall` the share of the scene's facts told.
+    `truth` is the share of captions that parse, make at least two claims and none that is false; `claims` the
+    mean share of true claims; `claims_per_caption` their number; `recall` the share of facts told.
     """
 
     def __call__(
@@ -136,7 +136,7 @@ class TruthScorer:
         missing = [image for image in captions if annotations is None or not annotations.get(image)]
         if missing or annotations is None:
             raise ValueError(
-                f"truth needs the scene graph of every image, {missing[:1]} has none: score captions of data=scenes"
+                f"truth needs every image's scene graph, {missing[:1]} has none: score data=scenes with it"
             )
         verdicts = {
             image: judge(text, Scene.from_dict(annotations[image])) for image, text in captions.items()

@@ -1,4 +1,4 @@
-"""The words of captions, used both to tell scenes and to understand captions, so that the two cannot drift apart.
+"""The words of captions: scenes are told and captions understood with the same ones, so they cannot drift.
 
 Phrases are in lower case; the first of several is the one told most often.
 """
