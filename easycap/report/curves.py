@@ -23,13 +23,14 @@ class _Panel:
     pattern: str
     hundredfold: bool = False
     may_be_log: bool = False
+    aside: bool = False  # shown among what nobody reads first
 
 
 _PANELS = (
     _Panel("Loss", r"(train|val)/(\w+_)?loss(_\w+)?(/.*)?", may_be_log=True),
     _Panel(f"{HEADLINE} on validation images", rf"val/{HEADLINE}", True),
     _Panel(
-        "Other scores on validation images", r"val/(BLEU.*|ROUGE.*|METEOR|SPICE|truth|claims|recall)", True
+        "Other scores on validation images", r"val/(BLEU-4|ROUGE.*|METEOR|SPICE|truth|claims|recall)", True
     ),
     _Panel(
         "Signs of collapse in validation captions, %",
@@ -39,6 +40,7 @@ _PANELS = (
     _Panel("Learning rate", r"train/(lr|learning_rate).*"),
     _Panel("Gradient norm", r"train/grad_norm.*", may_be_log=True),
     _Panel("Images per second", r"(train|val)/images_per_second"),
+    _Panel("BLEU of shorter n-grams on validation images", r"val/BLEU-[123]", True, aside=True),
 )
 
 
@@ -48,14 +50,17 @@ def curves(
     """Return the charts everybody reads, and one chart for each other quantity that was logged."""
     lines = {key: points for key in _logged(metrics) if (points := series(metrics, key))[0]}
     x_range = _x_range([steps for steps, _ in lines.values()])
-    charts = []
+    charts: list[Chart] = []
+    others: list[Chart] = []
     for panel in _PANELS:
         keys = [key for key in lines if re.fullmatch(panel.pattern, key)]
         keys = [key for key in keys if not (panel.hundredfold and is_count(key))]
+        keys.sort(key=lambda key: key.startswith("val/"))  # training takes the first colour
         if keys:
             levels = _levels(result) if keys == [f"val/{HEADLINE}"] else ()
-            charts.append(_chart({key: lines.pop(key) for key in keys}, panel, x_range, levels))
-    return charts, [_chart({key: points}, _Panel(key, ""), x_range) for key, points in lines.items()]
+            chart = _chart({key: lines.pop(key) for key in keys}, panel, x_range, levels)
+            (others if panel.aside else charts).append(chart)
+    return charts, others + [_chart({key: points}, _Panel(key, ""), x_range) for key, points in lines.items()]
 
 
 def _logged(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -79,8 +84,8 @@ def _chart(
     names, scale = _short_names(list(points)), 100.0 if panel.hundredfold else 1.0
     lines = []
     for tone, (key, (steps, values)) in enumerate(points.items()):
-        # Validation keeps its colour in every chart, also where nothing of training is drawn beside it.
-        tone = 1 if len(points) == 1 and key.startswith("val/") else tone
+        if len(points) == 1 and key.startswith("val/"):
+            tone = 1  # as beside training's
         lines.append(Series(names[key], steps, [scale * value for value in values], tone))
     text = "{:.1f}".format if panel.hundredfold else number_text
     return line_chart(

@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from easycap.report.numbers import metric_order
+
 # The C parser is 10 times faster, which is felt when a folder of runs is listed.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SCAN_DEPTH = 3  # outputs/runs/<run> and outputs/sweeps/<sweep>/<cell>
@@ -237,10 +239,9 @@ def _sample(folder: Path, row: Mapping[str, Any]) -> Sample:
     image = folder / str(row.get("image") or "")
     # A run may come from someone else: its rows must not pull other files of this machine into a page.
     inside = image.is_file() and image.resolve().is_relative_to(folder.resolve())
+    found = row.get("scores") or {}
     scores = {
-        name: float(value)
-        for name, value in (row.get("scores") or {}).items()
-        if isinstance(value, (int, float))
+        name: float(found[name]) for name in metric_order(found) if isinstance(found[name], (int, float))
     }
     references = tuple(str(reference) for reference in row.get("references") or ())
     return Sample(str(row.get("id", "")), image if inside else None, str(row["caption"]), references, scores)

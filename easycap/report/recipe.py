@@ -9,14 +9,23 @@ from easycap.report.numbers import NOTHING
 
 
 def choice(config: Mapping[str, Any], group: str) -> str:
-    """Return the name chosen for a config group, with the timm or hub model it names."""
+    """Return the name chosen for a config group, with what tells its sizes apart: the timm or hub model it
+    names, else layers×width."""
     value = config.get(group)
     if not isinstance(value, Mapping):
         return NOTHING if value is None else str(value)
-    name, model = value.get("name"), value.get("model")
+    name = value.get("name")
     if name is None:
         return NOTHING
-    return f"{name} {model}" if model and str(model) != str(name) else str(name)
+    return " ".join([str(name), *_size(value, str(name))])
+
+
+def _size(value: Mapping[str, Any], name: str) -> list[str]:
+    for key in ("model", "pretrained"):
+        if isinstance(value.get(key), str) and value[key] != name:
+            return [value[key]]
+    layers, width = value.get("num_layers"), value.get("width")
+    return [f"{layers}×{width}"] if layers and width else []
 
 
 def image_tokens(config: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ def config() -> dict[str, Any]:
         "vocab": {"name": "word", "size": 15000},
         "encoder": {"name": "small", "width": 64},
         "image_tokens": {"name": "resampler", "count": 10},
-        "decoder": {"name": "causal_lm", "model": "gpt2_tiny", "layers": 4},
+        "decoder": {"name": "causal_lm", "num_layers": 4, "width": 256},
         "objective": {"name": "xe", "label_smoothing": 0.1},
         "optim": {"name": "muon", "lr": 0.02, "schedule": {"name": "cosine", "warmup": 100}},
         "trainer": {"batch_size": 64, "epochs": 8, "max_steps": None},

@@ -83,7 +83,15 @@ def test_reference_points_are_drawn_only_from_the_validation_split() -> None:
 
 
 def test_everything_that_was_logged_is_drawn_once() -> None:
-    keys = ("train/loss", "val/loss", "train/lr", "train/grad_norm", "train/grad_norm/encoder", "val/CIDEr-D")
+    keys = (
+        "val/loss",
+        "train/loss",
+        "val/BLEU-1",
+        "train/lr",
+        "train/grad_norm",
+        "train/grad_norm/encoder",
+        "val/CIDEr-D",
+    )
     keys += (
         "val/truth",
         "val/claims_per_caption",
@@ -95,7 +103,13 @@ def test_everything_that_was_logged_is_drawn_once() -> None:
     lines = [{"step": step, "epoch": 1.0, "seconds": 1.0} | dict.fromkeys(keys, 0.5) for step in (1, 2)]
     charts, others = curves(lines, None)
     assert [len(chart.legend) for chart in charts] == [3, 1, 1, 1, 2, 2]
-    assert [chart.title for chart in others] == ["val/claims_per_caption", "train/tokens"]
+    assert [entry.name for entry in charts[0].legend] == [
+        "train/loss",
+        "val/loss",
+        "val/loss of shuffled images",
+    ]
+    asides = ["BLEU of shorter n-grams on validation images", "val/claims_per_caption", "train/tokens"]
+    assert [chart.title for chart in others] == asides
 
 
 def _path(svg: str, kind: str) -> str:

@@ -57,7 +57,7 @@ def test_runs_are_listed_newest_last_and_broken_ones_explained(tmp_path: Path) -
     assert runs[1].folder == newer
     lines = _lines(runs_table(runs, width=160))
     assert (
-        "b-newer completed scenes small resampler × 10 causal_lm gpt2_tiny 1,600 102.3 82.3 3 min 20 s "
+        "b-newer completed scenes small resampler × 10 causal_lm 4×256 1,600 102.3 82.3 3 min 20 s "
         "2025-03-01 10:00" in lines
     )
     assert any(line.startswith("c-older failed") and "1,600 – – 50 s 2024-01-01" in line for line in lines)
@@ -85,7 +85,7 @@ def test_a_config_of_another_shape_is_still_listed(run: Path) -> None:
     (line,) = [
         line for line in _lines(runs_table(list_runs(run), width=200), width=200) if "completed" in line
     ]
-    assert "completed – timm resnet101.tv_in1k all causal_lm gpt2_tiny 1,600 50.0 –" in line
+    assert "completed – timm resnet101.tv_in1k all causal_lm 4×256 1,600 50.0 –" in line
 
 
 def test_an_empty_root_gives_an_empty_list(tmp_path: Path) -> None:
