@@ -138,7 +138,7 @@ def _tiles(files: RunFiles) -> list[dict[str, str]]:
     for metric, label in ((HEADLINE, f"{HEADLINE}, {split}"), ("truth", f"truth, {split}")):
         if score := score_of(result, split, metric):
             about = "all references, as published" if metric == HEADLINE and tiles else ""
-            about = "% of captions in which every claim is true" if metric == "truth" else about
+            about = "% of captions with two claims or more, all true" if metric == "truth" else about
             tiles.append(_tile(label, score, metric, about))
     return tiles + _cost_tiles(result)
 
