@@ -188,6 +188,8 @@ class _Teller:
             return self._action(0)
         name = "beside" if relation in ("left of", "right of") and self._chance(0.8) else relation
         words = self._choose(RELATIONS[name])
+        if words == "on the back of" and self._scene.groups[1].kind == "bicycle":
+            words = "riding"
         if words in VERBS or not self._chance(0.7):
             return f"{words} {self._thing(1)}"
         return f"{self._action(0)} {words} {self._thing(1)}".lstrip()

@@ -103,7 +103,7 @@ def ball(brush: Brush, colour: RGB, pose: str, look: int) -> None:
 
 def umbrella(brush: Brush, colour: RGB, pose: str, look: int) -> None:
     """A parasol in the ground, or a smaller one held by its handle."""
-    wide, stem, dome = (40, 26, 34) if pose == "held" else (50, 84, 40)
+    wide, stem, dome = (40, 40, 32) if pose == "held" else (50, 84, 40)
     brush.limb([(0, 2), (0, stem + 6)], 5, _WOOD)
     points = [
         (wide * math.cos(a * math.pi / 12), stem + dome * math.sin(a * math.pi / 12)) for a in range(13)

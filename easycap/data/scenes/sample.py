@@ -27,7 +27,7 @@ from easycap.data.scenes.tables import (
 T = TypeVar("T")
 BACKDROP_LOOKS = 4
 _HELD_OUT = frozenset(NOVEL_PAIRS)
-_COUNTS = (0.58, 0.22, 0.13, 0.07)  # of 1, 2, 3, 4 things
+_COUNTS = (0.5, 0.24, 0.16, 0.1)  # of 1, 2, 3, 4 things
 
 
 def pick(rng: random.Random, choices: Sequence[T]) -> T:
@@ -65,7 +65,7 @@ def _attempt(rng: random.Random, novel: bool) -> Scene | None:
     people = [kind for kind in setting.mains if kind in PEOPLE]
     others = [kind for kind in setting.mains if kind not in PEOPLE]
     main = pick(rng, people if people and rng.random() < 0.45 else others)
-    relation, partner = _partner(rng, main, (*setting.mains, *setting.partners))
+    relation, partner = _partner(rng, main, (*setting.mains, *setting.partners, *setting.partners))
     groups = [_group(rng, main, novel, _most(relation, KINDS[main].most))]
     if relation and partner:
         most = min(KINDS[partner].most, 2) if relation == "beside" else 1

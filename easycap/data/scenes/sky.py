@@ -52,7 +52,8 @@ class Canvas:
     ) -> None:
         s = self.scale
         colour = self.tint(colour) if lit else colour
-        self.draw.rectangle((left * s, top * s, right * s - 1, bottom * s - 1), colour)
+        x, y = left * s, top * s
+        self.draw.rectangle((x, y, max(x, right * s - 1), max(y, bottom * s - 1)), colour)
 
     def disc(self, x: float, y: float, rx: float, ry: float, colour: RGB, *, lit: bool = True) -> None:
         s = self.scale

@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -171,7 +172,8 @@ def _tracked(jobs: list[Job], workers: int, progress: Progress) -> Iterator[tupl
         futures: dict[Future[str], Job] = {}
         if workers > 1 and forks:
             # Forked, so that a caller's script needs no __main__ guard; the children only draw.
-            pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork"))
+            context = multiprocessing.get_context("fork")
+            pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
             stack.enter_context(pool)
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
             with warnings.catch_warnings():
@@ -183,6 +185,18 @@ def _tracked(jobs: list[Job], workers: int, progress: Progress) -> Iterator[tupl
         ):
             progress.advance(task, job[3] - job[2])
             yield job, text
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _in_turn(jobs: list[Job]) -> Iterator[tuple[Job, str]]:

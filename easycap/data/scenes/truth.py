@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
+from easycap.data.scenes import tables
 from easycap.data.scenes.graph import Scene
 from easycap.data.scenes.parse import Mention, Reading, parse
 from easycap.registry import register
@@ -151,4 +152,4 @@ class TruthScorer:
 
 def _score(per_image: dict[str, float]) -> Score:
     value = sum(per_image.values()) / max(len(per_image), 1)
-    return Score(value, per_image, f"truth|v{VERSION}|scenes|images:{len(per_image)}")
+    return Score(value, per_image, f"truth|v{VERSION}|scenes:v{tables.VERSION}|images:{len(per_image)}")
