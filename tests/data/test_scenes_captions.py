@@ -41,6 +41,11 @@ def test_articles_and_plurals_are_right(seed):
                 assert second not in {s for forms in NOUNS.values() for s, p in forms if s != p}, caption
 
 
+def test_plain_scenes_too_have_five_different_captions():
+    for i in range(2000):
+        assert len(set(captions(i))) == 5
+
+
 def test_no_word_is_repeated_in_a_row_and_captions_differ_in_structure():
     for i in range(300):
         openings = {" ".join(caption.split()[:2]) for caption in captions(i)}

@@ -85,6 +85,9 @@ def test_relations_are_told_from_both_sides():
         if scene.relation == "left of":
             assert scene.relations(0, 1) == {"left of", "beside"}
             assert scene.relations(1, 0) == {"right of", "beside"}
+        if scene.relation == "right of":
+            assert scene.relations(0, 1) == {"right of", "beside"}
+            assert scene.relations(1, 0) == {"left of", "beside"}
         if scene.relation == "in front of":
             assert scene.relations(1, 0) == {"behind"}
         if scene.groups[-1].sky and len(scene.groups) > 1:
