@@ -1,0 +1,176 @@
+"""Seconds of a training step: the quickstart model, and the full model beside Hugging Face's captioner.
+
+The full model is ResNet-101, 10 image tokens and GPT-2 small. Its peer is VisionEncoderDecoderModel: GPT-2
+small with cross-attention to the cells of transformers' own ResNet-101, or to a ViT of as many operations.
+Both are untrained, see the same batch, and run in turn: forward, backward, clipping, AdamW.
+
+    python experiments/speed/training_step.py                    # minutes; wants a quiet machine
+    python experiments/speed/training_step.py --quick            # seconds; tiny models, to see that it runs
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from measure import alternate, keep, machine, markdown, ratio
+from peer import Peer, count_flops
+
+from easycap.build import build, build_captioner
+from easycap.config import check
+from easycap.launch import compose
+from easycap.models.captioner import Captioner
+from easycap.training.trainer import Fit
+from easycap.types import Batch
+
+IDS = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
+PEER = "VisionEncoderDecoder"
+FULL = ["experiment=easycap/coco", "encoder.pretrained=false", "data.root=."]  # no data is read
+TINY = ["encoder.model=resnet18", "encoder.image_size=64", "decoder.width=64", "decoder.num_layers=2"]
+TINY += ["decoder.num_heads=2"]
+
+
+def main() -> None:
+    options = parse()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    vocab_size = 500 if options.quick else 15_000
+    rows = [
+        measure_quickstart(options),
+        measure_full(FULL + TINY * options.quick, vocab_size, options),
+    ]
+    print(markdown([as_text(row) for row in rows]))
+    keep(options.out, {"machine": machine(), "rows": rows})
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny models instead of the full one")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument(
+        "--peer", choices=["resnet", "vit"], default="resnet", help="the peer's encoder (%(default)s)"
+    )
+    parser.add_argument(
+        "--images", type=int, default=16, help="images in the full model's batch (%(default)s)"
+    )
+    parser.add_argument("--captions", type=int, default=1, help="captions of each image (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="timings of each (%(default)s)")
+    parser.add_argument("--threads", type=int, help="default: all cores")
+    parser.add_argument("--out", type=Path, help="write the result there as JSON")
+    return parser.parse_args()
+
+
+def measure_quickstart(options: argparse.Namespace) -> dict[str, Any]:
+    config = configured(["experiment=easycap/quickstart"], options.precision)
+    captioner = captioner_of(config, 400)
+    trainer = config["trainer"]
+    batch = random_batch(captioner, trainer["batch_size"], trainer["captions_per_image"], 400)
+    seconds = alternate({"easycap": our_step(config, captioner, batch)}, rounds=options.rounds)
+    return summary("quickstart", options.precision, batch, seconds)
+
+
+def measure_full(overrides: list[str], vocab_size: int, options: argparse.Namespace) -> dict[str, Any]:
+    # the peer's loss knows no label smoothing
+    config = configured([*overrides, "objective.label_smoothing=0"], options.precision)
+    captioner = captioner_of(config, vocab_size)
+    peer = Peer(config, vocab_size, encoder=options.peer, pad_id=0, bos_id=1, eos_id=2)
+    flops = {"easycap": flops_of(captioner), PEER: peer.flops()}
+    batch = random_batch(captioner, options.images, options.captions, vocab_size)
+    steps = {"easycap": our_step(config, captioner, batch), PEER: peer.step_on(batch, options.precision)}
+    row = summary("full", options.precision, batch, alternate(steps, rounds=options.rounds))
+    return row | {"peer_encoder": options.peer, "forward_flops_per_image": flops}
+
+
+def configured(overrides: list[str], precision: str) -> dict[str, Any]:
+    return check(compose([*overrides, "tracking=none", f"trainer.precision={precision}"])[0])
+
+
+def vocabulary_of(size: int) -> Any:
+    class Words(SimpleNamespace):
+        def __len__(self) -> int:
+            return size
+
+    return Words(**IDS)
+
+
+def captioner_of(config: dict[str, Any], vocab_size: int) -> Captioner:
+    torch.manual_seed(0)
+    return build_captioner(config, vocabulary_of(vocab_size))
+
+
+def random_batch(captioner: Captioner, num_images: int, captions: int, vocab_size: int) -> Batch:
+    """Captions as long as they can be, none ended early: the most work there is."""
+    size, length = captioner.encoder.preprocessing.size, captioner.decoder.max_words
+    words = torch.randint(len(IDS), vocab_size, (num_images * captions, length + 1))
+    words[:, 0], words[:, -1] = IDS["bos_id"], IDS["eos_id"]
+    return Batch(
+        ids=[str(i) for i in range(num_images)],
+        images=torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8),
+        words=words[:, :-1],
+        targets=words[:, 1:].contiguous(),
+        rows=torch.arange(num_images).repeat_interleave(captions),
+    )
+
+
+def our_step(config: dict[str, Any], captioner: Captioner, batch: Batch) -> Callable[[], Any]:
+    """Return the product's own training step on the batch."""
+    fit = Fit(
+        build("trainer", config["trainer"]),
+        captioner=captioner.train(),
+        objective=build("objective", config["objective"], **IDS),
+        optimization=build("optim", config["optim"])(captioner, lambda step: 1.0),
+        loader=SimpleNamespace(batches_per_epoch=1000, batch_size=len(batch.ids)),
+        validator=None,
+        vocabulary=SimpleNamespace(**IDS),
+        tracker=None,
+        checkpoints=Path(),
+        config={},
+        device=torch.device("cpu"),
+    )
+    return lambda: fit.train_step([batch])
+
+
+def flops_of(captioner: Captioner) -> dict[str, int]:
+    """Forward operations for one image with one caption."""
+    captioner.eval()
+    batch = random_batch(captioner, 1, 1, len(IDS) + 1)
+    return {
+        "encoder": count_flops(lambda: captioner.encode(batch.images)),
+        "all": count_flops(lambda: captioner(batch.images, batch.words, batch.rows)),
+    }
+
+
+def summary(model: str, precision: str, batch: Batch, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    row = {
+        "model": model,
+        "precision": precision,
+        "images": len(batch.ids),
+        "captions": len(batch.words),
+        "seconds_per_step": {name: statistics.median(values) for name, values in seconds.items()},
+    }
+    return row | ({"ratio": ratio(seconds, "easycap", PEER)} if PEER in seconds else {})
+
+
+def as_text(row: dict[str, Any]) -> dict[str, str]:
+    times, flops = row.get("ratio"), row.get("forward_flops_per_image", {})
+    shares = [f"{f['encoder'] / 1e9:.2f} + {(f['all'] - f['encoder']) / 1e9:.2f}" for f in flops.values()]
+    return {
+        "model": row["model"],
+        "precision": row["precision"],
+        "images x captions": f"{row['images']} x {row['captions'] // row['images']}",
+        "easycap, s": f"{row['seconds_per_step']['easycap']:.3f}",
+        "peer, s": f"{row['seconds_per_step'][PEER]:.3f}" if times else "-",
+        "times as fast": "{median:.2f} ({low:.2f} to {high:.2f})".format(**times) if times else "-",
+        "GFLOP forward per image, encoder + rest: easycap, peer": ", ".join(shares) or "-",
+    }
+
+
+if __name__ == "__main__":
+    main()
