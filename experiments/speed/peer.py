@@ -84,6 +84,7 @@ class Peer:
             lr=settings["lr"],
             betas=settings["betas"],
             weight_decay=settings["weight_decay"],
+            fused=True,  # as transformers' own Trainer does
         )
 
         def step() -> None:
