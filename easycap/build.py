@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 # Importing a component registers it: a new one needs a line here, its file and its YAML.
 import easycap.data.coco
-import easycap.data.scenes
+import easycap.data.scenes.source
 import easycap.generation.beam
 import easycap.generation.greedy
 import easycap.generation.sample
@@ -100,7 +100,9 @@ class Experiment:
     @cached_property
     def training_df(self) -> DocumentFrequencies:
         """Document frequencies of the training references: they make CIDEr-D of any subset comparable."""
-        return DocumentFrequencies.from_references((e.references for e in self.examples("train")), source="train")
+        return DocumentFrequencies.from_references(
+            (e.references for e in self.examples("train")), source="train"
+        )
 
     @cached_property
     def transform(self) -> Transform:

@@ -82,7 +82,9 @@ def check(config: DictConfig) -> dict[str, Any]:
 def check_group(group: str, values: DictConfig | None) -> dict[str, Any]:
     """Return one group's values, typed, with `name`; see `check`."""
     if not isinstance(values, DictConfig) or "name" not in values:
-        raise ValueError(f"{group} must be one of its options, e.g. {group}={options(group)[0]}: a mapping with 'name'")
+        raise ValueError(
+            f"{group} must be one of its options, e.g. {group}={options(group)[0]}: a mapping with 'name'"
+        )
     schema = fields_of(group, values["name"])
     for key in values:
         if key != "name" and key not in schema:

@@ -113,7 +113,9 @@ def _trained_and_shown(best: float, path: Path) -> float:
 def _of_run(run: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """The stored config of a run, to go on with on the device asked for."""
     if not (run / "config.yaml").is_file():
-        raise ValueError(f"resume={run} is no run's folder (config.yaml is missing); `easycap runs` lists runs")
+        raise ValueError(
+            f"resume={run} is no run's folder (config.yaml is missing); `easycap runs` lists runs"
+        )
     stored = check(OmegaConf.load(run / "config.yaml"))
     return stored | {"device": asked["device"], "resume": str(run)}
 
@@ -149,7 +151,7 @@ def _forced(override: Override) -> str:
     if key in GROUPS:
         _check_option(key, override.value(), options(key))
         return text.lstrip("+")
-    if key == "experiment":
+    if key == "experiment" and override.value() is not None:
         names = [str(p.relative_to(config_dir() / "experiment").with_suffix("")) for p in _recipes()]
         _check_option(key, override.value(), names)
         return text.lstrip("+")
@@ -159,8 +161,8 @@ def _forced(override: Override) -> str:
 
 
 def _check_option(group: str, option: Any, allowed: list[str]) -> None:
-    if option is not None and option not in allowed:
-        raise ValueError(f"{group}={option} does not exist; {describe_choices(str(option), allowed)}")
+    if option not in allowed:
+        raise ValueError(f"{group}={'null' if option is None else option} does not exist; {describe_choices(str(option), allowed)}")
 
 
 def _recipes() -> list[Path]:

@@ -1,10 +1,10 @@
 """A causal language model that reads image tokens as if they were words: the project's own captioner.
 
-    image tokens  [i1 ... iK]  [bos  w1  w2 ... ]
-                   |      |      |    |   |
-                   GPT-2's hidden layer, width D
-                                 |    |   |
-    logits                       w1   w2  w3 ...      the loss is on the words only
+image tokens  [i1 ... iK]  [bos  w1  w2 ... ]
+               |      |      |    |   |
+               GPT-2's hidden layer, width D
+                             |    |   |
+logits                       w1   w2  w3 ...      the loss is on the words only
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GPT2Config, PretrainedConfig
 
 from easycap.models.decoders.checks import check_positive
+from easycap.models.hub import hub
 from easycap.registry import register
 from easycap.types import Memory, Output
 
@@ -32,7 +33,9 @@ class CausalLMState:
     mask: torch.Tensor
 
     def select(self, rows: torch.Tensor) -> CausalLMState:
-        layers = tuple((keys.index_select(0, rows), values.index_select(0, rows)) for keys, values in self.layers)
+        layers = tuple(
+            (keys.index_select(0, rows), values.index_select(0, rows)) for keys, values in self.layers
+        )
         return CausalLMState(layers, self.mask.index_select(0, rows))
 
 
@@ -86,11 +89,13 @@ class CausalLM(nn.Module):
             self.lm = AutoModelForCausalLM.from_config(config)
         else:
             self.lm = _load(pretrained, vocab_size, special, sizes)
+        self._attention_for = ""
         self.memory_dim = width
         self.max_words = max_words
         self.max_positions = max_positions
 
     def start(self, memory: Memory) -> CausalLMState:
+        self._pick_attention(memory.tokens.device.type)
         positions = self.max_positions - self.max_words
         if memory.tokens.shape[1] > positions:
             raise ValueError(
@@ -105,6 +110,13 @@ class CausalLM(nn.Module):
             use_cache=True,
         )
         return CausalLMState(_layers(outputs.past_key_values), memory.mask)
+
+    def _pick_attention(self, device: str) -> None:
+        # On a CPU, torch's fused attention has a backward pass that costs twice the plain matrix products' at
+        # the lengths of captions (experiments/speed).
+        if device != self._attention_for:
+            self.lm.set_attn_implementation("eager" if device == "cpu" else "sdpa")
+            self._attention_for = device
 
     def forward(self, words: torch.Tensor, state: CausalLMState) -> Output:
         logits, _ = self._read(words, state, keep_cache=False)
@@ -136,9 +148,10 @@ def _layers(cache: DynamicCache) -> tuple[tuple[torch.Tensor, torch.Tensor], ...
 
 def _load(source: str, vocab_size: int, special: dict[str, int], sizes: dict[str, int]) -> nn.Module:
     try:
-        config = AutoConfig.from_pretrained(source)
-        _check_sizes(source, config, sizes)
-        model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True)
+        with hub():
+            config = AutoConfig.from_pretrained(source)
+            _check_sizes(source, config, sizes)
+            model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True)
     except OSError as error:
         raise ValueError(
             f"decoder.pretrained={source!r} cannot be loaded ({str(error).splitlines()[0][:160]}): pass a folder "
@@ -160,4 +173,6 @@ def _check_sizes(source: str, config: PretrainedConfig, sizes: dict[str, int]) -
     }
     wrong = [f"decoder.{name}={value}" for name, value in actual.items() if sizes[name] != value]
     if wrong:
-        raise ValueError(f"decoder.pretrained={source!r} has other sizes than the config; set {' '.join(wrong)}")
+        raise ValueError(
+            f"decoder.pretrained={source!r} has other sizes than the config; set {' '.join(wrong)}"
+        )

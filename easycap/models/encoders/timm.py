@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 import timm
@@ -9,7 +10,8 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from easycap.registry import describe_choices, register
+from easycap.models.hub import hub
+from easycap.registry import register
 from easycap.types import Features, Preprocessing
 
 
@@ -51,16 +53,18 @@ class TimmEncoder(nn.Module):
 
 def _create(model: str, *, pretrained: bool, weights: str | None) -> nn.Module:
     if not timm.is_model(model):
-        known = timm.list_models() + timm.list_pretrained()
-        raise ValueError(f"encoder.model={model!r} is no timm model; {_near(model, known)}")
+        raise ValueError(f"encoder.model={model!r} is no timm model; {_near(model)}")
     if not pretrained:
         if weights is not None:
             raise ValueError(f"encoder.weights={weights} is set but encoder.pretrained=false: set it to true")
         return timm.create_model(model, pretrained=False, num_classes=0)
     overlay = {"file": str(_weights_file(weights))} if weights else None
     try:
-        return timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # the hub client has no common base class for 'offline', 'missing' and 'refused'
+        with hub():
+            return timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+    except (
+        Exception
+    ) as error:  # the hub client has no common base class for 'offline', 'missing' and 'refused'
         source = f"from {weights}" if weights else f"from the hub (timm/{model})"
         raise ValueError(
             f"the pretrained weights of {model} cannot be loaded {source} ({_first_line(error)}): download the "
@@ -91,7 +95,9 @@ def _probe(model: str, size: int) -> tuple[int, tuple[int, int] | None, bool]:
             _set_input_size(twin, size)
             maps = twin.forward_features(torch.zeros(1, 3, size, size))
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise ValueError(f"encoder.image_size={size} does not fit {model} ({_first_line(error)})") from error
+            raise ValueError(
+                f"encoder.image_size={size} does not fit {model} ({_first_line(error)})"
+            ) from error
     channels = twin.num_features
     if maps.ndim == 4:
         last = maps.shape[1] != channels and maps.shape[-1] == channels
@@ -106,10 +112,11 @@ def _prefix_tokens(network: nn.Module) -> int:
     return getattr(network, "num_prefix_tokens", 0)
 
 
-def _near(model: str, known: list[str]) -> str:
-    family = [name for name in known if name.startswith(model[:3])]
-    hint = describe_choices(model, family[:12] or ["resnet101.tv_in1k", "vit_base_patch16_224"])
-    return f"{hint}, ... ({len(known)} models: `python -c 'import timm; print(timm.list_models())'`)"
+def _near(model: str) -> str:
+    names = timm.list_models() + timm.list_pretrained()
+    near = difflib.get_close_matches(model, names, n=3, cutoff=0.7)
+    hint = f"did you mean {', '.join(near)}? " if near else ""
+    return f"{hint}python -c 'import timm; print(timm.list_models())' lists them"
 
 
 def _first_line(error: Exception) -> str:

@@ -37,7 +37,9 @@ class Grid(nn.Module):
 def grid_shape(count: int, source: tuple[int, int] | None) -> tuple[int, int]:
     """Return (h, w) with h*w == count that fits into `source` (h,w) and is nearest to its aspect ratio."""
     if source is None:
-        raise ValueError("image_tokens=grid needs an encoder whose features form a grid; use resampler or all")
+        raise ValueError(
+            "image_tokens=grid needs an encoder whose features form a grid; use resampler or all"
+        )
     height, width = source
     shapes = {h * w for h in range(1, height + 1) for w in range(1, width + 1)}
     if count not in shapes:

@@ -1,0 +1,63 @@
+"""COCO's own folders as they are on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from easycap.data.coco import coco
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "annotations").mkdir()
+    for split, ids in (("train2017", [9, 25]), ("val2017", [7])):
+        (tmp_path / split).mkdir()
+        for number in ids:
+            Image.new("RGB", (6, 6)).save(tmp_path / split / f"{number:012d}.jpg")
+        write(
+            tmp_path,
+            split,
+            images=[{"id": number, "file_name": f"{number:012d}.jpg"} for number in ids],
+            annotations=[{"image_id": n, "caption": f"caption {c} of {n}"} for c in range(2) for n in ids],
+        )
+    return tmp_path
+
+
+def write(root: Path, split: str, **content: object) -> None:
+    (root / "annotations" / f"captions_{split}.json").write_text(json.dumps(content))
+
+
+def test_images_and_captions_meet(root: Path) -> None:
+    dataset = coco(root=str(root), train="train2017", val="val2017", test=None)
+    assert [example.id for example in dataset.splits["train"]] == ["9", "25"]
+    assert dataset.splits["train"][1].references == ("caption 0 of 25", "caption 1 of 25")
+    assert dataset.splits["train"][0].image.load().size == (6, 6)
+    assert dataset.splits["test"] == dataset.splits["val"]
+
+
+def test_what_is_missing_is_named(root: Path) -> None:
+    with pytest.raises(ValueError, match="data.root=nowhere"):
+        coco(root="nowhere", train="train2017", val="val2017", test=None)
+    with pytest.raises(ValueError, match="captions_val2014.json is missing"):
+        coco(root=str(root), train="train2017", val="val2014", test=None)
+
+
+def test_a_broken_annotation_file_is_named(root: Path) -> None:
+    (root / "annotations" / "captions_val2017.json").write_text('{"images": [')
+    with pytest.raises(ValueError, match="captions_val2017.json is no COCO caption file"):
+        coco(root=str(root), train="train2017", val="val2017", test=None)
+
+
+def test_images_without_captions_and_captions_without_images_are_counted(root: Path) -> None:
+    write(
+        root,
+        "val2017",
+        images=[{"id": 1, "file_name": "a.jpg"}],
+        annotations=[{"image_id": 2, "caption": "x"}],
+    )
+    with pytest.raises(ValueError, match="1 images without captions and captions of 1 unknown images"):
+        coco(root=str(root), train="train2017", val="val2017", test=None)

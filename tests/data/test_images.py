@@ -1,0 +1,77 @@
+"""Pixels: upright RGB from any file, the square an encoder expects, errors that name the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from easycap.data.images import ImageFile, PackedImage
+from easycap.data.transforms import Transform
+from easycap.types import Preprocessing
+
+SQUARE = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_every_colour_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
+    Image.new("RGB", (10, 12), "white").convert("L" if mode == "I;16" else mode).save(path)
+    image = ImageFile(path).load()
+    assert (image.mode, image.size) == ("RGB", (10, 12))
+    assert np.asarray(image).min() > 250
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    image = Image.new("RGB", (20, 10))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turn a quarter to the right
+    image.save(tmp_path / "x.jpg", exif=exif)
+    assert ImageFile(tmp_path / "x.jpg").load().size == (10, 20)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0 cut off"])
+def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match=r"bad\.jpg cannot be read"):
+        ImageFile(tmp_path / "bad.jpg").load()
+    with pytest.raises(ValueError, match=r"gone\.jpg does not exist"):
+        ImageFile(tmp_path / "gone.jpg").load()
+
+
+def test_a_truncated_jpeg_is_an_error_not_a_grey_half(tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "x.jpg")
+    whole = (tmp_path / "x.jpg").read_bytes()
+    (tmp_path / "x.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="truncated"):
+        ImageFile(tmp_path / "x.jpg").load()
+
+
+def test_packed_images_come_back_as_they_were(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", pixels)
+    packed = PackedImage(tmp_path / "x.npy", 2)
+    assert np.array_equal(np.asarray(packed.load()), pixels[2])
+    tensor = Transform(SQUARE)(packed)
+    assert tensor.dtype == torch.uint8
+    assert np.array_equal(tensor.permute(1, 2, 0).numpy(), pixels[2])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 30), (30, 9), (1, 1), (500, 8), (7, 7)])
+def test_any_image_becomes_the_square(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, (10, 200, 30)).save(tmp_path / "x.png")
+    tensor = Transform(SQUARE)(ImageFile(tmp_path / "x.png"))
+    assert tensor.shape == (3, 8, 8)
+    assert tensor[:, 4, 4].tolist() == [10, 200, 30]
+
+
+def test_the_centre_is_kept(tmp_path: Path) -> None:
+    image = Image.new("RGB", (24, 8), "black")
+    image.paste("white", (8, 0, 16, 8))
+    image.save(tmp_path / "x.png")
+    assert Transform(SQUARE)(ImageFile(tmp_path / "x.png")).min() > 200
+    cropped = Transform(SQUARE._replace(crop=0.5))(ImageFile(tmp_path / "x.png"))
+    assert cropped.shape == (3, 8, 8)
