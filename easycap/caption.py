@@ -77,10 +77,14 @@ def _chunks(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap caption`; the exit code is 1 if any file could not be captioned."""
-    parser = argparse.ArgumentParser(prog="easycap caption", description="Caption image files or folders of them.")
+    parser = argparse.ArgumentParser(
+        prog="easycap caption", description="Caption image files or folders of them."
+    )
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("images", type=Path, nargs="+", help="image files or folders")
-    parser.add_argument("--json", action="store_true", help="print a JSON list of {file, caption} or {file, error}")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON list of {file, caption} or {file, error}"
+    )
     parser.add_argument("--decoding", help="another way of decoding, e.g. beam or beam,num_beams=3")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--device", default="auto")
@@ -95,7 +99,10 @@ def main(argv: Sequence[str]) -> int:
             failed = isinstance(result, ValueError)
             rows.append({"file": str(file), "error" if failed else "caption": str(result)})
             if not args.json:
-                print(f"easycap: {result}" if failed else f"{file}: {result}", file=sys.stderr if failed else sys.stdout)
+                print(
+                    f"easycap: {result}" if failed else f"{file}: {result}",
+                    file=sys.stderr if failed else sys.stdout,
+                )
     if args.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     return int(any("error" in row for row in rows))

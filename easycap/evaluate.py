@@ -127,7 +127,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("--split", default="test", help="which split to caption and score (default: test)")
     parser.add_argument("--decoding", help="another way of decoding, e.g. beam or beam,num_beams=3")
-    parser.add_argument("--batch-size", type=int, help="images per batch (default: the run's validation.batch_size)")
+    parser.add_argument(
+        "--batch-size", type=int, help="images per batch (default: the run's validation.batch_size)"
+    )
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
     experiment = Experiment.from_checkpoint(checkpoint_of(args.run))
@@ -136,7 +138,9 @@ def main(argv: Sequence[str]) -> int:
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size} must be at least 1")
     command = "easycap evaluate " + " ".join(map(shown, argv))
-    other = option_from_text("decoding", args.decoding, seed=experiment.config["seed"]) if args.decoding else None
+    other = (
+        option_from_text("decoding", args.decoding, seed=experiment.config["seed"]) if args.decoding else None
+    )
     evaluate_split(
         experiment,
         RunFolder(args.run, command=command),

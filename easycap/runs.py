@@ -20,7 +20,9 @@ def checkpoint_of(run: Path) -> Path:
     for folder in (run, run / "checkpoints" / "best", run / "checkpoints" / "last"):
         if (folder / "model.safetensors").is_file():
             return folder
-    raise ValueError(f"{run} holds no checkpoint (checkpoints/best): is it a run's folder? `easycap runs` lists them")
+    raise ValueError(
+        f"{run} holds no checkpoint (checkpoints/best): is it a run's folder? `easycap runs` lists them"
+    )
 
 
 def shown(value: object) -> str:
@@ -33,8 +35,12 @@ def shown(value: object) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap runs`."""
-    parser = argparse.ArgumentParser(prog="easycap runs", description="List runs with their status and scores.")
-    parser.add_argument("folder", type=Path, nargs="?", default=outputs_dir(), help="where to look (default: outputs/)")
+    parser = argparse.ArgumentParser(
+        prog="easycap runs", description="List runs with their status and scores."
+    )
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=outputs_dir(), help="where to look (default: outputs/)"
+    )
     args = parser.parse_args(argv)
     from rich.console import Console
 

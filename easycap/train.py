@@ -1,6 +1,6 @@
 """`easycap train`: from a config to a trained, evaluated and reported run. `python -m easycap.train` is the same.
 
-    config -> data, vocabulary, captioner -> fit -> captions of the test splits -> scores -> report
+config -> data, vocabulary, captioner -> fit -> captions of the test splits -> scores -> report
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ def _evaluate(experiment: Experiment, folder: RunFolder, *, command: str, starte
             batch_size=experiment.config["validation"]["batch_size"],
             command=command,
         )
-    cost = {"wall_seconds": time.perf_counter() - started, "peak_memory_bytes": _peak_memory(experiment.device)}
+    cost = {
+        "wall_seconds": time.perf_counter() - started,
+        "peak_memory_bytes": _peak_memory(experiment.device),
+    }
     return folder.update_result({"cost": cost})
 
 

@@ -21,7 +21,9 @@ def coco(*, root: str, train: str, val: str, test: str | None) -> Dataset:
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise ValueError(f"data.root={root} is no folder: it should hold annotations/ and {train}/ as COCO ships them")
+        raise ValueError(
+            f"data.root={root} is no folder: it should hold annotations/ and {train}/ as COCO ships them"
+        )
     read: dict[str, list[Example]] = {}
     splits = {"train": train, "val": val, "test": test or val}
     for name in splits.values():

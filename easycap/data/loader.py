@@ -62,7 +62,9 @@ class Collate:
         rows: list[int] = []
         for row, (example, _) in enumerate(items):
             for caption in self.draw(example):
-                words.append([self.vocabulary.bos_id, *self.vocabulary.encode(caption), self.vocabulary.eos_id])
+                words.append(
+                    [self.vocabulary.bos_id, *self.vocabulary.encode(caption), self.vocabulary.eos_id]
+                )
                 rows.append(row)
         length = min(self.max_words + 1, max(map(len, words), default=2))
         padded = torch.full((len(words), length), self.vocabulary.pad_id)
@@ -98,7 +100,9 @@ class TrainLoader:
         if batch_size < 1:
             raise ValueError(f"trainer.batch_size={batch_size} must be at least 1")
         if captions_per_image is not None and captions_per_image < 1:
-            raise ValueError(f"trainer.captions_per_image={captions_per_image} must be at least 1, or null for all")
+            raise ValueError(
+                f"trainer.captions_per_image={captions_per_image} must be at least 1, or null for all"
+            )
         if workers < 0:
             raise ValueError(f"trainer.workers={workers} must be 0 (load in the main process) or more")
         self.batch_size = min(batch_size, len(examples))

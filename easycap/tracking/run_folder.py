@@ -29,7 +29,9 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             (path / "samples" / "images").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"{path} cannot be written ({error.strerror}): choose another with EASYCAP_OUTPUTS") from None
+            raise ValueError(
+                f"{path} cannot be written ({error.strerror}): choose another with EASYCAP_OUTPUTS"
+            ) from None
 
     def write_config(self, yaml: str) -> None:
         write_atomically(self.path / "config.yaml", yaml)
@@ -62,7 +64,9 @@ class RunFolder:
         """Write samples/<name>.json: a list of rows or {group: rows}; images become files beside it."""
         grouped = rows if isinstance(rows, Mapping) else {"": rows}
         stored = {group: [self._store_image(row) for row in members] for group, members in grouped.items()}
-        write_json(self.path / "samples" / f"{name}.json", stored if isinstance(rows, Mapping) else stored[""])
+        write_json(
+            self.path / "samples" / f"{name}.json", stored if isinstance(rows, Mapping) else stored[""]
+        )
 
     def _store_image(self, row: Mapping[str, Any]) -> dict[str, Any]:
         name = f"samples/images/{_file_name(row['id'])}.png"
@@ -76,7 +80,8 @@ class RunFolder:
     def write_captions(self, split: str, captions: Mapping[str, str]) -> None:
         """Write captions.<split>.json in COCO's results format; numeric ids become numbers, as COCO has them."""
         rows = [
-            {"image_id": int(i) if i.isdecimal() and str(int(i)) == i else i, "caption": c} for i, c in captions.items()
+            {"image_id": int(i) if i.isdecimal() and str(int(i)) == i else i, "caption": c}
+            for i, c in captions.items()
         ]
         write_json(self.path / f"captions.{split}.json", rows)
 

@@ -15,7 +15,12 @@ from torch import nn
 from easycap.training.optim import Optimization
 from easycap.types import Vocabulary
 
-MODEL, CONFIG, OPTIMIZER, PROGRESS = "model.safetensors", "config.json", "optimizer.safetensors", "progress.json"
+MODEL, CONFIG, OPTIMIZER, PROGRESS = (
+    "model.safetensors",
+    "config.json",
+    "optimizer.safetensors",
+    "progress.json",
+)
 
 
 def save_checkpoint(
@@ -40,7 +45,9 @@ def save_checkpoint(
     if optimization is not None:
         tensors, scalars = _flatten(optimization.state_dict())
         save_file(tensors | _rng_tensors(), str(partial / OPTIMIZER))
-        (partial / PROGRESS).write_text(json.dumps({"progress": progress, "optimizer": scalars}), encoding="utf-8")
+        (partial / PROGRESS).write_text(
+            json.dumps({"progress": progress, "optimizer": scalars}), encoding="utf-8"
+        )
     _sync(partial)
     previous = folder.with_name(f"{folder.name}.previous")
     shutil.rmtree(previous, ignore_errors=True)

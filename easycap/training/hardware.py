@@ -36,14 +36,18 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
+        return bool(
+            torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16")
+        )
     return False
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
     """Return the autocast context of `precision` on `device`; `ValueError` for bf16 where it is only emulated."""
     if precision is Precision.bf16 and not has_bf16(device):
-        raise ValueError(f"trainer.precision=bf16 is not native on {device}; use trainer.precision=fp32 or auto")
+        raise ValueError(
+            f"trainer.precision=bf16 is not native on {device}; use trainer.precision=fp32 or auto"
+        )
     if precision is Precision.fp32 or not has_bf16(device):
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -51,7 +51,8 @@ class MuonForTensors(torch.optim.Muon):
     def __init__(self, groups: list[dict], **settings: object) -> None:
         self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
         super().__init__(
-            [{**group, "params": [self._as_matrix(p) for p in group["params"]]} for group in groups], **settings
+            [{**group, "params": [self._as_matrix(p) for p in group["params"]]} for group in groups],
+            **settings,
         )
 
     def _as_matrix(self, param: nn.Parameter) -> nn.Parameter:
@@ -86,7 +87,7 @@ class AdamW:
         matrices = hidden_matrices(captioner)
         groups = _groups_by_part(captioner, matrices, self.lr, self.encoder_lr, self.weight_decay)
         groups += _groups_by_part(captioner, _others(captioner, matrices), self.lr, self.encoder_lr, 0.0)
-        return Optimization([torch.optim.AdamW(groups, betas=self.betas, eps=self.eps)], factor)
+        return Optimization([torch.optim.AdamW(groups, betas=self.betas, eps=self.eps, fused=True)], factor)
 
 
 @register("optim", "muon")
@@ -125,7 +126,7 @@ class Muon:
             adjust_lr_fn="match_rms_adamw",
         )
         others = _groups_by_part(captioner, _others(captioner, matrices), self.lr, self.encoder_lr, 0.0)
-        adamw = torch.optim.AdamW(others, betas=self.betas, eps=self.eps)
+        adamw = torch.optim.AdamW(others, betas=self.betas, eps=self.eps, fused=True)
         return Optimization([muon, adamw], factor)
 
 

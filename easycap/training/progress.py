@@ -26,7 +26,9 @@ class TrainingProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task("training", total=total_steps, completed=step, loss=float("nan"), speed=0.0)
+        self.task = self.bar.add_task(
+            "training", total=total_steps, completed=step, loss=float("nan"), speed=0.0
+        )
 
     def __enter__(self) -> TrainingProgress:
         self.bar.start()

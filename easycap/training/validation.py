@@ -54,7 +54,11 @@ class Validator:
         vocabulary: Vocabulary,
         score: Callable[[Sequence[Example], dict[str, str]], dict[str, float]],
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("every_epochs", every_epochs), ("images", images or 1)):
+        for name, value in (
+            ("batch_size", batch_size),
+            ("every_epochs", every_epochs),
+            ("images", images or 1),
+        ):
             if value < 1:
                 raise ValueError(f"validation.{name}={value} must be at least 1")
         self.examples = examples[:images]
@@ -77,7 +81,9 @@ class Validator:
         )
         found = self.score(self.examples[: len(captions)], captions)
         if self.metric not in found:
-            raise ValueError(f"validation.metric={self.metric!r} is not measured; {describe_choices(self.metric, found)}")
+            raise ValueError(
+                f"validation.metric={self.metric!r} is not measured; {describe_choices(self.metric, found)}"
+            )
 
     def __call__(
         self, captioner: nn.Module, device: torch.device, autocast: Callable[[], AbstractContextManager]

@@ -81,6 +81,7 @@ class CausalLM(nn.Module):
                 n_layer=num_layers,
                 n_head=num_heads,
                 n_positions=max_positions,
+                activation_function="gelu_pytorch_tanh",  # GPT-2's own formula in one kernel
                 embd_pdrop=dropout,
                 attn_pdrop=dropout,
                 resid_pdrop=dropout,
