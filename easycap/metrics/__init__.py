@@ -6,11 +6,17 @@ Strings and numbers only; torch is never imported here. Every scorer registers i
 from easycap.metrics.bleu import Bleu
 from easycap.metrics.cider import CiderD, CiderReward
 from easycap.metrics.corpus import prepare
+from easycap.metrics.diversity import diversity
 from easycap.metrics.document_frequencies import DocumentFrequencies
 from easycap.metrics.health import caption_health
+from easycap.metrics.java import Absent
+from easycap.metrics.meteor import Meteor
+from easycap.metrics.paired import Comparison, compare
 from easycap.metrics.reference_points import most_frequent_caption, reference_points
 from easycap.metrics.rouge import RougeL
-from easycap.metrics.scoring import Absent, Scores, score
+from easycap.metrics.scoring import Scores, score
+from easycap.metrics.spice import Spice
+from easycap.metrics.things import named_things
 from easycap.metrics.tokenizer import tokenize
 
 __all__ = [
@@ -18,11 +24,17 @@ __all__ = [
     "Bleu",
     "CiderD",
     "CiderReward",
+    "Comparison",
     "DocumentFrequencies",
+    "Meteor",
     "RougeL",
     "Scores",
+    "Spice",
     "caption_health",
+    "compare",
+    "diversity",
     "most_frequent_caption",
+    "named_things",
     "prepare",
     "reference_points",
     "score",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from easycap.metrics.corpus import Corpus, prepare
+from easycap.metrics.intervals import FromStatistics
 from easycap.metrics.ngrams import MAX_N, positions
 from easycap.metrics.signature import signature
 from easycap.registry import register
@@ -41,14 +43,14 @@ class Bleu:
                 value=float(values[n]),
                 per_image=dict(zip(corpus.ids, per_image[:, n].tolist(), strict=True)),
                 signature=signature(name, corpus, reflen="closest"),
-                resample=_resampler(statistics, n),
+                resample=FromStatistics(statistics, partial(_one_bleu, n=n)),
             )
             for n, name in enumerate(self.names)
         }
 
 
-def _resampler(statistics: np.ndarray, n: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda weights: bleu_from_statistics(weights @ statistics)[:, n]
+def _one_bleu(statistics: np.ndarray, *, n: int) -> np.ndarray:
+    return bleu_from_statistics(statistics)[..., n]
 
 
 def bleu_from_statistics(statistics: np.ndarray) -> np.ndarray:

@@ -44,14 +44,15 @@ class Corpus:
 
     @cached_property
     def reference_ngrams(self) -> NgramCounts:
-        return count_ngrams([tokens for references in self.references for tokens in references])
+        # Sorted, so that sums do not depend on the order of a file's rows.
+        return count_ngrams([tokens for references in self.references for tokens in sorted(references)])
 
     @cached_property
     def digest(self) -> str:
         """Eight hex digits of ids and references: equal for equal images and references in any order."""
         digest = hashlib.blake2b(digest_size=4)
         for image_id, references in zip(self.ids, self.reference_texts, strict=True):
-            digest.update("\0".join([image_id, *references, "\n"]).encode("utf-8", "surrogatepass"))
+            digest.update("\0".join([image_id, *sorted(references), "\n"]).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
 
@@ -75,8 +76,7 @@ def prepare(captions: Captions, references: References, *, partial: bool = False
 def _tokenized(ids: list[str], found: dict[str, str], wanted: dict[str, list[str]], missing: int) -> Corpus:
     kept, tokens, bare, dropped = [], [], [], 0
     for image_id in ids:
-        # Sorted, so that sums do not depend on the order of a file's rows.
-        pairs = [(text, words) for text in sorted(wanted[image_id]) if (words := tokenize(text))]
+        pairs = [(text, words) for text in wanted[image_id] if (words := tokenize(text))]
         dropped += len(wanted[image_id]) - len(pairs)
         kept.append([text for text, _ in pairs])
         tokens.append([words for _, words in pairs])

@@ -5,8 +5,8 @@ Document frequencies stay fixed while images are resampled: they belong to the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,18 @@ from easycap.types import Score
 RESAMPLES = 1000
 # Weights are made this many at a time (64 MiB), whatever the number of images.
 _BLOCK = 8_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class FromStatistics:
+    """The `resample` of a score that a formula makes from summed per-image statistics (N, k), such as BLEU."""
+
+    statistics: np.ndarray
+    formula: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """Turn weights (R, N) into corpus values (R,)."""
+        return self.formula(weights @ self.statistics)
 
 
 def weight_blocks(num_images: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:

@@ -10,14 +10,11 @@ from typing import Any
 from easycap.metrics.corpus import Captions, Corpus, References, normal_id, prepare
 from easycap.metrics.document_frequencies import DocumentFrequencies
 from easycap.metrics.intervals import with_intervals
+from easycap.metrics.java import Absent
 from easycap.registry import lookup
 from easycap.types import Score, Scorer
 
 DEFAULT_SCORERS = ("bleu", "rouge_l", "cider_d")
-
-
-class Absent(Exception):
-    """Raised by a scorer that cannot run here (no Java, no weights); its message is the reason."""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ _PATTERNS = [
     r"\d\d?[-/]\d\d?[-/]\d{2,4}",
     rf"(?:\(\d\d\d?\){_GAP}?|\+{{0,2}}(?:\d{{2,4}}{_GAP})?\d{{2,4}}{_GAP})\d{{3,4}}{_GAP}?\d{{3,5}}",
     # Addresses and tags.
-    r"<?[A-Za-z0-9][^\s\"<>|(){}@]{0,99}@(?:[^\s\"<>|(){}.]+\.)*[^\s\"<>|(){}.]+>?",
+    r"<?[A-Za-z0-9][^\s\"<>|(){}]{0,99}@(?:[^\s\"<>|(){}.]+\.)*[^\s\"<>|(){}.]+>?",
     r"[%&~][%&~A-Za-z]{0,30}\.(?:com|net|org|edu)",
     rf"{_DOTTED}\.com/(?:[^\s\"<>|(){{}}]*[^\s\"<>|(){{}}.,;:!?])?",
     r"https?://[^\s<>\"()|]*[^\s<>\"().,;:!?|]",
@@ -142,7 +142,7 @@ _REWRITES = {
 
 
 # A single letter keeps its full stop unless one of these begins the next sentence.
-_SENTENCE_START = re.compile(rf"\s+{_either(map(re.escape, _SENTENCE_STARTS))}(?!\S)")
+_SENTENCE_START = re.compile(rf"\s+(?:<[A-Za-z]|{_either(map(re.escape, _SENTENCE_STARTS))}(?!\S))")
 
 _BLANK_END, _CAPITAL_START = re.compile(r"\s*\Z"), re.compile(r"\s*[A-Z]")
 

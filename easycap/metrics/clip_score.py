@@ -1,0 +1,125 @@
+"""CLIPScore and RefCLIPScore (Hessel et al., EMNLP 2021), from CLIP weights on disk.
+
+The only metric that needs images and torch, so torch is loaded when it is used and not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from easycap.metrics.corpus import prepare
+from easycap.metrics.java import Absent
+from easycap.metrics.signature import signature
+from easycap.types import ImageSource, Score
+
+if TYPE_CHECKING:
+    import torch
+
+_PREFIX = "A photo depicts "
+_WEIGHT = 2.5
+
+
+class ClipScore:
+    """CLIPScore, 2.5 * max(cos, 0) of image and caption, and RefCLIPScore, its harmonic mean with the best
+    reference's cosine. `model` is a folder that transformers saved; absent if it cannot be loaded."""
+
+    names = ("CLIPScore", "RefCLIPScore")
+
+    def __init__(
+        self,
+        *,
+        model: str | Path,
+        images: Mapping[str, ImageSource],
+        device: str = "cpu",
+        batch_size: int = 64,
+    ) -> None:
+        self.model, self.images, self.device, self.batch_size = Path(model), images, device, batch_size
+
+    def __call__(
+        self,
+        captions: Mapping[str, str],
+        references: Mapping[str, Sequence[str]],
+        annotations: Mapping[str, Any] | None = None,
+    ) -> dict[str, Score]:
+        """Raises `Absent` without the weights, `ValueError` naming an image that `images` lacks."""
+        corpus = prepare(captions, references)
+        lacking = [image_id for image_id in corpus.ids if image_id not in self.images]
+        if lacking:
+            raise ValueError(f"{len(lacking)} captioned images were not given, e.g. {lacking[0]!r}")
+        clip = _Clip(self.model, self.device, self.batch_size)
+        pictures = clip.pictures([self.images[image_id] for image_id in corpus.ids])
+        texts = clip.texts(corpus.texts)
+        seen = _WEIGHT * (pictures * texts).sum(dim=1).clamp(min=0)
+        said = clip.texts([text for group in corpus.reference_texts for text in group])
+        groups = said.split([len(group) for group in corpus.reference_texts])
+        best = [float((group @ text).max().clamp(min=0)) for group, text in zip(groups, texts, strict=True)]
+        both = [_harmonic(x, y) for x, y in zip(seen.tolist(), best, strict=True)]
+        return {
+            name: Score(
+                value=sum(values) / len(values),
+                per_image=dict(zip(corpus.ids, values, strict=True)),
+                signature=signature(name, corpus, clip=clip.name, w=_WEIGHT, prefix="A photo depicts"),
+            )
+            for name, values in zip(self.names, (seen.tolist(), both), strict=True)
+        }
+
+
+def _harmonic(a: float, b: float) -> float:
+    return 2 * a * b / (a + b) if a + b > 0 else 0.0
+
+
+class _Clip:
+    """A CLIP on one device; its vectors have length 1."""
+
+    def __init__(self, folder: Path, device: str, batch_size: int) -> None:
+        if not (folder / "config.json").is_file():
+            raise Absent(f"{str(folder)!r} holds no CLIP weights (no config.json)")
+        from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+        try:
+            self.model = CLIPModel.from_pretrained(folder, local_files_only=True).to(device).eval()
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise Absent(f"no CLIP could be loaded from {str(folder)!r}: {error}") from None
+        self.name, self.device, self.batch_size = folder.name, device, batch_size
+
+    def pictures(self, sources: Sequence[ImageSource]) -> torch.Tensor:
+        """Return vectors (N, D) of N images."""
+
+        def vectors(group: Sequence[ImageSource]) -> Any:
+            inputs = self.processor(images=[source.load() for source in group], return_tensors="pt")
+            return self.model.get_image_features(**inputs.to(self.device))
+
+        return self._in_batches(sources, vectors)
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return vectors (N, D) of N captions, cut where CLIP's text ends."""
+
+        def vectors(group: Sequence[str]) -> Any:
+            prompts = [_PREFIX + text for text in group]
+            length = self.model.config.text_config.max_position_embeddings
+            inputs = self.tokenizer(
+                prompts, padding=True, truncation=True, max_length=length, return_tensors="pt"
+            )
+            return self.model.get_text_features(**inputs.to(self.device))
+
+        return self._in_batches(texts, vectors)
+
+    def _in_batches(self, items: Sequence[Any], vectors: Any) -> torch.Tensor:
+        import torch
+
+        with torch.no_grad():
+            parts = [_tensor(vectors(group)) for group in _groups(items, self.batch_size)]
+        return torch.nn.functional.normalize(torch.cat(parts).float(), dim=1).cpu()
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    # Newer transformers wrap the projected vectors.
+    return getattr(output, "pooler_output", output)
+
+
+def _groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

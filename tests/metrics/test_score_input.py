@@ -1,0 +1,103 @@
+"""What a trustworthy scorer refuses, counts and marks."""
+
+import logging
+
+import pytest
+
+from easycap.metrics import prepare, score
+
+CAPTIONS = {"1": "a dog", "2": "a cat on a mat", "3": "two birds"}
+REFERENCES = {"1": ["a brown dog", "the dog"], "2": ["a cat"], "3": ["birds in a tree", "two birds fly"]}
+
+
+@pytest.mark.parametrize(
+    ("captions", "references", "message"),
+    [
+        ({"1": "a dog"}, REFERENCES, r"2 images have no caption.*'2', '3'"),
+        ({**CAPTIONS, "9": "a cow"}, REFERENCES, r"1 caption has no references.*'9'"),
+        ({**CAPTIONS, 1: "a dog"}, REFERENCES, "image '1' has two captions"),
+        (
+            [{"image_id": 1, "caption": "x"}, {"image_id": "1", "caption": "y"}],
+            REFERENCES,
+            "'1' has two captions",
+        ),
+        (CAPTIONS, {**REFERENCES, 2: ["a cat"]}, "image '2' has references twice"),
+        ({**CAPTIONS, "1": None}, REFERENCES, "caption of image '1' is None, not a string"),
+        ({**CAPTIONS, "1": float("nan")}, REFERENCES, "caption of image '1' is nan, not a string"),
+        ({**CAPTIONS, "1": ["a", "b"]}, REFERENCES, "caption of image '1' is"),
+        ({**CAPTIONS, float("nan"): "x"}, REFERENCES, "image id nan is neither"),
+        ({**CAPTIONS, True: "x"}, REFERENCES, "image id True is neither"),
+        ({**CAPTIONS, "": "x"}, REFERENCES, "image id '' is neither"),
+        (CAPTIONS, {**REFERENCES, "1": []}, "1 image has no reference with a word.*'1'"),
+        (CAPTIONS, {**REFERENCES, "1": ["", "..."]}, "1 image has no reference with a word.*'1'"),
+        (CAPTIONS, {**REFERENCES, "1": "a dog"}, "references of image '1' are 'a dog', not a list"),
+        (CAPTIONS, {**REFERENCES, "1": [7]}, "reference of image '1' is 7, not a string"),
+        ([{"image": 1, "caption": "x"}], REFERENCES, "is no caption; each must be"),
+        (["a dog"], REFERENCES, "is no caption; each must be"),
+        ({}, {}, "nothing to score"),
+    ],
+)
+def test_input_that_does_not_fit_is_refused(captions, references, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        score(captions, references)
+
+
+def test_a_long_list_of_missing_ids_is_cut() -> None:
+    references = {str(i): ["a dog"] for i in range(1000)}
+    with pytest.raises(ValueError, match="999 images have no caption") as error:
+        score({"0": "a dog"}, references)
+    assert str(error.value).count("'") == 20 and len(str(error.value)) < 250
+
+
+def test_numbers_and_text_are_the_same_ids() -> None:
+    found = score({1: "a dog", "2": "a cat", 3: "birds"}, REFERENCES)
+    assert set(found["ROUGE-L"].per_image) == {"1", "2", "3"}
+
+
+def test_partial_is_marked() -> None:
+    found = score({"1": "a dog", "2": "a cat"}, REFERENCES, partial=True)
+    assert found.counts["missing"] == 1
+    assert all("|partial:2/3" in one.signature for one in found.values())
+    assert all("partial" not in one.signature for one in score(CAPTIONS, REFERENCES, partial=True).values())
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "...", "\n", "?", "' \" ,"])
+def test_an_empty_caption_scores_zero_and_is_counted(empty: str) -> None:
+    found = score({**CAPTIONS, "2": empty}, REFERENCES)
+    assert found.counts["empty_captions"] == 1
+    assert all(one.per_image["2"] == 0 for one in found.values())
+
+
+def test_an_empty_reference_is_dropped_with_a_warning(caplog) -> None:
+    with_empty = {**REFERENCES, "1": ["a brown dog", "", "the dog", "."]}
+    with caplog.at_level(logging.WARNING):
+        found = score(CAPTIONS, with_empty)
+    assert "2 empty references were dropped" in caplog.text
+    assert found.to_dict() == score(CAPTIONS, REFERENCES).to_dict()
+
+
+def test_a_caption_with_line_ends_stays_one_caption() -> None:
+    odd = {**CAPTIONS, "1": "a\r\ndog\u2028\x0b"}
+    assert score(odd, REFERENCES).per_image() == score(CAPTIONS, REFERENCES).per_image()
+
+
+def test_the_signature_knows_the_data() -> None:
+    first = score(CAPTIONS, REFERENCES, split="val")["BLEU-4"].signature
+    assert first.startswith("BLEU-4|v:1|tok:ptb1|") and first.endswith("|split:val")
+    assert "refs:1-2|images:3|" in first
+    changed = score(CAPTIONS, {**REFERENCES, "2": ["a cat sleeps"]}, split="val")["BLEU-4"].signature
+    assert changed != first
+
+
+def test_a_very_long_caption_is_scored() -> None:
+    captions = {**CAPTIONS, "1": "dog " * 1000, "2": "cat mat " * 130_000}
+    found = score(captions, REFERENCES, intervals=False)
+    assert 0 < found["ROUGE-L"].per_image["2"] < 1e-2
+
+
+def test_lone_surrogates_do_not_stop_the_scores() -> None:
+    assert score({**CAPTIONS, "1": "a \ud800 dog"}, REFERENCES)["ROUGE-L"].per_image["1"] > 0
+
+
+def test_a_prepared_corpus_is_sorted_by_id() -> None:
+    assert prepare({"b": "x", "a": "y"}, {"a": ["y"], "b": ["x"]}).texts == ["y", "x"]
