@@ -68,5 +68,6 @@ def java_version(java: str) -> int:
 
 
 def _last_line(output: bytes) -> str:
-    lines = output.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1][:200] if lines else "it said nothing (killed?)"
+    """What Java said last, without the lines that say where ("\tat ...")."""
+    lines = [line for line in output.decode("utf-8", "replace").splitlines() if line[:1].strip()]
+    return lines[-1][:200] if lines else "it said nothing"

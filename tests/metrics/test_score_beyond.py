@@ -1,0 +1,160 @@
+"""What overlap does not see: health of captions, diversity, things named, reference points."""
+
+import pytest
+
+from easycap.metrics import (
+    DocumentFrequencies,
+    caption_health,
+    diversity,
+    most_frequent_caption,
+    named_things,
+    reference_points,
+    score,
+)
+from easycap.metrics.health import BAD_ENDINGS, normalized
+
+REFERENCES = {
+    "1": ["A dog runs on the grass.", "a brown dog on green grass", "The dog is running."],
+    "2": ["A cat sleeps on a sofa.", "a cat on a sofa", "The cat is asleep."],
+    "3": ["A red bus on a street."],
+    "4": ["Two birds sit in a tree.", "birds in a tree"],
+}
+CAPTIONS = {"1": "a dog on the grass", "2": "a cat on a sofa", "3": "a bus", "4": "a bird"}
+
+
+def _df() -> DocumentFrequencies:
+    training = [*REFERENCES.values(), ["a man on a horse", "a horse"], ["a boat"], ["a dog on a sofa"]]
+    return DocumentFrequencies.from_references(training, source="train")
+
+
+class TestHealth:
+    def test_numbers(self) -> None:
+        found = caption_health(
+            ["a dog on a", "A dog on a.", "a red red bus", "the <unk> cat"],
+            unknown="<unk>",
+            training=normalized(["A dog, on a"]),
+        )
+        assert found == {
+            "distinct_captions": 0.75,
+            "most_frequent_caption": 0.5,
+            "repeating_captions": 0.25,
+            "bad_endings": 0.5,
+            "words_per_caption": 3.75,
+            "vocabulary_used": 8,
+            "unknown_words": pytest.approx(1 / 15),
+            "novel_captions": 0.5,
+        }
+
+    @pytest.mark.parametrize(
+        ("caption", "repeating"),
+        [
+            ("a cat a cat", 0),
+            ("a red box and a red ball", 0),
+            ("a red cat and a red cat", 1),
+            ("on on", 1),
+            ("", 0),
+        ],
+    )
+    def test_repeats(self, caption: str, repeating: int) -> None:
+        assert caption_health([caption])["repeating_captions"] == repeating
+
+    def test_no_captions(self) -> None:
+        with pytest.raises(ValueError, match="no captions"):
+            caption_health([])
+
+    def test_empty_captions_do_not_end_badly(self) -> None:
+        assert caption_health(["", "."])["bad_endings"] == 0
+        assert {
+            "with",
+            "in",
+            "on",
+            "of",
+            "a",
+            "at",
+            "to",
+            "for",
+            "an",
+            "this",
+            "his",
+            "her",
+            "that",
+            "the",
+        } <= BAD_ENDINGS
+
+
+class TestDiversity:
+    def test_the_same_caption_again_and_again(self) -> None:
+        found = diversity({"1": ["a dog on a sofa"] * 4}, df=_df())
+        assert found["Div-1"].value == pytest.approx(4 / 20)
+        assert found["Div-2"].value == pytest.approx(4 / 20)
+        assert found["self-CIDEr"].value == pytest.approx(0, abs=1e-6)
+
+    def test_captions_without_a_shared_word(self) -> None:
+        found = diversity(
+            {"1": ["brown dog runs fast", "two birds sit here", "red bus stops there"]}, df=_df()
+        )
+        assert found["Div-1"].value == 1 and found["self-CIDEr"].value == pytest.approx(1)
+
+    def test_more_different_captions_are_more_diverse(self) -> None:
+        close, far = (
+            diversity({"1": ["a dog on grass", other]}, df=_df())["self-CIDEr"].value
+            for other in ("a dog on green grass", "a cat asleep")
+        )
+        assert 0 < close < far <= 1
+
+    def test_one_caption_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="image '7' has 1 captions"):
+            diversity({"7": ["a dog"]}, df=_df())
+
+
+class TestThings:
+    def test_precision_recall_and_hallucination(self) -> None:
+        captions = {"1": "A man with two dogs", "2": "a cat under a traffic light", "3": "nothing here"}
+        things = {"1": ["dog", "ball"], "2": ["cat", "traffic light", "Person"], "3": ["light"]}
+        found = named_things(captions, things, synonyms={"person": ["man", "women"]})
+        assert {n: one.value for n, one in found.items()} == {
+            "things precision": 3 / 4,
+            "things recall": 3 / 6,
+            "CHAIR-i": 1 / 4,
+            "CHAIR-s": 1 / 3,
+        }
+        assert found["CHAIR-i"].per_image == {"1": 0.5, "2": 0, "3": 0}
+
+    @pytest.mark.parametrize("word", ["puppies", "buses", "boxes", "men", "glass", "bus", "sheep"])
+    def test_plurals(self, word: str) -> None:
+        thing = {"puppies": "puppy", "buses": "bus", "boxes": "box", "men": "man"}.get(word, word)
+        assert named_things({"1": f"some {word}"}, {"1": [thing]})["things recall"].value == 1
+
+    def test_an_image_without_annotations_is_named(self) -> None:
+        with pytest.raises(ValueError, match="1 images have no annotated things, e.g. '2'"):
+            named_things({"1": "a dog", 2: "a cat"}, {"1": ["dog"]})
+
+
+class TestReferencePoints:
+    def test_each_is_what_it_says(self) -> None:
+        df = _df()
+        found = reference_points(CAPTIONS, REFERENCES, df=df, most_frequent="a cat on a sofa", split="val")
+        rest = {i: texts[1:] for i, texts in REFERENCES.items() if len(texts) > 1}
+        people = score({i: REFERENCES[i][0] for i in rest}, rest, df=df)
+        model = score({i: CAPTIONS[i] for i in rest}, rest, df=df)
+        same = score(dict.fromkeys(REFERENCES, "a cat on a sofa"), REFERENCES)
+        for name in ("CIDEr-D", "BLEU-4", "ROUGE-L"):
+            assert found["reference_caption"][name].value == people[name].value
+            assert found["model_same_references"][name].value == model[name].value
+            assert found["most_frequent"][name].value == same[name].value
+        assert found["reference_caption"].counts["one_reference"] == 1
+        assert "df:train,N=7" in found["model_same_references"]["CIDEr-D"].signature
+        assert "df:refs,N=4" in found["most_frequent"]["CIDEr-D"].signature
+        assert all("split:val" in one.signature for scores in found.values() for one in scores.values())
+
+    def test_images_with_one_reference_only(self) -> None:
+        found = reference_points({"3": "a bus"}, {"3": ["a bus"]}, df=_df(), most_frequent="a dog")
+        assert not found["reference_caption"] and found["reference_caption"].absent
+        assert found["reference_caption"].counts["one_reference"] == 1
+
+    def test_the_most_frequent_caption_ignores_case_and_punctuation(self) -> None:
+        training = [["A dog.", "a cat"], ["a dog", "A cat!"], ["a dog", ""]]
+        assert most_frequent_caption(training) == "a dog"
+        assert most_frequent_caption([["b", "a"]]) == "a"
+        with pytest.raises(ValueError, match="no word"):
+            most_frequent_caption([["", "."]])
