@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -46,6 +47,10 @@ def main(argv: Sequence[str]) -> int:
     overrides = [arg for arg in argv if not arg.startswith("-")]
     config, choices = compose(overrides)
     settings = check_all(config)
+    if settings["resume"]:
+        _check_only_resume(overrides)
+        if _is_completed(Path(settings["resume"])):
+            return _nothing_left(Path(settings["resume"]))
     extra = [] if any(arg.startswith("hydra.run.dir=") for arg in argv) else [_run_dir(settings, choices)]
     sys.argv = ["easycap train", *argv, *extra]
     # Hydra would print its own digest of an error and exit; ours is one sentence, made in cli.py.
@@ -120,6 +125,26 @@ def _of_run(run: Path, asked: dict[str, Any]) -> dict[str, Any]:
     return stored | {"device": asked["device"], "resume": str(run)}
 
 
+def _check_only_resume(overrides: Sequence[str]) -> None:
+    others = [o for o in overrides if o.lstrip("+").partition("=")[0] not in ("resume", "device")]
+    if others:
+        raise ValueError(
+            f"resume goes on with the run's own config; leave out {' '.join(others)} (only device= may differ)"
+        )
+
+
+def _is_completed(run: Path) -> bool:
+    status = run / "status.json"
+    return status.is_file() and json.loads(status.read_text(encoding="utf-8"))["status"] == "completed"
+
+
+def _nothing_left(run: Path) -> int:
+    from easycap.evaluate import show_run
+
+    print(f"{shown(run)} is completed: there is nothing left to do", file=sys.stderr)
+    return show_run(run)
+
+
 def _run_dir(settings: dict[str, Any], choices: dict[str, str]) -> str:
     if settings["resume"]:
         path = Path(settings["resume"]).absolute()
@@ -162,7 +187,8 @@ def _forced(override: Override) -> str:
 
 def _check_option(group: str, option: Any, allowed: list[str]) -> None:
     if option not in allowed:
-        raise ValueError(f"{group}={'null' if option is None else option} does not exist; {describe_choices(str(option), allowed)}")
+        name = "null" if option is None else str(option)
+        raise ValueError(f"{group}={name} does not exist; {describe_choices(name, allowed)}")
 
 
 def _recipes() -> list[Path]:

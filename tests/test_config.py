@@ -10,13 +10,24 @@ import torch
 from omegaconf import OmegaConf
 
 from easycap.build import build_captioner, rehearse
-from easycap.config import GROUPS, SUPPLIED, check, config_hash, fields_of, option_from_text, options, to_plain
+from easycap.config import (
+    GROUPS,
+    SUPPLIED,
+    check,
+    config_hash,
+    fields_of,
+    option_from_text,
+    options,
+    to_plain,
+)
 from easycap.launch import compose
 from easycap.paths import config_dir
 from easycap.registry import groups, names
 
 OPTIONS = [
-    (path.parent.name, path.stem) for group in GROUPS for path in sorted((config_dir() / group).glob("*.yaml"))
+    (path.parent.name, path.stem)
+    for group in GROUPS
+    for path in sorted((config_dir() / group).glob("*.yaml"))
 ]
 EXPERIMENTS = sorted(
     str(path.relative_to(config_dir() / "experiment").with_suffix(""))
@@ -51,7 +62,9 @@ class Words:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_checks_and_builds(group: str, option: str) -> None:
     settings = checked(f"{group}={option}")
-    stated = {k for k in OmegaConf.load(config_dir() / group / f"{option}.yaml") if k not in ("name", "defaults")}
+    stated = {
+        k for k in OmegaConf.load(config_dir() / group / f"{option}.yaml") if k not in ("name", "defaults")
+    }
     assert stated <= set(fields_of(group, settings[group]["name"]))
     rehearse(settings)
 
@@ -62,7 +75,10 @@ def test_every_experiment_composes_and_builds_at_full_size(experiment: str) -> N
 
 
 def test_every_registered_component_has_an_option() -> None:
-    reached = {(group, OmegaConf.load(config_dir() / group / f"{option}.yaml").get("name")) for group, option in OPTIONS}
+    reached = {
+        (group, OmegaConf.load(config_dir() / group / f"{option}.yaml").get("name"))
+        for group, option in OPTIONS
+    }
     for group in groups():
         if group in GROUPS:
             missing = {name for name in names(group) if (group, name) not in reached}
@@ -121,6 +137,9 @@ def test_mistakes_are_named_with_what_is_allowed(overrides: list[str], words: li
     ("override", "word"),
     [
         ("trainer.epochs=0", "trainer.epochs=0"),
+        ("trainer.batch_size=0", "trainer.batch_size=0"),
+        ("trainer.captions_per_image=0", "trainer.captions_per_image=0"),
+        ("trainer.workers=-1", "trainer.workers=-1"),
         ("trainer.accumulate=-1", "trainer.accumulate=-1"),
         ("trainer.clip_norm=0", "trainer.clip_norm"),
         ("image_tokens.count=0", "image_tokens.count=0"),

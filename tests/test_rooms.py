@@ -69,7 +69,9 @@ def test_every_room_is_there() -> None:
     assert set(ALLOWED) | ENTRY_POINTS <= found | {"__init__"}
 
 
-@pytest.mark.parametrize("module", ["easycap.cli", "easycap.metrics", "easycap.report", "easycap.runs", "easycap.score"])
+@pytest.mark.parametrize(
+    "module", ["easycap.cli", "easycap.metrics", "easycap.report", "easycap.runs", "easycap.score"]
+)
 def test_light_modules_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

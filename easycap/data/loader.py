@@ -97,14 +97,6 @@ class TrainLoader:
         workers: int,
         seed: int,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"trainer.batch_size={batch_size} must be at least 1")
-        if captions_per_image is not None and captions_per_image < 1:
-            raise ValueError(
-                f"trainer.captions_per_image={captions_per_image} must be at least 1, or null for all"
-            )
-        if workers < 0:
-            raise ValueError(f"trainer.workers={workers} must be 0 (load in the main process) or more")
         self.batch_size = min(batch_size, len(examples))
         self.sampler = EpochSampler(len(examples), seed=seed)
         self.collate = Collate(

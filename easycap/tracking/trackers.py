@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,8 @@ class WandbTracker:
             self._run.summary[f"cost/{name}"] = value
         self._run.finish(exit_code=0 if status == "completed" else 1)
         if self._mode == "offline":
-            logger.info("W&B is offline; to upload: wandb sync %s", self._path / "wandb" / "offline-run-*")
+            offline = os.path.relpath(Path(self._run.dir).parent)
+            logger.info("W&B is offline; to upload this run: wandb sync %s", shlex.quote(offline))
 
 
 def _has_key() -> bool:

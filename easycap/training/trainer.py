@@ -55,11 +55,19 @@ class Trainer:
         workers: int,
         overfit_batch: bool,
     ) -> None:
-        positive = {"epochs": epochs, "accumulate": accumulate, "log_every_steps": log_every_steps}
-        optional = {"max_steps": max_steps, "checkpoint_every_steps": checkpoint_every_steps}
-        for name, value in positive.items() | {k: v for k, v in optional.items() if v is not None}.items():
-            if value < 1:
-                raise ValueError(f"trainer.{name}={value} must be at least 1")
+        for name, count in (
+            ("batch_size", batch_size),
+            ("captions_per_image", captions_per_image),
+            ("epochs", epochs),
+            ("max_steps", max_steps),
+            ("accumulate", accumulate),
+            ("checkpoint_every_steps", checkpoint_every_steps),
+            ("log_every_steps", log_every_steps),
+        ):
+            if count is not None and count < 1:
+                raise ValueError(f"trainer.{name}={count} must be at least 1")
+        if workers < 0:
+            raise ValueError(f"trainer.workers={workers} must be 0 (load in the main process) or more")
         if clip_norm is not None and clip_norm <= 0:
             raise ValueError(f"trainer.clip_norm={clip_norm} must be positive, or null for no clipping")
         self.batch_size, self.captions_per_image, self.workers = batch_size, captions_per_image, workers
@@ -254,10 +262,11 @@ class Fit:
             self.save("best")
 
     def warn(self, validation: Validation) -> None:
-        for sentence in warnings_of(validation, len(self.validator.examples)):
-            sentence = f"after epoch {self.epoch + 1}: {sentence}"
+        """Log what is suspicious now; the run keeps what still was at its end."""
+        found = warnings_of(validation, len(self.validator.examples))
+        self.warnings = [f"after epoch {self.epoch + 1}: {sentence}" for sentence in found]
+        for sentence in self.warnings:
             logger.warning(sentence)
-            self.warnings.append(sentence)
 
     def log(self, prefix: str, values: dict[str, float]) -> None:
         named = {f"{prefix}/{name}": value for name, value in values.items()}

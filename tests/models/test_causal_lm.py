@@ -1,0 +1,55 @@
+"""The project's own decoder beyond the contract: weights from a folder, its room for image tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from easycap.models.decoders.causal_lm import CausalLM
+from easycap.types import Memory
+
+TINY = {"width": 16, "num_layers": 2, "num_heads": 2, "max_positions": 12, "max_words": 6, "dropout": 0.0}
+IDS = {"vocab_size": 30, "pad_id": 0, "bos_id": 1, "eos_id": 2}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2 with a vocabulary of its own, as it would lie on disk."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    config = GPT2Config(
+        vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=12, bos_token_id=0, eos_token_id=0
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_pretrained_blocks_are_kept_and_the_table_is_new(saved: Path) -> None:
+    source = GPT2LMHeadModel.from_pretrained(saved)
+    decoder = CausalLM(**TINY, pretrained=str(saved), **IDS)
+    mine, theirs = decoder.lm.state_dict(), source.state_dict()
+    assert torch.equal(mine["transformer.h.1.mlp.c_fc.weight"], theirs["transformer.h.1.mlp.c_fc.weight"])
+    assert torch.equal(mine["transformer.wpe.weight"], theirs["transformer.wpe.weight"])
+    table = decoder.lm.get_input_embeddings().weight
+    assert table.shape == (30, 16)
+    assert not torch.equal(table, theirs["transformer.wte.weight"][:30])
+    assert decoder.lm.get_output_embeddings().weight is table
+
+
+def test_other_sizes_than_the_weights_are_named(saved: Path) -> None:
+    with pytest.raises(ValueError, match="decoder.num_layers=2"):
+        CausalLM(**(TINY | {"num_layers": 3}), pretrained=str(saved), **IDS)
+
+
+def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be loaded.*decoder.pretrained=null"):
+        CausalLM(**TINY, pretrained=str(tmp_path), **IDS)
+
+
+def test_too_many_image_tokens_are_refused() -> None:
+    decoder = CausalLM(**TINY, pretrained=None, **IDS)
+    memory = Memory(torch.zeros(1, 7, 16), torch.ones(1, 7, dtype=torch.bool), {"image": slice(0, 7)})
+    with pytest.raises(ValueError, match="7 memory slots do not fit: the decoder has room for 6"):
+        decoder.start(memory)

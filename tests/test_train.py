@@ -1,0 +1,248 @@
+"""Whole runs at the smallest size: what they leave behind, what they survive, how they go on."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import TINY
+
+from easycap.build import Experiment
+from easycap.config import check
+from easycap.launch import compose
+from easycap.registry import lookup, names
+from easycap.train import train
+from easycap.training.trainer import Fit
+
+
+def settings(*overrides: str) -> dict[str, Any]:
+    return check(compose([*TINY, *overrides])[0])
+
+
+def run(path: Path, *overrides: str) -> Path:
+    train(settings(*overrides), path, command="easycap train ...")
+    return path
+
+
+def read(path: Path, name: str) -> Any:
+    return json.loads((path / name).read_text(encoding="utf-8"))
+
+
+def metrics(path: Path) -> list[dict]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, scenes_cache: Path) -> Path:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("EASYCAP_CACHE", str(scenes_cache))
+    path = run(tmp_path_factory.mktemp("run") / "run")
+    patch.undo()
+    return path
+
+
+def test_a_run_leaves_everything_a_reader_needs(finished: Path) -> None:
+    assert read(finished, "status.json")["status"] == "completed"
+    result = read(finished, "result.json")
+    for split in ("test", "test_novel"):
+        for metric in ("CIDEr-D", "BLEU-4", "ROUGE-L", "truth"):
+            score = result["scores"][split][metric]
+            assert score["low"] <= score["value"] <= score["high"] and split in score["signature"]
+        points = result["reference_points"][split]
+        assert set(points) == {"reference_caption", "model_same_references", "most_frequent"}
+        assert "train" in points["reference_caption"]["CIDEr-D"]["signature"]
+        assert len(read(finished, f"captions.{split}.json")) == 6
+        assert len(read(finished, f"samples/{split}.json")["best"]) == 6
+    cost = result["cost"]
+    assert cost["steps"] == 6 and cost["trainable_parameters"] == cost["total_parameters"] > 0
+    assert cost["flops_per_caption"] > 0 and cost["wall_seconds"] > cost["train_seconds"] > 0
+    assert (finished / "checkpoints" / "best" / "model.safetensors").is_file()
+    assert (finished / read(finished, "samples/epoch-001.json")[0]["image"]).is_file()
+
+
+def test_metrics_are_named_and_complete(finished: Path) -> None:
+    lines = metrics(finished)
+    trained = [line for line in lines if "train/loss" in line]
+    assert [line["step"] for line in trained] == [1, 2, 3, 4, 5, 6]
+    assert {"train/grad_norm/encoder", "train/grad_norm/image_tokens", "train/grad_norm/decoder"} <= set(
+        trained[0]
+    )
+    validated = next(line for line in lines if "val/loss" in line)
+    assert {"val/CIDEr-D", "val/truth", "val/distinct_captions", "val/loss_of_shuffled_images"} <= set(
+        validated
+    )
+
+
+def test_the_same_config_gives_the_same_run(finished: Path, tmp_path: Path) -> None:
+    again = run(tmp_path / "again")
+    assert [line["train/loss"] for line in metrics(again) if "train/loss" in line] == [
+        line["train/loss"] for line in metrics(finished) if "train/loss" in line
+    ]
+    assert read(again, "captions.test.json") == read(finished, "captions.test.json")
+
+
+def test_evaluating_again_gives_the_same_scores(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    from easycap.evaluate import main
+
+    before = read(finished, "result.json")["scores"]
+    assert main([str(finished), "--split", "test", "--device", "cpu"]) == 0
+    assert read(finished, "result.json")["scores"] == before
+    assert "CIDEr-D" in capsys.readouterr().out
+    main([str(finished), "--split", "val", "--decoding", "beam,num_beams=2", "--device", "cpu"])
+    assert "val@beam,num_beams=2" in read(finished, "result.json")["scores"]
+
+
+def test_captions_of_files_are_those_of_evaluation(finished: Path, tmp_path: Path, capsys) -> None:
+    from easycap.caption import main
+
+    experiment = Experiment(settings())
+    wanted = {row["image_id"]: row["caption"] for row in read(finished, "captions.test.json")}
+    folder = tmp_path / "my photos (é)"
+    folder.mkdir()
+    for example in experiment.examples("test"):
+        example.image.load().save(folder / f"{example.id}.png")
+    assert main([str(finished), str(folder), "--json", "--batch-size", "4", "--device", "cpu"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {Path(row["file"]).stem: row["caption"] for row in rows} == wanted
+
+
+def test_a_file_that_is_no_image_does_not_stop_the_others(finished: Path, tmp_path: Path, capsys) -> None:
+    from easycap.caption import main
+
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    good = next((finished / "samples" / "images").glob("*.png"))
+    assert main([str(finished), str(tmp_path / "bad.jpg"), str(good), "--device", "cpu"]) == 1
+    out, err = capsys.readouterr()
+    assert str(good) in out and "bad.jpg cannot be read" in err
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_killed_run_goes_on_to_the_same_weights(
+    finished: Path, tmp_path: Path, monkeypatch, step: int
+) -> None:
+    original = Fit.train_step
+
+    def dying(self: Fit, batches: list) -> dict:
+        if self.step == step:
+            raise Killed
+        return original(self, batches)
+
+    monkeypatch.setattr(Fit, "train_step", dying)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", "trainer.checkpoint_every_steps=1")
+    assert read(tmp_path / "killed", "status.json")["status"] == "failed"
+    monkeypatch.undo()
+    run(tmp_path / "killed", "trainer.checkpoint_every_steps=1")
+    weights = [
+        load_file(folder / "checkpoints/last/model.safetensors") for folder in (finished, tmp_path / "killed")
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert read(tmp_path / "killed", "captions.test.json") == read(finished, "captions.test.json")
+
+
+def test_accumulated_batches_count_as_one(tmp_path: Path) -> None:
+    small = run(tmp_path / "a", "trainer.batch_size=4", "trainer.accumulate=2", "trainer.max_steps=3")
+    large = run(tmp_path / "b", "trainer.batch_size=8", "trainer.max_steps=3")
+    losses = [
+        [line["train/loss"] for line in metrics(path) if "train/loss" in line] for path in (small, large)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_overfitting_one_batch_goes_to_nearly_no_loss(tmp_path: Path) -> None:
+    path = run(
+        tmp_path / "run", "trainer.overfit_batch=true", "trainer.epochs=4", "trainer.captions_per_image=1",
+        "data.train_images=4", "trainer.batch_size=2", "decoder.width=32", "validation.every_epochs=4",
+    )  # fmt: skip
+    losses = [line["train/loss"] for line in metrics(path) if "train/loss" in line]
+    assert len(losses) == 200 and losses[-1] < 0.1 < losses[0]
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_images(tmp_path: Path, monkeypatch) -> None:
+    import easycap.objectives.xe as xe
+
+    original = xe.CrossEntropy.__call__
+
+    def broken(self, captioner, batch):
+        loss, parts = original(self, captioner, batch)
+        return (loss * math.nan, {"loss": math.nan}) if captioner.training else (loss, parts)
+
+    monkeypatch.setattr(xe.CrossEntropy, "__call__", broken)
+    with pytest.raises(ValueError, match=r"the loss is nan at step 1; images train-\d+"):
+        run(tmp_path / "run")
+    assert "nan at step 1" in read(tmp_path / "run", "status.json")["error"]
+
+
+def test_a_captioner_that_ignores_the_image_is_warned_of(tmp_path: Path, monkeypatch) -> None:
+    from easycap.models.captioner import Captioner
+
+    original = Captioner.remember
+    monkeypatch.setattr(Captioner, "remember", lambda self, images: original(self, images * 0))
+    path = run(tmp_path / "run")
+    warnings = " ".join(read(path, "result.json")["warnings"])
+    assert "the decoder ignores the image" in warnings and "100% of the validation images" in warnings
+
+
+@pytest.mark.parametrize("epoch", [None, 1])
+def test_the_encoder_is_frozen_until_its_epoch(tmp_path: Path, epoch: int | None) -> None:
+    value = "null" if epoch is None else epoch
+    path = run(tmp_path / "run", f"trainer.unfreeze_encoder_at_epoch={value}", "trainer.epochs=2")
+    norms = [line["train/grad_norm/encoder"] for line in metrics(path) if "train/loss" in line]
+    assert len(norms) == 12 and not any(norms[:6])
+    assert any(norms[6:]) == (epoch == 1)
+
+
+def test_validation_fails_before_training_if_it_must(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="validation.metric='CIDER' is not measured; did you mean 'CIDEr-D'"):
+        run(tmp_path / "run", "validation.metric=CIDER")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+OVERLAYS = {
+    "encoder": {
+        "timm": ["encoder.model=test_vit", "encoder.pretrained=false"],
+        "resnet101": ["encoder.model=resnet10t", "encoder.pretrained=false"],
+        "resnet18": ["encoder.pretrained=false"],
+        "vit_b16": ["encoder.model=test_vit", "encoder.pretrained=false"],
+    },
+    "image_tokens": {"all": ["decoder.max_positions=96"]},
+    "decoder": {"causal_lm": ["decoder.max_positions=64"]},
+}
+
+
+def _cases() -> list[tuple[str, str]]:
+    from easycap.config import options
+
+    swapped = ("encoder", "image_tokens", "decoder", "objective", "optim", "schedule", "decoding")
+    return [(group, option) for group in swapped for option in options(group)]
+
+
+@pytest.mark.parametrize(("group", "option"), _cases())
+def test_every_option_takes_two_real_steps(group: str, option: str, tmp_path: Path) -> None:
+    own = [o for o in TINY if not o.startswith(f"{group}.")]
+    sizes = [o for o in TINY if o.startswith(f"{group}.")] if group != "encoder" or option == "small" else []
+    if option == "all":
+        sizes = []
+    if option in ("split", "grid"):
+        sizes = ["image_tokens.count=2"]
+    if option == "all":
+        own = [o for o in own if not o.startswith("image_tokens.")]
+    if group == "encoder" and option != "small":
+        sizes = ["encoder.image_size=64" if option == "vit_b16" else "encoder.image_size=32"]
+    extra = OVERLAYS.get(group, {}).get(option, [])
+    config = check(compose([*own, f"{group}={option}", *sizes, *extra, "trainer.max_steps=2"])[0])
+    train(config, tmp_path / "run", command="")
+    assert read(tmp_path / "run", "status.json")["status"] == "completed"
+
+
+def test_every_registered_decoder_and_token_mode_is_covered() -> None:
+    assert {lookup("decoder", n) for n in names("decoder")} and len(_cases()) >= 20

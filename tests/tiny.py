@@ -1,0 +1,25 @@
+"""The smallest experiment that still goes through everything: overrides for `easycap train`."""
+
+TINY = [
+    "data.size=32",
+    "data.train_images=24",
+    "data.val_images=6",
+    "data.test_images=6",
+    "data.workers=1",
+    "encoder.image_size=32",
+    "encoder.widths=[8,16]",
+    "image_tokens.count=2",
+    "image_tokens.num_heads=2",
+    "decoder.width=16",
+    "decoder.num_heads=2",
+    "decoder.num_layers=1",
+    "trainer.batch_size=4",
+    "trainer.epochs=1",
+    "trainer.precision=fp32",
+    "trainer.log_every_steps=1",
+    "validation.images=6",
+    "validation.batch_size=3",
+    "validation.samples=2",
+    "device=cpu",
+    "tracking=none",
+]

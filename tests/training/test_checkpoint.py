@@ -1,0 +1,102 @@
+"""Checkpoints: what is saved comes back, nothing half written counts, nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import easycap.training.checkpoint as checkpoint
+from easycap.training.optim import Muon, Optimization
+from easycap.vocab.word import WordVocabulary
+
+WORDS = WordVocabulary(size=5, min_count=1, captions=["a b c"])
+
+
+class Model(nn.Module):
+    """With a tied pair, as GPT-2 has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(3, 3)
+        self.embedding = nn.Embedding(4, 3)
+        self.output = nn.Linear(3, 4, bias=False)
+        self.output.weight = self.embedding.weight
+
+    def loss(self) -> torch.Tensor:
+        return self.output(self.encoder(self.embedding.weight)).square().sum()
+
+
+def optimization(model: nn.Module) -> Optimization:
+    settings = {"matrix_lr": 0.1, "encoder_matrix_lr": 0.1, "momentum": 0.9, "lr": 0.1, "encoder_lr": 0.1}
+    return Muon(**settings, weight_decay=0.0, betas=(0.9, 0.99), eps=1e-8)(model, lambda step: 1.0 / (step + 1))
+
+
+def take_steps(model: Model, optimizers: Optimization, steps: range) -> None:
+    for step in steps:
+        (model.loss() * torch.rand(())).backward()
+        optimizers.step(step)
+
+
+def save(folder: Path, model: Model, optimizers: Optimization, step: int) -> None:
+    checkpoint.save_checkpoint(folder, model, WORDS, {"x": 1}, optimization=optimizers, progress={"step": step})
+
+
+def test_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Model()
+    optimizers = optimization(model)
+    take_steps(model, optimizers, range(3))
+    save(tmp_path / "last", model, optimizers, 3)
+    take_steps(model, optimizers, range(3, 6))
+    torch.manual_seed(7)
+    again = Model()
+    others = optimization(again)
+    checkpoint.load_weights(again, tmp_path / "last")
+    assert checkpoint.load_training(others, tmp_path / "last") == {"step": 3}
+    take_steps(again, others, range(3, 6))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_a_kill_while_saving_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model()
+    optimizers = optimization(model)
+    save(tmp_path / "last", model, optimizers, 1)
+    monkeypatch.setattr(checkpoint, "_sync", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path / "last", model, optimizers, 2)
+    newest = checkpoint.newest(tmp_path / "last")
+    assert json.loads((newest / checkpoint.PROGRESS).read_text())["progress"] == {"step": 1}
+
+
+def test_a_kill_between_the_renames_leaves_the_one_before(tmp_path: Path) -> None:
+    model = Model()
+    save(tmp_path / "last", model, optimization(model), 1)
+    (tmp_path / "last").rename(tmp_path / "last.previous")
+    assert checkpoint.newest(tmp_path / "last") == tmp_path / "last.previous"
+    assert checkpoint.newest(tmp_path / "best") is None
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    model = Model()
+    save(tmp_path / "last", model, optimization(model), 1)
+    other = Model()
+    other.encoder = nn.Linear(5, 3)
+    with pytest.raises(ValueError, match="cannot be loaded into this model"):
+        checkpoint.load_weights(other, tmp_path / "last")
+
+
+def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path) -> None:
+    model = Model()
+    save(tmp_path / "last", model, optimization(model), 1)
+    assert {path.suffix for path in (tmp_path / "last").iterdir()} == {".safetensors", ".json"}
+
+
+def test_no_module_can_unpickle() -> None:
+    package = Path(checkpoint.__file__).parents[1]
+    for path in package.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "torch.load(" not in text and "pickle.load" not in text and "allow_pickle=True" not in text, path
