@@ -193,19 +193,22 @@ def _written(token: str) -> str:
     return token.replace("&amp;", "&").replace("&apos;", "'").lower()
 
 
-# A chunk between spaces whose tokens cannot depend on its neighbours: 99 % of the words of captions.
-_SIMPLE = re.compile(r"[aAI]|[A-Za-z]{2,30}(?:-[A-Za-z]{2,30})?(?:'s)?[.,]?|[.,]")
+# A chunk between spaces whose tokens cannot depend on its neighbours. Digits may join the next chunk ("3 1/2"),
+# tags may span chunks, and a final initial ("A.") looks at the next one.
+_WORD_END = r"[A-Za-z-]*[A-Za-z]{2}\."
+_ALONE = re.compile(rf"{_WORD_END}|(?!.*[A-Za-z]\.\Z)[^\s\d<]{{0,40}}")
+_INITIAL = re.compile(rf"(?<!\S)(?!{_WORD_END}\s)\S*[A-Za-z]\.\s")
 
 
 class _Chunks(dict[str, list[str]]):
-    """Remembers the tokens of simple chunks; None stands for a chunk that needs its whole line."""
+    """Remembers the tokens of chunks that stand alone; None stands for a chunk that does not."""
 
     limit = 200_000
 
     def __missing__(self, chunk: str) -> list[str] | None:
         if len(self) >= self.limit:
             self.clear()
-        if chunk and not _SIMPLE.fullmatch(chunk):
+        if not _ALONE.fullmatch(chunk):
             return None
         self[chunk] = tokens = _scan(chunk)
         return tokens
@@ -220,10 +223,23 @@ def tokenize(caption: str) -> list[str]:
     Any line separator counts as a space. Time is linear in the length of the caption.
     """
     text = _LINE_ENDS.sub(" ", caption)
+    if "<" in text or _INITIAL.search(text + " "):
+        return _scan(text)
     tokens: list[str] = []
+    run: list[str] = []
+    previous = ""
     for chunk in text.split(" "):
         found = _CHUNKS[chunk]
         if found is None:
-            return _scan(text)
-        tokens += found
-    return tokens
+            # "no." is one token before a number only, so it is scanned with the number.
+            if not run and previous.endswith("."):
+                del tokens[len(tokens) - len(_CHUNKS[previous]) :]
+                run.append(previous)
+            run.append(chunk)
+        else:
+            if run:
+                tokens += _scan(" ".join(run))
+                run = []
+            tokens += found
+        previous = chunk
+    return tokens + _scan(" ".join(run))
