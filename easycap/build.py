@@ -67,12 +67,18 @@ class Experiment:
         self.config, self.checkpoint = config, checkpoint
 
     @classmethod
-    def from_checkpoint(cls, folder: Path) -> Experiment:
-        """Return the experiment a checkpoint belongs to; `ValueError` if the folder holds none."""
+    def from_checkpoint(cls, folder: Path, *, device: str, data_of: Experiment | None = None) -> Experiment:
+        """Return the experiment a checkpoint belongs to, on another device, for evaluation.
+
+        `data_of` lends the data it has read already. Raises `ValueError` if the folder holds no checkpoint.
+        """
         if not (folder / CONFIG).is_file():
             raise ValueError(f"{folder} holds no checkpoint ({CONFIG} is missing)")
         stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        return cls(check(OmegaConf.create(stored)), folder)
+        experiment = cls(check(OmegaConf.create(stored)) | {"device": device}, folder)
+        if data_of is not None:
+            experiment.dataset, experiment.training_df = data_of.dataset, data_of.training_df
+        return experiment
 
     # ------------------------------------------------------------------------------------------- data
 
@@ -81,7 +87,7 @@ class Experiment:
         dataset = build("data", self.config["data"])
         if self.config["trainer"]["overfit_batch"]:
             few = dataset.splits["train"][: self.config["trainer"]["batch_size"]]
-            return dataset._replace(splits=dict.fromkeys(dataset.splits, few))
+            return dataset._replace(splits=dict.fromkeys(("train", "val", "test"), few))
         return dataset
 
     def examples(self, split: str) -> list[Example]:

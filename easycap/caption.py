@@ -41,9 +41,8 @@ class PhotoCaptioner:
     """A run's best weights, ready to caption image files; the model's own preprocessing is part of it."""
 
     def __init__(self, run: Path, *, device: str = "auto", decoding: str | None = None) -> None:
-        self.experiment = Experiment.from_checkpoint(checkpoint_of(run))
+        self.experiment = Experiment.from_checkpoint(checkpoint_of(run), device=device)
         config = self.experiment.config
-        config["device"] = device
         settings = option_from_text("decoding", decoding, seed=config["seed"]) if decoding else None
         self.generator = self.experiment.generator(settings)
         self.precision = Precision(config["trainer"]["precision"])

@@ -132,8 +132,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
-    experiment = Experiment.from_checkpoint(checkpoint_of(args.run))
-    experiment.config["device"] = args.device
+    experiment = Experiment.from_checkpoint(checkpoint_of(args.run), device=args.device)
     batch_size = args.batch_size or experiment.config["validation"]["batch_size"]
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size} must be at least 1")

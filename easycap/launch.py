@@ -44,7 +44,10 @@ def main(argv: Sequence[str]) -> int:
     if any(arg in ("-h", "--help") for arg in argv):
         print(help_text())
         return 0
-    overrides = [arg for arg in argv if not arg.startswith("-")]
+    flags, overrides = _split(argv)
+    if flags - {"--cfg", "-c", "--resolve"}:
+        unknown = ", ".join(sorted(flags))
+        raise ValueError(f"easycap train does not know {unknown}; easycap train --help shows what it takes")
     config, choices = compose(overrides)
     settings = check_all(config)
     if settings["resume"]:
@@ -64,6 +67,20 @@ def help_text() -> str:
     lines = [f"  {group:<14}{' | '.join(options(group))}" for group in GROUPS]
     recipes = sorted(str(p.relative_to(config_dir() / "experiment").with_suffix("")) for p in _recipes())
     return _HELP.format(groups="\n".join([*lines, f"  {'experiment':<14}{' | '.join(recipes)}"]))
+
+
+def _split(argv: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Hydra's flags, and the overrides; --cfg has a value of its own (job, hydra, all)."""
+    flags, overrides = set(), []
+    words = iter(argv)
+    for word in words:
+        if word in ("--cfg", "-c"):
+            next(words, None)
+        if word.startswith("-"):
+            flags.add(word.partition("=")[0])
+        else:
+            overrides.append(word)
+    return flags, overrides
 
 
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:

@@ -22,6 +22,7 @@ from easycap.config import config_hash, to_plain, to_yaml
 from easycap.evaluate import evaluate_split
 from easycap.runs import checkpoint_of
 from easycap.tracking.run_folder import RunFolder
+from easycap.training.trainer import Fit
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +30,14 @@ logger = logging.getLogger(__name__)
 def train(config: dict[str, Any], path: Path, *, command: str) -> float:
     """Run one checked config in the folder `path`, or go on there; return the best validation metric.
 
-    Whatever happens, status.json says how it ended.
+    A folder that holds a run is only gone on with if the config says `resume`. Whatever happens, status.json says
+    how it ended.
     """
     started = time.perf_counter()
+    if (path / "status.json").exists() and not config["resume"]:
+        raise ValueError(
+            f"{path} holds a run already; go on with it by resume={path}, or choose another folder"
+        )
     folder = RunFolder(path, command=command)
     folder.write_status("running")
     tracker = None
@@ -64,7 +70,8 @@ def _fit(experiment: Experiment, tracker: Any, folder: RunFolder) -> float:
         experiment.trainer.total_steps(experiment.loader),
         experiment.device,
     )
-    fitted = experiment.trainer.fit(
+    fitted = Fit(
+        experiment.trainer,
         captioner=experiment.captioner,
         objective=experiment.objective,
         optimization=experiment.optimization(),
@@ -75,7 +82,7 @@ def _fit(experiment: Experiment, tracker: Any, folder: RunFolder) -> float:
         checkpoints=folder.path / "checkpoints",
         config=to_plain(config),
         device=experiment.device,
-    )
+    ).run()
     folder.update_result(
         {
             "cost": fitted.cost,
@@ -90,9 +97,9 @@ def _fit(experiment: Experiment, tracker: Any, folder: RunFolder) -> float:
 
 def _evaluate(experiment: Experiment, folder: RunFolder, *, command: str, started: float) -> dict[str, Any]:
     """Score the best weights on every test split; the data is not read again."""
-    best = Experiment.from_checkpoint(checkpoint_of(folder.path))
-    best.dataset, best.training_df = experiment.dataset, experiment.training_df
-    best.config["device"] = experiment.config["device"]
+    best = Experiment.from_checkpoint(
+        checkpoint_of(folder.path), device=experiment.config["device"], data_of=experiment
+    )
     for split in [name for name in experiment.dataset.splits if name.startswith("test")]:
         evaluate_split(
             best,

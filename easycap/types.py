@@ -169,8 +169,8 @@ class Decoder(Protocol):
 class Objective(Protocol):
     """What training minimises."""
 
-    def __call__(self, captioner: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the scalar loss and values to log."""
+    def __call__(self, captioner: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the scalar loss with its graph, and scalars to log without; "loss" is among them."""
 
 
 class Generator(Protocol):

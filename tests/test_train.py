@@ -141,7 +141,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(
         run(tmp_path / "killed", "trainer.checkpoint_every_steps=1")
     assert read(tmp_path / "killed", "status.json")["status"] == "failed"
     monkeypatch.undo()
-    run(tmp_path / "killed", "trainer.checkpoint_every_steps=1")
+    with pytest.raises(ValueError, match="holds a run already"):
+        run(tmp_path / "killed", "seed=9")
+    run(tmp_path / "killed", "trainer.checkpoint_every_steps=1", f"resume={tmp_path / 'killed'}")
     weights = [
         load_file(folder / "checkpoints/last/model.safetensors") for folder in (finished, tmp_path / "killed")
     ]

@@ -6,7 +6,8 @@ import random
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
 
 from easycap.data.transforms import Transform
 from easycap.types import Batch, Example, Vocabulary
@@ -29,7 +30,7 @@ class EpochSampler(Sampler[int]):
         return self.length - self.start
 
 
-class ImageDataset(Dataset):
+class ImageDataset(TorchDataset):
     """Examples as (example, pixels (3,S,S) uint8)."""
 
     def __init__(self, examples: Sequence[Example], transform: Transform) -> None:

@@ -19,7 +19,7 @@ def caption_batch(
     vocabulary: Vocabulary,
     autocast: Callable[[], AbstractContextManager],
 ) -> list[str]:
-    """images (N,3,H,W) uint8 -> N captions."""
+    """images (N,3,H,W) uint8 -> N captions; `autocast` makes the context to compute in, anew for each call."""
     with autocast():
         words = generator(captioner.decoder, captioner.remember(images)).words
     return [vocabulary.decode(ids) for ids in words.tolist()]
@@ -34,7 +34,10 @@ def caption_batches(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager],
 ) -> dict[str, str]:
-    """Return {image id: caption}, in eval mode; the captioner's mode is as before afterwards."""
+    """Return {image id: caption}, in eval mode; the captioner's mode is as before afterwards.
+
+    `autocast` makes the context to compute in, anew for each batch.
+    """
     was_training = captioner.training
     captioner.eval()
     captions: dict[str, str] = {}

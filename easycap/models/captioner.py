@@ -43,7 +43,7 @@ class Captioner(nn.Module):
             return self.encoder((images - self.mean) / self.std)
 
     def remember(self, images: torch.Tensor) -> Memory:
-        """images (N,3,H,W) uint8 -> Memory of image tokens."""
+        """images (N,3,H,W) uint8 -> Memory: the slots a decoder reads or looks at, here the image tokens alone."""
         tokens, mask = self.image_tokens(self.encode(images))
         return Memory(tokens, mask, {"image": slice(0, tokens.shape[1])})
 

@@ -22,7 +22,7 @@ class CrossEntropy:
         self.label_smoothing = label_smoothing
         self.pad_id = pad_id
 
-    def __call__(self, captioner: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    def __call__(self, captioner: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         output = captioner(batch.images, batch.words, batch.rows)
         loss = nn.functional.cross_entropy(
             output.logits.flatten(0, 1).float(),

@@ -34,8 +34,12 @@ _STATE_STYLES = {
     "broken": "red",
 }
 _NUMBERS = ("steps", HEADLINE, "truth", "time")
-_NARROW_COLUMNS = ("run", "status", *_NUMBERS)
-_COLUMNS = ("run", "status", "data", "encoder", "image tokens", "decoder", *_NUMBERS, "started")
+# From this many characters on: so many columns. The run's name alone has sixty.
+_LAYOUTS = (
+    (170, ("run", "status", "data", "encoder", "image tokens", "decoder", *_NUMBERS, "started")),
+    (105, ("run", "status", *_NUMBERS)),
+    (0, ("run", "status", HEADLINE)),
+)
 
 
 @dataclass(frozen=True)
@@ -58,23 +62,23 @@ def scores_table(result: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, caption=_caption(scores), caption_justify="left")
     table.add_column("metric", no_wrap=True)
     for split in scores.columns:
-        table.add_column(escape(split), no_wrap=True)
+        table.add_column(escape(split))
     for name, cells in scores.rows:
         table.add_row(escape(name), *map(_text, cells))
-    for split, reference in points.items():
-        if split in scores.columns:
-            _add_reference_points(table, scores.columns.index(split), reference)
+    _add_reference_points(table, scores.columns, points)
     return table
 
 
 def runs_table(runs: Sequence[RunSummary], *, width: int | None = None) -> Table:
-    """Return the table of `runs`, in their order; below 120 characters of `width` (else the terminal's) only
-    a run's name says its recipe."""
-    table = Table(box=box.SIMPLE_HEAD, caption=_problems(runs), caption_justify="left")
-    columns = _COLUMNS if (width or Console().width) >= 120 else _NARROW_COLUMNS
+    """Return the table of `runs`, in their order, with as many columns as fit `width` characters (else the
+    terminal); in a narrow one only a run's name says its recipe."""
+    table = Table(box=box.SIMPLE_HEAD, caption=_problems(runs), caption_justify="left", padding=(0, 1, 0, 0))
+    columns = next(columns for least, columns in _LAYOUTS if (width or Console().width) >= least)
     for column in columns:
         number = column in _NUMBERS
-        table.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
+        # A run's name is there to be copied: it is never broken.
+        whole = number or column == "run"
+        table.add_column(column, justify="right" if number else "left", no_wrap=whole, overflow="fold")
     for summary in runs:
         row = _run_row(summary)
         table.add_row(*(row.get(column, "") for column in columns))
@@ -129,12 +133,18 @@ def _age(summary: RunSummary) -> float:
         return summary.folder.stat().st_mtime
 
 
-def _add_reference_points(table: Table, column: int, reference: ScoreTable) -> None:
+def _add_reference_points(table: Table, splits: Sequence[str], points: Mapping[str, ScoreTable]) -> None:
+    """One row per reference point, one column per split; of its metrics the headline's alone."""
+    found: dict[str, dict[str, Text]] = {}
+    for split, reference in points.items():
+        for label, cells in reference.rows:
+            for metric, cell in zip(reference.columns, cells, strict=True):
+                if metric == HEADLINE:  # the report has the others
+                    found.setdefault(label, {})[split] = _text(cell)
     table.add_section()
-    for label, cells in reference.rows:
-        for metric, cell in zip(reference.columns, cells, strict=True):
-            if metric == HEADLINE:  # the report has the others
-                table.add_row(escape(f"{metric}, {label}"), *[Text("")] * column, _text(cell))
+    for label, cells in found.items():
+        row = (cells.get(split, Text("")) for split in splits)
+        table.add_row(Text(f"{HEADLINE}, {label}"), *row)
 
 
 def _text(cell: Cell) -> Text:

@@ -24,7 +24,10 @@ class Optimization:
             yield from optimizer.param_groups
 
     def step(self, step: int) -> float:
-        """Apply the gradients at the learning rate of `step` (from 0) and clear them; return the rate factor."""
+        """Apply the gradients at the learning rate of step number `step` (from 0) and clear them.
+
+        Returns the schedule's factor, for the log.
+        """
         factor = self.factor(step)
         for group in self._groups():
             group["lr"] = group["peak_lr"] * factor
@@ -73,7 +76,10 @@ class MuonForTensors(torch.optim.Muon):
 
 @register("optim", "adamw")
 class AdamW:
-    """AdamW with a learning rate of its own for the encoder; only hidden matrices are decayed."""
+    """AdamW with a learning rate of its own for the encoder; only hidden matrices are decayed.
+
+    The settings of it: called with a captioner and a schedule they make the `Optimization`.
+    """
 
     def __init__(
         self, *, lr: float, encoder_lr: float, weight_decay: float, betas: tuple[float, float], eps: float
@@ -96,7 +102,8 @@ class Muon:
 
     `matrix_lr` and `encoder_matrix_lr` are Muon's and in AdamW's units: updates are scaled to AdamW's typical size
     (2502.16982). `lr` and `encoder_lr` are those of the AdamW parts. Source of Muon: Jordan et al. 2024,
-    kellerjordan.github.io/posts/muon, through torch.optim.Muon.
+    kellerjordan.github.io/posts/muon, through torch.optim.Muon. Called with a captioner and a schedule, these settings
+    make the `Optimization`.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class TrainingProgress:
     def advance(self, step: int, loss: float, images_per_second: float) -> None:
         self.bar.update(self.task, completed=step, loss=loss, speed=images_per_second)
 
-    def report(self, epoch: int, metric: str, values: dict[str, float]) -> None:
-        """Log one line about a validation."""
+    def report(self, epoch: int, train_loss: float, metric: str, values: dict[str, float]) -> None:
+        """Log one line about an epoch: the loss of its last step, then what validation found."""
         shown = [f"{name} {values[name]:.3f}" for name in ("loss", metric, "truth") if name in values]
-        logger.info("epoch %d: val %s", epoch, "  ".join(shown))
+        logger.info("epoch %d: training loss %.3f  validation %s", epoch, train_loss, "  ".join(shown))

@@ -31,12 +31,12 @@ _OVERFIT_STEPS_PER_EPOCH = 50
 
 @register("trainer", "default")
 class Trainer:
-    """Fits a captioner: epochs over the loader's batches, validation, best and last checkpoints.
+    """How to train; `Fit` does it: epochs over the loader's batches, validation, best and last checkpoints.
 
     A step uses `accumulate` batches of `batch_size` images with `captions_per_image` captions each (null: all). The
     run ends after `epochs`, or after `max_steps` steps if that is set; the schedule knows which. The encoder is
     frozen until `unfreeze_encoder_at_epoch` (0: trained from the start; null: never). `overfit_batch` trains on one
-    batch over and over: a model that cannot learn it has a bug.
+    batch over and over, 50 times an epoch: a model that cannot learn it has a bug.
     """
 
     def __init__(
@@ -92,10 +92,6 @@ class Trainer:
         """Return how many optimiser steps a whole run takes."""
         return self.max_steps or self.epochs * self.steps_per_epoch(loader)
 
-    def fit(self, **parts: Any) -> Fitted:
-        """Train; see `Fit` for what it takes."""
-        return Fit(self, **parts).run()
-
 
 class Fitted:
     """What a training leaves behind besides its files: the best validation metric and the cost."""
@@ -130,7 +126,7 @@ class Fit:
         self.vocabulary, self.tracker, self.device = vocabulary, tracker, device
         self.checkpoints, self.config = checkpoints, config
         self.step, self.epoch, self.best, self.train_seconds = 0, 0, None, 0.0
-        self.images_seen, self.warnings = 0, []
+        self.images_seen, self.train_loss, self.warnings = 0, float("nan"), []
         self.steps_per_epoch = trainer.steps_per_epoch(loader)
         self.total_steps = trainer.total_steps(loader)
 
@@ -185,6 +181,7 @@ class Fit:
         for batches in self.batches_of_epoch():
             started = time.perf_counter()
             values = self.train_step(batches)
+            self.train_loss = values["loss"]
             self.train_seconds += time.perf_counter() - started
             self.images_seen += sum(len(batch.ids) for batch in batches)
             self.step += 1
@@ -255,7 +252,7 @@ class Fit:
         self.log("val", validation.values)
         self.tracker.samples(self.validator.sample_rows(validation), step=self.step, epoch=self.epoch + 1)
         value = validation.values[self.validator.metric]
-        progress.report(self.epoch + 1, self.validator.metric, validation.values)
+        progress.report(self.epoch + 1, self.train_loss, self.validator.metric, validation.values)
         self.warn(validation)
         if self.best is None or value > self.best:
             self.best = value

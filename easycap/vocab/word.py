@@ -33,12 +33,14 @@ class WordVocabulary:
         counts = Counter(word for caption in captions for word in split_words(caption))
         kept = sorted((-count, word) for word, count in counts.items() if count >= min_count)[:size]
         if not kept:
-            raise ValueError(f"no word is seen {min_count} times in the training captions: lower vocab.min_count")
-        self._set_words([word for _, word in kept])
+            raise ValueError(
+                f"no word is seen {min_count} times in the training captions: lower vocab.min_count"
+            )
+        self._number([*_SPECIAL, *(word for _, word in kept)])
 
-    def _set_words(self, words: list[str]) -> None:
-        self.words = [*_SPECIAL, *words]
-        self._ids = {word: index for index, word in enumerate(self.words)}
+    def _number(self, words: list[str]) -> None:
+        self.words = words
+        self._ids = {word: index for index, word in enumerate(words)}
 
     def __len__(self) -> int:
         return len(self.words)
@@ -65,9 +67,9 @@ class WordVocabulary:
     @classmethod
     def load(cls, folder: Path) -> WordVocabulary:
         """Return the vocabulary that `save` wrote into `folder`."""
-        vocabulary = cls.__new__(cls)
+        vocabulary = cls.__new__(cls)  # its words are chosen already
         stored = json.loads((Path(folder) / "vocab.json").read_text(encoding="utf-8"))
-        vocabulary._set_words(stored["words"])
+        vocabulary._number([*_SPECIAL, *stored["words"]])
         return vocabulary
 
 

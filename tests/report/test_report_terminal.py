@@ -55,7 +55,7 @@ def test_runs_are_listed_newest_last_and_broken_ones_explained(tmp_path: Path) -
         ("a-broken", "broken"),
     ]
     assert runs[1].folder == newer
-    lines = _lines(runs_table(runs, width=160))
+    lines = _lines(runs_table(runs, width=180))
     assert (
         "b-newer completed scenes small resampler × 10 causal_lm 4×256 1,600 102.3 82.3 3 min 20 s "
         "2025-03-01 10:00" in lines
@@ -68,7 +68,9 @@ def test_runs_are_listed_newest_last_and_broken_ones_explained(tmp_path: Path) -
 
 def test_a_narrow_list_keeps_names_and_scores(run: Path) -> None:
     lines = _lines(runs_table(list_runs(run), width=80), width=80)
-    assert any("completed 1,600 102.3 82.3 3 min 20 s" in line for line in lines)
+    assert any("completed 102.3" in line and run.name in line for line in lines)
+    wider = _lines(runs_table(list_runs(run), width=110), width=110)
+    assert any("completed 1,600 102.3 82.3 3 min 20 s" in line for line in wider)
 
 
 def test_a_config_of_another_shape_is_still_listed(run: Path) -> None:
@@ -97,7 +99,7 @@ def test_a_run_that_failed_before_its_config_says_why(tmp_path: Path) -> None:
     write(tmp_path / "run/status.json", status("failed", error="[x] encoder.width=-1 must be positive"))
     runs = list_runs(tmp_path)
     assert [(run.state, run.problem) for run in runs] == [("failed", "[x] encoder.width=-1 must be positive")]
-    assert "run: [x] encoder.width=-1 must be positive" in _lines(runs_table(runs, width=160))
+    assert "run: [x] encoder.width=-1 must be positive" in _lines(runs_table(runs, width=180))
 
 
 @pytest.mark.parametrize(

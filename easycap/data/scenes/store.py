@@ -141,9 +141,9 @@ def _fill(folder: Path, *, counts: dict[str, int], size: int, seed: int, workers
     ]
     lines: dict[tuple[str, int], str] = {}
     columns = (TextColumn("drawing scenes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    for job, text in _tracked(
-        jobs, workers, Progress(*columns, console=Console(stderr=True), transient=True)
-    ):
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    for job, text in _tracked(jobs, workers, bar):
         lines[job[1], job[2]] = text
     for split in counts:
         parts = [text for (of, _), text in sorted(lines.items()) if of == split]

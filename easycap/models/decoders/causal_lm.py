@@ -151,17 +151,18 @@ def _load(source: str, vocab_size: int, special: dict[str, int], sizes: dict[str
     try:
         with hub():
             config = AutoConfig.from_pretrained(source)
-            _check_sizes(source, config, sizes)
             model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:160]
         raise ValueError(
-            f"decoder.pretrained={source!r} cannot be loaded ({str(error).splitlines()[0][:160]}): pass a folder "
-            "with config.json and model.safetensors (e.g. a download of huggingface.co/openai-community/gpt2), or "
-            "train from scratch with decoder.pretrained=null"
+            f"decoder.pretrained={source!r} cannot be loaded ({reason}): pass a folder with config.json and "
+            "model.safetensors (e.g. a download of huggingface.co/openai-community/gpt2), or train from scratch "
+            "with decoder.pretrained=null"
         ) from error
+    _check_sizes(source, config, sizes)
     # Another vocabulary's ids mean nothing to the pretrained table, so every row starts anew.
     model.resize_token_embeddings(vocab_size, mean_resizing=False)
-    model._init_weights(model.get_input_embeddings())
+    nn.init.normal_(model.get_input_embeddings().weight, std=config.initializer_range)
     model.config.update(special)
     return model
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import timm
 import torch
+from safetensors import safe_open
 from timm.data import resolve_model_data_config
 from torch import nn
 
@@ -61,7 +62,7 @@ def _create(model: str, *, pretrained: bool, weights: str | None) -> nn.Module:
     overlay = {"file": str(_weights_file(weights))} if weights else None
     try:
         with hub():
-            return timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+            network = timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except (
         Exception
     ) as error:  # the hub client has no common base class for 'offline', 'missing' and 'refused'
@@ -71,6 +72,19 @@ def _create(model: str, *, pretrained: bool, weights: str | None) -> nn.Module:
             f"model.safetensors of huggingface.co/timm/{model} and pass encoder.weights=FILE, or train from "
             "scratch with encoder.pretrained=false"
         ) from error
+    if weights is not None:
+        _check_belongs(network, model, weights)
+    return network
+
+
+def _check_belongs(network: nn.Module, model: str, weights: str) -> None:
+    # timm only logs what a file lacks and leaves it random
+    with safe_open(weights, framework="pt") as file:
+        missing = sorted(network.state_dict().keys() - set(file.keys()))
+    if missing:
+        raise ValueError(
+            f"encoder.weights={weights} are not of {model}: {len(missing)} tensors are missing, e.g. {missing[0]}"
+        )
 
 
 def _weights_file(weights: str) -> Path:
