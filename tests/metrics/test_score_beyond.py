@@ -1,5 +1,7 @@
 """What overlap does not see: health of captions, diversity, things named, reference points."""
 
+import math
+
 import pytest
 
 from easycap.metrics import (
@@ -95,6 +97,13 @@ class TestDiversity:
         )
         assert found["Div-1"].value == 1 and found["self-CIDEr"].value == pytest.approx(1)
 
+    def test_self_cider_by_hand(self) -> None:
+        """Two captions that share 3 of 4 words, 2 of 3 pairs, 1 of 2 triples; no n-gram is in df, so all weigh 1."""
+        found = diversity({"1": ["p q r s", "p q r t"]}, df=_df())["self-CIDEr"].value
+        cosine = (3 / 4 + 2 / 3 + 1 / 2 + 0) / 4
+        first, second = math.sqrt(1 + cosine), math.sqrt(1 - cosine)
+        assert found == pytest.approx(-math.log2(first / (first + second)))
+
     def test_more_different_captions_are_more_diverse(self) -> None:
         close, far = (
             diversity({"1": ["a dog on grass", other]}, df=_df())["self-CIDEr"].value
@@ -119,6 +128,10 @@ class TestThings:
             "CHAIR-s": 1 / 3,
         }
         assert found["CHAIR-i"].per_image == {"1": 0.5, "2": 0, "3": 0}
+
+    def test_the_longest_name_counts(self) -> None:
+        found = named_things({"1": "a dog house", "2": "a dog"}, {"1": ["dog house"], "2": ["dog"]})
+        assert found["things precision"].value == found["things recall"].value == 1
 
     @pytest.mark.parametrize("word", ["puppies", "buses", "boxes", "men", "glass", "bus", "sheep"])
     def test_plurals(self, word: str) -> None:

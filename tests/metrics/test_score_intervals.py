@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from easycap.metrics import compare, score
-from easycap.metrics.intervals import resampled, weight_blocks, with_intervals
+from easycap.metrics.intervals import FromStatistics, resampled, weight_blocks, with_intervals
 from easycap.types import Score
 
 
@@ -54,6 +54,14 @@ def test_a_scorer_with_another_order_of_images_has_the_same_interval() -> None:
     backwards = Score(found.value, dict(reversed(found.per_image.items())), "x")
     one = with_intervals({"x": backwards})["x"]
     assert (one.low, one.high) == (found.low, found.high)
+
+
+def test_so_has_one_made_of_statistics() -> None:
+    found = score(*_system(0.5, seed=2))["BLEU-4"]
+    turned = FromStatistics(found.resample.statistics[::-1], found.resample.formula)
+    backwards = Score(found.value, dict(reversed(found.per_image.items())), "x", resample=turned)
+    one = with_intervals({"x": backwards})["x"]
+    assert (one.low, one.high) == pytest.approx((found.low, found.high), abs=1e-12)
 
 
 def test_five_thousand_images_take_less_than_two_seconds() -> None:

@@ -47,6 +47,17 @@ def test_scores_equal_goldens() -> None:
             assert found == pytest.approx(golden["per_image"], abs=1e-9), name
 
 
+def test_a_token_with_a_no_break_space_is_split_again_for_n_grams() -> None:
+    """The tokeniser makes one token of "22 3/4"; BLEU and CIDEr-D split it, ROUGE-L does not."""
+    captions, references = made_up(5, seed=12)
+    captions["001"], references["001"] = "a 22 3/4 sign", ["the 22 3/4 sign", "a sign 3/4"]
+    joined = {**captions, "001": "a 22\xa03/4 sign"}
+    wanted = {**references, "001": ["the 22\xa03/4 sign", "a sign 3/4"]}
+    ours = score(captions, references, intervals=False)
+    for name, (_, per_image) in reference_tool.overlap_scores(joined, wanted).items():
+        assert [ours[name].per_image[i] for i in wanted] == pytest.approx(per_image, abs=1e-9), name
+
+
 def test_order_of_rows_keys_and_references_changes_nothing() -> None:
     captions, references = made_up(120, seed=1)
     shuffled = {i: references[i][::-1] for i in sorted(references, key=lambda i: hash((i, 7)))}
