@@ -1,0 +1,85 @@
+"""What is installed: every package and every YAML, and a wheel that works on its own from another folder."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from tiny import TINY
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_list_of_packages_is_what_is_on_disk() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    found = {str(p.parent.relative_to(ROOT)).replace("/", ".") for p in (ROOT / "easycap").rglob("__init__.py")}
+    assert listed == found | {"easycap.conf"}
+
+
+def test_no_machine_path_is_in_the_repository() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
+    for name in filter(None, tracked):
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".yaml", ".cfg", ".toml", ".json", ".txt"} and path != Path(__file__):
+            assert "/work/" not in path.read_text(encoding="utf-8"), name
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the wheel alone; its dependencies are looked up in the one that runs the tests."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True, timeout=300)
+    (wheel,) = folder.glob("*.whl")
+    environment = folder / "venv"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True, timeout=300)
+    # The parent's packages, less easycap itself: an editable install is a .pth file that is not read from here.
+    site = next((environment / "lib").glob("python*")) / "site-packages"
+    parents = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "parent.pth").write_text("\n".join(f"import sys; sys.path.append({path!r})" for path in parents))
+    return environment
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_every_yaml_and_template(installed: Path) -> None:
+    (wheel,) = installed.parent.glob("*.whl")
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        assert f"easycap/conf/{path.relative_to(ROOT / 'conf')}" in inside
+    for path in (ROOT / "easycap" / "report" / "templates").iterdir():
+        assert f"easycap/report/templates/{path.name}" in inside
+    assert not any(name.startswith(("tests/", "experiments/", "conf/")) for name in inside)
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_trains_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in ("EASYCAP_OUTPUTS", "PYTHONPATH")}
+    environment["OMP_NUM_THREADS"] = "1"
+
+    def easycap(*argv: str) -> str:
+        command = [installed / "bin" / "easycap", *argv]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = [installed / "bin" / "python", "-c", "import easycap; print(easycap.__file__)"]
+    found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert str(installed) in found.stdout, "the wheel is tested, not the checkout"
+    assert "gpt2_tiny" in easycap("train", "--help")
+    assert "CIDEr-D" in easycap("train", *TINY, "trainer.max_steps=2")
+    (run,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert (run / "report.html").is_file()
+    photo = next((run / "samples" / "images").glob("*.png"))
+    assert photo.name in easycap("caption", str(run), str(photo))
