@@ -77,7 +77,7 @@ def score(
             scores |= _run(scorer, corpus, notes)
         except Absent as reason:
             absent |= dict.fromkeys(_names(scorer), str(reason))
-    scores = {name: replace(s, signature=_in_split(s.signature, split)) for name, s in scores.items()}
+    scores = {name: replace(s, signature=_marked(s.signature, corpus, split)) for name, s in scores.items()}
     counts = {"images": len(corpus.ids), "missing": corpus.missing, "empty_captions": corpus.num_empty}
     return Scores(with_intervals(scores) if intervals else scores, absent, counts)
 
@@ -103,5 +103,8 @@ def _names(scorer: Scorer) -> Sequence[str]:
     return getattr(scorer, "names", (getattr(scorer, "__name__", type(scorer).__name__),))
 
 
-def _in_split(signature: str, split: str | None) -> str:
+def _marked(signature: str, corpus: Corpus, split: str | None) -> str:
+    """Add what a scorer of plain text does not know."""
+    if corpus.missing and "|partial:" not in signature:
+        signature += f"|partial:{len(corpus.ids)}/{len(corpus.ids) + corpus.missing}"
     return signature if split is None else f"{signature}|split:{split}"

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from easycap.metrics import prepare, score
+from easycap.types import Score
 
 CAPTIONS = {"1": "a dog", "2": "a cat on a mat", "3": "two birds"}
 REFERENCES = {"1": ["a brown dog", "the dog"], "2": ["a cat"], "3": ["birds in a tree", "two birds fly"]}
@@ -59,6 +60,17 @@ def test_partial_is_marked() -> None:
     assert found.counts["missing"] == 1
     assert all("|partial:2/3" in one.signature for one in found.values())
     assert all("partial" not in one.signature for one in score(CAPTIONS, REFERENCES, partial=True).values())
+
+
+def test_partial_is_marked_on_scorers_that_see_text_only() -> None:
+    def length(captions, references, annotations=None):
+        assert annotations == {"1": "known"}
+        sizes = {i: float(len(text)) for i, text in captions.items()}
+        return {"length": Score(sum(sizes.values()) / len(sizes), sizes, "length")}
+
+    notes = {1: "known", "3": "left out"}
+    found = score({"1": "a dog", "2": "a cat"}, REFERENCES, scorers=[length], annotations=notes, partial=True)
+    assert found["length"].signature == "length|partial:2/3" and found["length"].value == 5
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "...", "\n", "?", "' \" ,"])
