@@ -5,10 +5,8 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-import timm
 import torch
 from safetensors import safe_open
-from timm.data import resolve_model_data_config
 from torch import nn
 
 from easycap.models.hub import hub
@@ -29,6 +27,8 @@ class TimmEncoder(nn.Module):
         super().__init__()
         if image_size is not None and image_size <= 0:
             raise ValueError(f"encoder.image_size={image_size} must be positive, or null for the model's own")
+        from timm.data import resolve_model_data_config  # timm costs seconds to import: who uses it pays
+
         self.network = _create(model, pretrained=pretrained, weights=weights)
         settings = resolve_model_data_config(self.network)
         size = image_size or settings["input_size"][-1]
@@ -53,6 +53,8 @@ class TimmEncoder(nn.Module):
 
 
 def _create(model: str, *, pretrained: bool, weights: str | None) -> nn.Module:
+    import timm
+
     if not timm.is_model(model):
         raise ValueError(f"encoder.model={model!r} is no timm model; {_near(model)}")
     if not pretrained:
@@ -103,6 +105,8 @@ def _set_input_size(network: nn.Module, size: int) -> None:
 
 def _probe(model: str, size: int) -> tuple[int, tuple[int, int] | None, bool]:
     """Channels, grid and channel order at this input size, from a twin on the meta device: no arithmetic is done."""
+    import timm
+
     with torch.device("meta"), torch.no_grad():
         twin = timm.create_model(model, pretrained=False, num_classes=0).eval()
         try:
@@ -127,6 +131,8 @@ def _prefix_tokens(network: nn.Module) -> int:
 
 
 def _near(model: str) -> str:
+    import timm
+
     names = timm.list_models() + timm.list_pretrained()
     near = difflib.get_close_matches(model, names, n=3, cutoff=0.7)
     hint = f"did you mean {', '.join(near)}? " if near else ""
