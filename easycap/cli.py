@@ -17,7 +17,7 @@ _COMMANDS = {
     "train": ("easycap.launch", "train a captioner: GROUP=OPTION GROUP.FIELD=VALUE ..., experiment=NAME"),
     "evaluate": ("easycap.evaluate", "score a run's best weights: RUN [--split test]"),
     "caption": ("easycap.caption", "caption photos: RUN FILES OR FOLDERS..."),
-    "score": ("easycap.score", "score any captions: captions.json references.json"),
+    "score": ("easycap.scoring", "score any captions: captions.json references.json"),
     "runs": ("easycap.runs", "list the runs there are"),
 }
 

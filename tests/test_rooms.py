@@ -30,7 +30,7 @@ ALLOWED = {
     "training": FOUNDATION | {"data", "models", "generation", "objectives"},
     "report": FOUNDATION,
     "runs": FOUNDATION | {"report"},
-    "score": FOUNDATION | {"metrics"},
+    "scoring": FOUNDATION | {"metrics"},
 }
 # Entry points may import any room; nothing imports them but each other.
 ENTRY_POINTS = {"build", "train", "evaluate", "caption", "launch", "cli"}
@@ -70,7 +70,7 @@ def test_every_room_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["easycap.cli", "easycap.metrics", "easycap.report", "easycap.runs", "easycap.score"]
+    "module", ["easycap.cli", "easycap.metrics", "easycap.report", "easycap.runs", "easycap.scoring"]
 )
 def test_light_modules_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from easycap.score import main
+import easycap
+from easycap.scoring import main
 
 ROWS = [{"image_id": 1, "caption": "a dog runs"}, {"image_id": 2, "caption": "a cat"}]
 COCO = {
@@ -103,7 +104,7 @@ def test_partial_and_unknown_metric(tmp_path, capsys) -> None:
 def test_it_starts_fast_and_without_torch(tmp_path) -> None:
     files = [_write(tmp_path / "c.json", ROWS), _write(tmp_path / "r.json", COCO)]
     code = (
-        "import sys; from easycap.score import main; main(sys.argv[1:]);"
+        "import sys; from easycap.scoring import main; main(sys.argv[1:]);"
         "heavy = {'torch', 'transformers', 'pycocoevalcap'} & set(sys.modules); assert not heavy, heavy"
     )
     start = time.perf_counter()
@@ -112,9 +113,23 @@ def test_it_starts_fast_and_without_torch(tmp_path) -> None:
     assert time.perf_counter() - start < 3
 
 
+def test_in_python_it_is_one_line_without_torch() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); import easycap; took = time.perf_counter() - start;"
+        "assert took < 0.2 and 'numpy' not in sys.modules, took;"
+        "scores = easycap.score({'1': 'a dog runs'}, {'1': ['the dog runs']}, scorers=['bleu']);"
+        "assert abs(scores['BLEU-1'].value - 2 / 3) < 1e-6 and 'torch' not in sys.modules;"
+        "assert easycap.score is easycap.metrics.score"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match="no attribute 'scores'"):
+        _ = easycap.scores
+
+
 def test_two_at_once_give_the_same_file(tmp_path) -> None:
     files = [_write(tmp_path / "c.json", ROWS), _write(tmp_path / "r.json", COCO)]
-    code = "import sys; from easycap.score import main; main(sys.argv[1:])"
+    code = "import sys; from easycap.scoring import main; main(sys.argv[1:])"
     outputs = [tmp_path / f"{n}.json" for n in "ab"]
     runs = [
         subprocess.Popen([sys.executable, "-c", code, *files, "--json", str(o)], stdout=subprocess.DEVNULL)
