@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,17 +60,19 @@ class CiderD:
             corpus.reference_ngrams, owners, len(images), source="refs"
         )
         if self.df is None and len(corpus.ids) < FEW_IMAGES:
-            log.warning(_FEW, len(corpus.ids))
+            _warn_of_few(len(corpus.ids))
         values = _References(corpus.reference_ngrams, owners, df).score(corpus.caption_ngrams, images)
         per_image = dict(zip(corpus.ids, values.tolist(), strict=True))
         text = signature("CIDEr-D", corpus, n=MAX_N, sigma=_SIGMA, df=df.signature, eos="no")
         return {"CIDEr-D": Score(float(values.mean()), per_image, text)}
 
 
-_FEW = (
-    "CIDEr-D of %d images with their own document frequencies compares with nothing (one image scores 0): "
-    "score at least 100 images, or give the training references' frequencies as df"
-)
+@cache
+def _warn_of_few(num_images: int) -> None:
+    # Once per number of images: a model and its reference points are scored together.
+    log.warning(
+        "CIDEr-D of %d images, with document frequencies from them alone, compares with nothing", num_images
+    )
 
 
 class CiderReward:

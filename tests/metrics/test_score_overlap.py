@@ -9,6 +9,7 @@ import pytest
 import reference_tool
 
 from easycap.metrics import CiderD, CiderReward, DocumentFrequencies, score
+from easycap.metrics.cider import _warn_of_few
 
 GOLDENS = json.loads(reference_tool.GOLDENS.read_text(encoding="utf-8"))
 WORDS = "a man woman dog cat ball park red big on in with two the of sits runs holds plays near".split()
@@ -125,10 +126,15 @@ def test_a_file_without_frequencies_is_refused(tmp_path, content: bytes) -> None
         DocumentFrequencies.load(tmp_path / "df.npz")
 
 
-def test_few_images_with_their_own_frequencies_are_warned_about(caplog) -> None:
+def test_few_images_with_their_own_frequencies_are_warned_about_once(caplog) -> None:
+    _warn_of_few.cache_clear()
     captions, references = made_up(99, seed=8)
-    score(captions, references, intervals=False)
-    assert "CIDEr-D of 99 images" in caplog.text
+    for _ in range(3):
+        score(captions, references, intervals=False)
+    assert caplog.text.count("CIDEr-D of 99 images") == 1
+    score(*made_up(98, seed=8), intervals=False)
+    assert "CIDEr-D of 98 images" in caplog.text
+    assert all(len(message) < 100 for message in caplog.messages)
     caplog.clear()
     score(*made_up(100, seed=8), intervals=False)
     assert "CIDEr-D of" not in caplog.text
