@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from easycap.build import TEXT_SCORERS, Experiment
 from easycap.config import option_from_text
 from easycap.generation.captions import caption_batch, caption_batches
 from easycap.metrics import Scores, caption_health, most_frequent_caption, reference_points, score
+from easycap.metrics.health import normalized
 from easycap.runs import checkpoint_of, shown
 from easycap.tracking.run_folder import RunFolder
 from easycap.training.hardware import Precision, autocast
@@ -39,22 +41,13 @@ def evaluate_split(
     command: str,
     label: str | None = None,
 ) -> dict[str, Any]:
-    """Caption and score `split`, write captions.<label>.json, samples and result.json; return the whole result.
+    """Caption and score `split`, write captions, references, scores per image and samples; return result.json.
 
     `label` names the scores; it is the split unless captions are generated in another way than the run's own.
     """
     label = label or split
     examples = experiment.examples(split)
-    started = time.perf_counter()
-    captions = caption_batches(
-        experiment.captioner,
-        experiment.batches(examples, batch_size),
-        generator,
-        experiment.vocabulary,
-        device=experiment.device,
-        autocast=_autocast(experiment),
-    )
-    seconds = time.perf_counter() - started
+    captions, seconds = _captions(experiment, examples, generator, batch_size)
     references = {example.id: example.references for example in examples}
     scores = score(
         captions,
@@ -72,13 +65,17 @@ def evaluate_split(
         scorers=("cider_d",),
         split=split,
     )
+    known = normalized(chain.from_iterable(training_captions))
+    health = caption_health(list(captions.values()), unknown="<unk>", training=known)
     folder.write_captions(label, captions)
+    folder.write_references(label, references)
+    folder.write_per_image(label, {name: one.per_image for name, one in scores.items()})
     folder.write_samples(label, _samples(examples, captions, scores))
     return folder.update_result(
         {
             "scores": {label: scores.to_dict() | {n: {"absent": why} for n, why in scores.absent.items()}},
             "reference_points": {label: {name: point.to_dict() for name, point in points.items()}},
-            "diagnostics": {label: caption_health(list(captions.values()), unknown="<unk>") | scores.counts},
+            "diagnostics": {label: health | scores.counts},
             "commands": {label: command},
             "cost": {
                 "captions_per_second": len(captions) / seconds,
@@ -86,6 +83,22 @@ def evaluate_split(
             },
         }
     )
+
+
+def _captions(
+    experiment: Experiment, examples: Sequence[Example], generator: Generator, batch_size: int
+) -> tuple[dict[str, str], float]:
+    """Return {id: caption} and the seconds it took."""
+    started = time.perf_counter()
+    captions = caption_batches(
+        experiment.captioner,
+        experiment.batches(examples, batch_size),
+        generator,
+        experiment.vocabulary,
+        device=experiment.device,
+        autocast=_autocast(experiment),
+    )
+    return captions, time.perf_counter() - started
 
 
 def flops_per_caption(experiment: Experiment, examples: Sequence[Example], generator: Generator) -> float:

@@ -85,6 +85,16 @@ class RunFolder:
         ]
         write_json(self.path / f"captions.{split}.json", rows)
 
+    def write_references(self, split: str, references: Mapping[str, Sequence[str]]) -> None:
+        """Write references.<split>.json: {id: [reference, ...]}, what the split's captions were scored against."""
+        write_json(
+            self.path / f"references.{split}.json", {i: list(texts) for i, texts in references.items()}
+        )
+
+    def write_per_image(self, split: str, values: Mapping[str, Mapping[str, float]]) -> None:
+        """Write per_image.<split>.json: {metric: {id: value}}, from which two runs are compared in pairs."""
+        write_json(self.path / f"per_image.{split}.json", {name: dict(of) for name, of in values.items()})
+
     def update_result(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Merge `values` into result.json, two levels deep, and return the whole."""
         result = self._read_json("result.json") or {}
