@@ -59,7 +59,7 @@ class RunSummary:
 def scores_table(result: Mapping[str, Any]) -> Table:
     """Return a result's scores ×100 with 95 % intervals, by split, with CIDEr-D's reference points."""
     scores, points = score_tables(result)
-    table = Table(box=box.SIMPLE_HEAD, caption=_caption(scores), caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, caption=_caption(scores), caption_justify="left", padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
     for split in scores.columns:
         table.add_column(escape(split))
