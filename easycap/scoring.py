@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def read_captions(path: Path) -> list[dict[str, Any]] | dict[str, Any]:
     """Return the rows of a COCO results file, or {id: caption}; raises `ValueError` for another file."""
-    content = _load(path)
+    content = read_file(path)
     if not isinstance(content, list | dict):
         raise ValueError(
             f"{str(path)!r} holds no captions; it must be a COCO results list or {{id: caption}}"
@@ -65,7 +64,7 @@ def read_captions(path: Path) -> list[dict[str, Any]] | dict[str, Any]:
 
 def read_references(path: Path) -> dict[str, list[Any]]:
     """Return {id: references} of a COCO annotation file or such a JSON; raises `ValueError` for another file."""
-    content = _load(path)
+    content = read_file(path)
     if not isinstance(content, dict):
         raise ValueError(
             f"{str(path)!r} holds no references; it must be a COCO annotation file or {{id: [reference, ...]}}"
@@ -89,7 +88,8 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _load(path: Path) -> Any:
+def read_file(path: Path) -> Any:
+    """Return the content of a JSON file; raises `ValueError` saying what is wrong with it, also a repeated key."""
     try:
         with open(_existing(path), encoding="utf-8") as file:
             return json.load(file, object_pairs_hook=_unique)
@@ -141,9 +141,16 @@ def _write(path: Path, scores: Scores) -> None:
         "counts": dict(scores.counts),
         "per_image": scores.per_image(),
     }
+    write_file(path, content)
+
+
+def write_file(path: Path, content: Any) -> None:
+    """Write JSON so that readers see the old file or the new one; raises `ValueError` if it cannot be written."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        with open(partial, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=1)
-        os.replace(file.name, path)
+        os.replace(partial, path)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise ValueError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None

@@ -38,7 +38,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, scenes_cache: Path) -> Pat
 def test_help_names_every_command_and_needs_no_torch(capsys: pytest.CaptureFixture) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in ("train", "evaluate", "caption", "runs", "score", "--debug"))
+    assert all(
+        word in out for word in ("train", "evaluate", "caption", "compare", "runs", "score", "--debug")
+    )
     code = "import sys; from easycap.cli import main; main(['--help']); main(['train', '--help'])"
     done = subprocess.run(
         [sys.executable, "-c", code + "; sys.exit('torch' in sys.modules)"], capture_output=True
@@ -96,6 +98,8 @@ def test_python_m_is_the_same_entry(tmp_path: Path) -> None:
         (["evaluate", "."], "holds no checkpoint"),
         (["caption", "nowhere", "x.jpg"], "x.jpg does not exist"),
         (["runs", "nowhere"], "nowhere is no folder"),
+        (["compare", "nowhere", "."], "nowhere' is no file"),
+        (["compare", ".", "."], "holds no captions of split 'test'"),
     ],
 )
 def test_mistakes_end_with_one_sentence(argv: list[str], words: str, capsys: pytest.CaptureFixture) -> None:

@@ -18,8 +18,8 @@ TRIALS = 2000
 class Comparison:
     """One metric of systems a and b: values, difference a - b with its 95 % interval, and a two-sided p value.
 
-    `method` names the test; `comparable` is False if the signatures differ, which `mismatch` then lists; `images`
-    holds (id, a, b) of the images with the largest difference, largest first.
+    `method` names the test; `comparable` is False if the `signatures` of a and b differ, which `mismatch` then
+    lists; `images` holds (id, a, b) of the images with the largest difference, largest first.
     """
 
     a: float
@@ -29,6 +29,7 @@ class Comparison:
     high: float
     p_value: float
     method: str
+    signatures: tuple[str, str]
     comparable: bool
     mismatch: tuple[str, ...]
     images: tuple[tuple[str, float, float], ...]
@@ -70,6 +71,7 @@ def compare(
             high=float(high),
             p_value=p_value,
             method=method,
+            signatures=(a[name].signature, b[name].signature),
             comparable=not mismatch,
             mismatch=mismatch,
             images=_furthest(a[name], b[name], show),
