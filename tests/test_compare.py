@@ -96,6 +96,15 @@ def test_a_reader_sees_scores_and_the_images_that_differ_most(runs: tuple[str, s
     assert len(shown) == 2 and "test-017" in shown
 
 
+def test_a_difference_has_its_sign_unless_it_is_zero(runs: tuple[str, str], capsys) -> None:
+    main([*reversed(runs), "--top", "0"])
+    truth = next(line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("truth"))
+    assert truth.split()[1:4] == ["65.0", "100.0", "-35.0"]
+    main([runs[0], runs[0]])
+    truth = next(line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("truth"))
+    assert truth.split()[3:] == ["0.0", "0.0", "to", "0.0", "1.000"]
+
+
 def test_images_come_in_the_order_of_their_difference(runs: tuple[str, str]) -> None:
     images = compared(*runs, "--top", "5", "--by", "ROUGE-L")["images"]
     gaps = [abs(image["scores"]["a"] - image["scores"]["b"]) for image in images]
@@ -222,6 +231,9 @@ def test_real_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> N
     health = json.loads((run / "result.json").read_text())["diagnostics"]["test"]
     assert 0 <= health["novel_captions"] <= 1
     assert easycap(["evaluate", str(run), "--decoding", "beam,num_beams=2", "--device", "cpu"]) == 0
+    assert {f.name for f in run.glob("*.test@beam,num_beams=2.json")} == {
+        f"{kind}.test@beam,num_beams=2.json" for kind in ("captions", "references", "per_image")
+    }
     twin = tmp_path / "twin"
     shutil.copytree(run, twin)
     capsys.readouterr()
