@@ -119,12 +119,14 @@ def _print(scores: Scores) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("metric", "score", "95 % interval", "signature")
+    table = Table("metric", "score", "95 % interval")
     for name, one in scores.items():
         interval = "" if one.low is None else f"{one.low:.4f} .. {one.high:.4f}"
-        table.add_row(name, f"{one.value:.4f}", interval, one.signature.partition("|")[2])
+        table.add_row(name, f"{one.value:.4f}", interval)
     console = Console()
     console.print(table)
+    for one in scores.values():
+        console.print(one.signature, markup=False, highlight=False, soft_wrap=True)
     for name, reason in scores.absent.items():
         console.print(f"{name} is absent: {reason}", markup=False)
     for name, count in scores.counts.items():

@@ -39,6 +39,7 @@ def test_a_table_and_a_file(tmp_path, capsys, plain: bool) -> None:
     assert "CIDEr-D" in shown and "BLEU-4" in shown
     written = json.loads((folder / "out.json").read_text())
     assert written["scores"]["BLEU-1"]["signature"].endswith("split:val")
+    assert all(one["signature"] in shown.splitlines() for one in written["scores"].values())
     assert written["per_image"]["2"]["ROUGE-L"] == pytest.approx(1)
     assert [p.name for p in sorted(folder.iterdir())] == ["c.json", "out.json", "r.json"]
 
