@@ -43,6 +43,7 @@ class TrainingProgress:
         self.bar.update(self.task, completed=step, loss=loss, speed=images_per_second)
 
     def report(self, epoch: int, train_loss: float, metric: str, values: dict[str, float]) -> None:
-        """Log one line about an epoch: the loss of its last step, then what validation found."""
-        shown = [f"{name} {values[name]:.3f}" for name in ("loss", metric, "truth") if name in values]
-        logger.info("epoch %d: training loss %.3f  validation %s", epoch, train_loss, "  ".join(shown))
+        """Log one line about an epoch: the loss of its last step, then what validation found, scores x100."""
+        scores = [f"{name} {100 * values[name]:.1f}" for name in (metric, "truth") if name in values]
+        shown = "  ".join([f"validation loss {values['loss']:.3f}", *scores])
+        logger.info("epoch %d: training loss %.3f  %s", epoch, train_loss, shown)
