@@ -20,7 +20,9 @@ def test_the_list_of_packages_is_what_is_on_disk() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     listed = set(config["options"]["packages"].split())
-    found = {str(p.parent.relative_to(ROOT)).replace("/", ".") for p in (ROOT / "easycap").rglob("__init__.py")}
+    found = {
+        str(p.parent.relative_to(ROOT)).replace("/", ".") for p in (ROOT / "easycap").rglob("__init__.py")
+    }
     assert listed == found | {"easycap.conf"}
 
 
@@ -28,7 +30,9 @@ def test_no_machine_path_is_in_the_repository() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
     for name in filter(None, tracked):
         path = ROOT / name
-        if path.suffix in {".py", ".md", ".yaml", ".cfg", ".toml", ".json", ".txt"} and path != Path(__file__):
+        if path.suffix in {".py", ".md", ".yaml", ".cfg", ".toml", ".json", ".txt"} and path != Path(
+            __file__
+        ):
             assert "/work/" not in path.read_text(encoding="utf-8"), name
 
 

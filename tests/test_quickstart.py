@@ -24,7 +24,9 @@ def test_the_quickstart_reaches_a_persons_score_and_tells_the_truth(tmp_path: Pa
     (run,) = (tmp_path / "runs").iterdir()
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     points = result["reference_points"]["test"]
-    model, person = (points[name]["CIDEr-D"]["value"] for name in ("model_same_references", "reference_caption"))
+    model, person = (
+        points[name]["CIDEr-D"]["value"] for name in ("model_same_references", "reference_caption")
+    )
     assert model >= 0.95 * person
     assert result["scores"]["test"]["truth"]["value"] >= 0.7
     assert result["scores"]["test"]["CIDEr-D"]["value"] > 5 * points["most_frequent"]["CIDEr-D"]["value"]

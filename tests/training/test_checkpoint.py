@@ -32,7 +32,9 @@ class Model(nn.Module):
 
 def optimization(model: nn.Module) -> Optimization:
     settings = {"matrix_lr": 0.1, "encoder_matrix_lr": 0.1, "momentum": 0.9, "lr": 0.1, "encoder_lr": 0.1}
-    return Muon(**settings, weight_decay=0.0, betas=(0.9, 0.99), eps=1e-8)(model, lambda step: 1.0 / (step + 1))
+    return Muon(**settings, weight_decay=0.0, betas=(0.9, 0.99), eps=1e-8)(
+        model, lambda step: 1.0 / (step + 1)
+    )
 
 
 def take_steps(model: Model, optimizers: Optimization, steps: range) -> None:
@@ -42,7 +44,9 @@ def take_steps(model: Model, optimizers: Optimization, steps: range) -> None:
 
 
 def save(folder: Path, model: Model, optimizers: Optimization, step: int) -> None:
-    checkpoint.save_checkpoint(folder, model, WORDS, {"x": 1}, optimization=optimizers, progress={"step": step})
+    checkpoint.save_checkpoint(
+        folder, model, WORDS, {"x": 1}, optimization=optimizers, progress={"step": step}
+    )
 
 
 def test_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -99,4 +103,6 @@ def test_no_module_can_unpickle() -> None:
     package = Path(checkpoint.__file__).parents[1]
     for path in package.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        assert "torch.load(" not in text and "pickle.load" not in text and "allow_pickle=True" not in text, path
+        assert "torch.load(" not in text and "pickle.load" not in text and "allow_pickle=True" not in text, (
+            path
+        )

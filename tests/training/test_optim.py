@@ -26,7 +26,9 @@ class Model(nn.Module):
         self.output = nn.Linear(5, 7)
 
     def forward(self) -> torch.Tensor:
-        seen = self.encoder(torch.ones(1, 3, 3, 3)).flatten(1) + self.embedding.weight.sum(0) + self.table.sum(0)
+        seen = (
+            self.encoder(torch.ones(1, 3, 3, 3)).flatten(1) + self.embedding.weight.sum(0) + self.table.sum(0)
+        )
         return self.output(self.hidden(seen)).square().sum()
 
 

@@ -73,7 +73,9 @@ def test_coverage_is_the_share_of_known_running_words() -> None:
     assert coverage(vocabulary(size=2), ["a dog sleeps", "a"]) == 0.75
 
 
-@pytest.mark.parametrize(("size", "min_count", "name"), [(0, 1, "size"), (5, 0, "min_count"), (5, 99, "min_count")])
+@pytest.mark.parametrize(
+    ("size", "min_count", "name"), [(0, 1, "size"), (5, 0, "min_count"), (5, 99, "min_count")]
+)
 def test_impossible_settings_are_named(size: int, min_count: int, name: str) -> None:
     with pytest.raises(ValueError, match=f"vocab.{name}"):
         vocabulary(size=size, min_count=min_count)
