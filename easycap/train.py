@@ -23,6 +23,7 @@ from easycap.evaluate import evaluate_split
 from easycap.runs import checkpoint_of
 from easycap.tracking.run_folder import RunFolder
 from easycap.training.trainer import Fit
+from easycap.vocab.word import coverage
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,12 @@ def _fit(experiment: Experiment, tracker: Any, folder: RunFolder) -> float:
     config = experiment.config
     experiment.captioner.to(experiment.device)
     _warn_of_frozen_random_weights(config)
+    known = vocabulary_coverage(experiment)
     logger.info(
-        "%d training images, %d words, %.1f million parameters, %d steps on %s",
+        "%d training images, %d words (%.1f%% of those in val), %.1f million parameters, %d steps on %s",
         len(experiment.examples("train")),
         len(experiment.vocabulary),
+        100 * known["val"],
         sum(p.numel() for p in experiment.captioner.parameters()) / 1e6,
         experiment.trainer.total_steps(experiment.loader),
         experiment.device,
@@ -87,6 +90,7 @@ def _fit(experiment: Experiment, tracker: Any, folder: RunFolder) -> float:
         {
             "cost": fitted.cost,
             "warnings": fitted.warnings,
+            "vocabulary": {"size": len(experiment.vocabulary), "coverage": known},
             "config_hash": config_hash(config),
             "seed": config["seed"],
             "environment": environment(experiment.device),
@@ -114,6 +118,16 @@ def _evaluate(experiment: Experiment, folder: RunFolder, *, command: str, starte
         "peak_memory_bytes": _peak_memory(experiment.device),
     }
     return folder.update_result({"cost": cost})
+
+
+def vocabulary_coverage(experiment: Experiment) -> dict[str, float]:
+    """Return per split the share (0..1) of running words of its references that the vocabulary knows."""
+    return {
+        split: coverage(
+            experiment.vocabulary, (caption for example in examples for caption in example.references)
+        )
+        for split, examples in experiment.dataset.splits.items()
+    }
 
 
 def environment(device: torch.device) -> dict[str, Any]:

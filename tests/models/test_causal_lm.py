@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from easycap.models.decoders.causal_lm import CausalLM
@@ -53,3 +54,23 @@ def test_too_many_image_tokens_are_refused() -> None:
     memory = Memory(torch.zeros(1, 7, 16), torch.ones(1, 7, dtype=torch.bool), {"image": slice(0, 7)})
     with pytest.raises(ValueError, match="7 memory slots do not fit: the decoder has room for 6"):
         decoder.start(memory)
+
+
+def test_counted_operations_are_those_of_a_hand_count() -> None:
+    """A multiply and an add are two: per layer 24 T D^2 for the matrices and 4 T L D for attention over L slots."""
+    torch.manual_seed(0)
+    decoder = CausalLM(**TINY, pretrained=None, **IDS).eval()
+    num_words, slots, width, vocabulary, layers = 5, 3, 16, 30, 2
+    memory = Memory(
+        torch.randn(1, slots, width), torch.ones(1, slots, dtype=torch.bool), {"image": slice(0, slots)}
+    )
+
+    def matrices_and_attention(read: int, seen: int) -> int:
+        return layers * (24 * read * width**2 + 4 * read * seen * width)
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        state = decoder.start(memory)
+        assert counter.get_total_flops() == matrices_and_attention(slots, slots)
+        decoder(torch.ones(1, num_words, dtype=torch.long), state)
+    words = matrices_and_attention(num_words, slots + num_words) + 2 * num_words * width * vocabulary
+    assert counter.get_total_flops() == matrices_and_attention(slots, slots) + words

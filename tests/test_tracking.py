@@ -1,0 +1,79 @@
+"""Tracking: the run's own files, W&B as an offline mirror that never asks, and files that are never half written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny import TINY
+
+from easycap.config import check
+from easycap.launch import compose
+from easycap.tracking import trackers
+from easycap.tracking.run_folder import RunFolder, new_run_folder
+from easycap.train import train
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run", command="easycap train")
+
+
+def test_numbers_that_are_not_finite_are_written_as_null(folder: RunFolder) -> None:
+    folder.append_metrics({"a": float("nan"), "b": float("inf"), "c": 1 / 3}, step=4)
+    line = json.loads((folder.path / "metrics.jsonl").read_text())
+    assert (line["step"], line["a"], line["b"], line["c"]) == (4, None, None, 0.3333333)
+
+
+def test_results_of_several_splits_live_together(folder: RunFolder) -> None:
+    folder.update_result({"scores": {"test": {"x": 1}}, "seed": 1})
+    assert folder.update_result({"scores": {"val": {"x": 2}}}) == {
+        "scores": {"test": {"x": 1}, "val": {"x": 2}},
+        "seed": 1,
+    }
+
+
+def test_captions_are_in_cocos_results_format(folder: RunFolder) -> None:
+    folder.write_captions("test", {"42": "a dog", "007": "a cat", "x1": "é"})
+    rows = json.loads((folder.path / "captions.test.json").read_text(encoding="utf-8"))
+    assert rows[0] == {"image_id": 42, "caption": "a dog"}
+    assert [row["image_id"] for row in rows[1:]] == ["007", "x1"]
+
+
+def test_the_start_and_the_command_outlive_an_evaluation(folder: RunFolder) -> None:
+    folder.write_status("running")
+    first = json.loads((folder.path / "status.json").read_text())
+    RunFolder(folder.path, command="easycap evaluate").write_status("completed")
+    later = json.loads((folder.path / "status.json").read_text())
+    assert later["command"] == "easycap train" and later["started"] == first["started"]
+    assert (first["ended"], later["status"]) == (None, "completed")
+
+
+def test_two_runs_in_one_second_have_two_folders(tmp_path: Path) -> None:
+    assert new_run_folder(tmp_path, ["a"]) != new_run_folder(tmp_path, ["a"])
+
+
+def test_wandb_mirrors_a_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    overrides = [o for o in TINY if not o.startswith("tracking")]
+    settings = check(compose([*overrides, "trainer.max_steps=2", "tracking=wandb"])[0])
+    train(settings, tmp_path / "run", command="")
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert (tmp_path / "run" / "metrics.jsonl").is_file()
+
+
+def test_a_key_makes_it_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert not trackers._has_key()
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert trackers._has_key()
+
+
+def test_an_unknown_mode_is_named(folder: RunFolder) -> None:
+    settings = {"project": "p", "entity": None, "group": None, "tags": [], "folder": folder, "config": {}}
+    with pytest.raises(ValueError, match="tracking.mode='ofline'"):
+        trackers.wandb(mode="ofline", **settings)
