@@ -1,4 +1,4 @@
-"""easycap trains, sweeps and compares image captioners from one command line.
+"""easycap trains and compares image captioners from one command line.
 
 In Python, `easycap.score(captions, references)` scores the captions of any system.
 """

@@ -74,7 +74,10 @@ class Experiment:
         """
         if not (folder / CONFIG).is_file():
             raise ValueError(f"{folder} holds no checkpoint ({CONFIG} is missing)")
-        stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        try:
+            stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{folder / CONFIG} is damaged ({error}); use another checkpoint") from None
         experiment = cls(check(OmegaConf.create(stored)) | {"device": device}, folder)
         if data_of is not None:
             experiment.dataset, experiment.training_df = data_of.dataset, data_of.training_df
@@ -245,6 +248,14 @@ class _NoWords:
         return 1000
 
 
+class _OneMatrix(torch.nn.Module):
+    """The smallest thing an optimiser can be made for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = torch.nn.Linear(2, 2)
+
+
 def rehearse(config: dict[str, Any]) -> None:
     """Build what needs no data, the model on the meta device: wrong settings end here, before any work.
 
@@ -253,9 +264,13 @@ def rehearse(config: dict[str, Any]) -> None:
     vocabulary: Any = _NoWords()
     with torch.device("meta"):
         build_captioner(_without_downloads(config), vocabulary)
-    build("schedule", config["schedule"], total_steps=1000)
-    for group in ("optim", "trainer"):
-        build(group, config[group])
+    factor = build("schedule", config["schedule"], total_steps=1000)
+    build("trainer", config["trainer"])
+    build("vocab", config["vocab"], captions=["word"] * config["vocab"].get("min_count", 1))
+    try:
+        build("optim", config["optim"])(_OneMatrix(), factor)
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith("optim.") else f"optim: {error}") from None
     for group in ("objective", "decoding"):
         build(group, config[group], **_ids(vocabulary))
     pick_device(config["device"])

@@ -1,6 +1,6 @@
 """The `easycap` command: finds the entry point, and turns errors into one sentence.
 
-Two grammars. `easycap train` speaks Hydra (GROUP=OPTION, GROUP.FIELD=VALUE, -m); every other command takes plain paths
+Two grammars. `easycap train` speaks Hydra (GROUP=OPTION, GROUP.FIELD=VALUE); every other command takes plain paths
 and flags. Commands are imported when they are called, so that --help answers at once.
 """
 
@@ -22,7 +22,7 @@ _COMMANDS = {
     "runs": ("easycap.runs", "list the runs there are"),
 }
 
-_HELP = f"""easycap {easycap.__version__}: train, sweep and compare image captioners.
+_HELP = f"""easycap {easycap.__version__}: train and compare image captioners.
 
 usage: easycap COMMAND ...
 

@@ -77,12 +77,17 @@ def evaluate_split(
             "reference_points": {label: {name: point.to_dict() for name, point in points.items()}},
             "diagnostics": {label: health | scores.counts},
             "commands": {label: command},
-            "cost": {
-                "captions_per_second": len(captions) / seconds,
-                "flops_per_caption": flops_per_caption(experiment, examples, generator),
-            },
+            # The run's cost is that of its own way of decoding on the test split.
+            "cost": _cost(experiment, examples, generator, seconds) if label == "test" else {},
         }
     )
+
+
+def _cost(
+    experiment: Experiment, examples: Sequence[Example], generator: Generator, seconds: float
+) -> dict[str, float]:
+    flops = flops_per_caption(experiment, examples, generator)
+    return {"captions_per_second": len(examples) / seconds, "flops_per_caption": flops}
 
 
 def _captions(
@@ -145,8 +150,11 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
-    experiment = Experiment.from_checkpoint(checkpoint_of(args.run), device=args.device)
-    batch_size = args.batch_size or experiment.config["validation"]["batch_size"]
+    checkpoint = checkpoint_of(args.run)
+    if not (args.run / "config.yaml").is_file():
+        raise ValueError(f"{args.run} is a checkpoint; give the run's folder that holds it")
+    experiment = Experiment.from_checkpoint(checkpoint, device=args.device)
+    batch_size = experiment.config["validation"]["batch_size"] if args.batch_size is None else args.batch_size
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size} must be at least 1")
     command = "easycap evaluate " + " ".join(map(shown, argv))

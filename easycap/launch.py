@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from easycap.config import GROUPS, check, options
 from easycap.paths import config_dir, outputs_dir
 from easycap.registry import describe_choices
 from easycap.runs import shown
-from easycap.tracking.run_folder import new_run_folder
+from easycap.tracking.run_folder import is_alive, new_run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -46,20 +48,43 @@ def main(argv: Sequence[str]) -> int:
         return 0
     flags, overrides = _split(argv)
     if flags - {"--cfg", "-c", "--resolve"}:
-        unknown = ", ".join(sorted(flags))
-        raise ValueError(f"easycap train does not know {unknown}; easycap train --help shows what it takes")
+        print(
+            f"easycap: train does not know {', '.join(sorted(flags))}; see easycap train --help",
+            file=sys.stderr,
+        )
+        return 2
     config, choices = compose(overrides)
     settings = check_all(config)
     if settings["resume"]:
         _check_only_resume(overrides)
-        if _is_completed(Path(settings["resume"])):
+        status = _status_of(Path(settings["resume"]))
+        if status.get("status") == "completed":
             return _nothing_left(Path(settings["resume"]))
+        if is_alive(status):
+            raise ValueError(
+                f"resume={settings['resume']} is still running (process {status['pid']}): stop it first"
+            )
     extra = [] if any(arg.startswith("hydra.run.dir=") for arg in argv) else [_run_dir(settings, choices)]
     sys.argv = ["easycap train", *argv, *extra]
-    # Hydra would print its own digest of an error and exit; ours is one sentence, made in cli.py.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(_job)()
+    # SIGTERM (a scheduler, a container) ends a run as Ctrl-C does: with a status, not without a word.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a digest of an error and exits by itself
+    failures: list[BaseException] = []
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(
+        partial(_guarded, failures)
+    )()
+    if failures:
+        raise failures[0]
     return 0
+
+
+def _guarded(failures: list[BaseException], config: DictConfig) -> float | None:
+    """Keep an error from Hydra, which would announce it in words of its own; `main` raises it."""
+    try:
+        return _job(config)
+    except (Exception, KeyboardInterrupt) as error:
+        failures.append(error)
+        return None
 
 
 def help_text() -> str:
@@ -150,9 +175,12 @@ def _check_only_resume(overrides: Sequence[str]) -> None:
         )
 
 
-def _is_completed(run: Path) -> bool:
-    status = run / "status.json"
-    return status.is_file() and json.loads(status.read_text(encoding="utf-8"))["status"] == "completed"
+def _status_of(run: Path) -> dict[str, Any]:
+    path = run / "status.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
 
 
 def _nothing_left(run: Path) -> int:

@@ -17,7 +17,13 @@ def checkpoint_of(run: Path) -> Path:
     """
     if not run.is_dir():
         raise ValueError(f"{run} is no folder; `easycap runs` lists the runs there are")
-    for folder in (run, run / "checkpoints" / "best", run / "checkpoints" / "last"):
+    kept = (
+        "best",
+        "best.previous",
+        "last",
+        "last.previous",
+    )  # the second of each after a kill between two renames
+    for folder in (run, *(run / "checkpoints" / name for name in kept)):
         if (folder / "model.safetensors").is_file():
             return folder
     raise ValueError(

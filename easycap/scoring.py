@@ -45,11 +45,19 @@ def _parser() -> argparse.ArgumentParser:
         "--partial", action="store_true", help="score images with a caption, leave out the others"
     )
     parser.add_argument(
-        "--metrics", nargs="+", default=DEFAULT_SCORERS, metavar="NAME", help="default: %(default)s"
+        "--metrics",
+        type=_names,
+        default=DEFAULT_SCORERS,
+        metavar="NAME,NAME",
+        help=f"default: {','.join(DEFAULT_SCORERS)}",
     )
     parser.add_argument("--df", type=Path, metavar="FILE", help="document frequencies for CIDEr-D (.npz)")
     parser.add_argument("--split", help="the split's name, for the signatures")
     return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
 
 
 def read_captions(path: Path) -> list[dict[str, Any]] | dict[str, Any]:

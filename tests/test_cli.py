@@ -115,7 +115,9 @@ def test_debug_shows_the_traceback() -> None:
         main(["evaluate", "nowhere", "--debug"])
 
 
-@pytest.mark.parametrize("argv", [["trian"], ["evaluate"], ["caption", "x"], ["runs", "--what"]])
+@pytest.mark.parametrize(
+    "argv", [["trian"], ["evaluate"], ["caption", "x"], ["runs", "--what"], ["train", "--foo"]]
+)
 def test_wrong_flags_exit_with_2(argv: list[str]) -> None:
     try:
         assert main(argv) == 2
@@ -142,3 +144,42 @@ def test_outputs_that_cannot_be_made_are_named(tmp_path: Path, monkeypatch, caps
     assert main(["train", *TINY]) == 1
     err = capsys.readouterr().err
     assert "file" in err and "Traceback" not in err
+
+
+def test_an_error_inside_a_run_is_one_sentence_too(tmp_path: Path) -> None:
+    done = easycap("train", *TINY, "data=coco", f"data.root={tmp_path / 'nowhere'}")
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("easycap: data.root=")
+
+
+def test_several_captions_per_image_are_refused_where_one_is_needed(trained: Path, capsys) -> None:
+    photo = str(next((trained / "samples" / "images").glob("*.png")))
+    assert main(["caption", str(trained), photo, photo, "--decoding", "sample,num_samples=2"]) == 1
+    assert "set num_samples=1" in capsys.readouterr().err
+
+
+def test_a_run_that_still_runs_is_not_gone_on_with(trained: Path, tmp_path: Path, capsys) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    status = json.loads((copy / "status.json").read_text())
+    status |= {"status": "running", "pid": os.getppid()}
+    (copy / "status.json").write_text(json.dumps(status))
+    assert main(["train", f"resume={copy}"]) == 1
+    assert "still running" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_named(trained: Path, tmp_path: Path, capsys) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    weights = copy / "checkpoints" / "best" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert main(["evaluate", str(copy)]) == 1
+    assert "model.safetensors cannot be loaded" in capsys.readouterr().err
+    (weights.parent / "config.json").write_text("{")
+    assert main(["evaluate", str(copy)]) == 1
+    assert "config.json is damaged" in capsys.readouterr().err

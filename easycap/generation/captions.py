@@ -22,6 +22,10 @@ def caption_batch(
     """images (N,3,H,W) uint8 -> N captions; `autocast` makes the context to compute in, anew for each call."""
     with autocast():
         words = generator(captioner.decoder, captioner.remember(images)).words
+    if len(words) != len(images):
+        raise ValueError(
+            f"{len(words) // len(images)} captions per image were generated where one is needed: set num_samples=1"
+        )
     return [vocabulary.decode(ids) for ids in words.tolist()]
 
 

@@ -19,6 +19,17 @@ def new_run_folder(root: Path, choices: Sequence[str]) -> Path:
     return root / "-".join([stamp, *choices, secrets.token_hex(3)])
 
 
+def is_alive(status: Mapping[str, Any]) -> bool:
+    """Whether the process that a status.json calls running still is, as far as this machine can tell."""
+    if status.get("status") != "running" or status.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(status["pid"]), 0)
+    except (OSError, KeyError, ValueError):
+        return False
+    return int(status["pid"]) != os.getpid()
+
+
 class RunFolder:
     """Writes the files of one run; readers never see half a file."""
 

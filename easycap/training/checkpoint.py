@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
@@ -34,10 +35,11 @@ def save_checkpoint(
 ) -> None:
     """Write weights, vocabulary and config, and with `optimization` what resuming needs, as one folder.
 
-    The folder appears whole or not at all; the one it replaces is kept as `<name>.previous` until the next save.
+    The folder appears whole or not at all. Of checkpoints that training can go on from, the one replaced is kept as
+    `<name>.previous` until the next save.
     """
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)  # what a kill left behind
     partial.mkdir(parents=True)
     save_model(captioner, str(partial / MODEL))
     vocabulary.save(partial)
@@ -54,13 +56,15 @@ def save_checkpoint(
     if folder.exists():
         folder.rename(previous)
     partial.rename(folder)
+    if optimization is None:
+        shutil.rmtree(previous, ignore_errors=True)
 
 
 def load_weights(captioner: nn.Module, folder: Path) -> None:
     """Load the weights of a checkpoint into `captioner`; `ValueError` if they belong to another model."""
     try:
         load_model(captioner, str(folder / MODEL))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(f"{folder / MODEL} cannot be loaded into this model ({reason})") from error
 
@@ -69,8 +73,13 @@ def load_training(optimization: Optimization, folder: Path) -> dict[str, Any]:
     """Restore optimiser and random states from a checkpoint and return its progress."""
     if not (folder / PROGRESS).is_file():
         raise ValueError(f"{folder} has no {PROGRESS}: it can be evaluated but training cannot go on from it")
-    stored = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-    tensors = load_file(str(folder / OPTIMIZER))
+    try:
+        stored = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        tensors = load_file(str(folder / OPTIMIZER))
+    except (ValueError, OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder} is damaged ({str(error)[:120]}); remove it to go on from the one before"
+        ) from None
     torch.set_rng_state(tensors.pop("rng.cpu"))
     if "rng.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng.cuda"])

@@ -66,6 +66,11 @@ class Trainer:
         ):
             if count is not None and count < 1:
                 raise ValueError(f"trainer.{name}={count} must be at least 1")
+        if unfreeze_encoder_at_epoch is not None and unfreeze_encoder_at_epoch < 0:
+            raise ValueError(
+                f"trainer.unfreeze_encoder_at_epoch={unfreeze_encoder_at_epoch} must be 0 (trained from the start), an "
+                "epoch, or null (frozen throughout)"
+            )
         if workers < 0:
             raise ValueError(f"trainer.workers={workers} must be 0 (load in the main process) or more")
         if clip_norm is not None and clip_norm <= 0:
@@ -141,11 +146,16 @@ class Fit:
             while self.step < self.total_steps:
                 self.freeze_or_release_encoder()
                 self.train_epoch(progress)
-                if self.step == self.total_steps or self.step == (self.epoch + 1) * self.steps_per_epoch:
+                if self.step in (self.total_steps, self.end_of_epoch):
                     self.validate(progress)
                     self.epoch += 1
                     self.save("last")
         return Fitted(self.best, self.cost(), self.warnings)
+
+    @property
+    def end_of_epoch(self) -> int:
+        """The step with which the current epoch ends."""
+        return (self.epoch + 1) * self.steps_per_epoch
 
     # -------------------------------------------------------------------------------- before the first step
 
@@ -189,7 +199,8 @@ class Fit:
             if self.step % self.trainer.log_every_steps == 0 or self.step == self.total_steps:
                 self.log("train", values)
             every = self.trainer.checkpoint_every_steps
-            if every and self.step % every == 0:
+            # At an epoch's end the checkpoint waits for the validation, or a kill between them would lose that.
+            if every and self.step % every == 0 and self.step < min(self.total_steps, self.end_of_epoch):
                 self.save("last")
             if self.step == self.total_steps:
                 return

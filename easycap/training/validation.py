@@ -61,6 +61,8 @@ class Validator:
         ):
             if value < 1:
                 raise ValueError(f"validation.{name}={value} must be at least 1")
+        if samples < 0:
+            raise ValueError(f"validation.samples={samples} must not be negative")
         self.examples = examples[:images]
         self.batches = make_batches(self.examples, batch_size)
         self.objective, self.generator, self.vocabulary = objective, generator, vocabulary

@@ -91,7 +91,7 @@ def test_a_killed_generation_leaves_nothing_that_looks_whole(tmp_path):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)  # ends only when the workers, which share its output, have ended too
+    process.communicate(timeout=240)  # ends only when the workers, which share its output, have ended too
     assert not list(tmp_path.glob("scenes-*"))
     (left,) = tmp_path.glob(".scenes-*")
     scenes(**VALUES, cache=str(tmp_path))

@@ -47,7 +47,7 @@ def test_a_table_and_a_file(tmp_path, capsys, plain: bool) -> None:
 def test_metrics_can_be_chosen_and_absent_ones_are_named(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     files = [_write(tmp_path / "c.json", ROWS), _write(tmp_path / "r.json", COCO)]
-    assert main([*files, "--metrics", "rouge_l", "meteor"]) == 0
+    assert main([*files, "--metrics", "rouge_l,meteor"]) == 0
     shown = capsys.readouterr().out
     assert "METEOR is absent: 'java' was not found" in shown and "BLEU" not in shown
 
