@@ -191,7 +191,9 @@ class Experiment:
             score=self._score_epoch,
         )
 
-    def _score_epoch(self, examples: Sequence[Example], captions: dict[str, str]) -> dict[str, float]:
+    def _score_epoch(
+        self, examples: Sequence[Example], captions: dict[str, str]
+    ) -> tuple[dict[str, float], dict[str, float]]:
         scores = score(
             captions,
             {example.id: example.references for example in examples},
@@ -201,7 +203,7 @@ class Experiment:
             intervals=False,
         )
         health = caption_health(list(captions.values()), unknown="<unk>")
-        return {name: value.value for name, value in scores.items()} | health
+        return {name: value.value for name, value in scores.items()}, health
 
     def tracker(self, folder: Any, config: dict[str, Any]) -> Tracker:
         """Return where the run writes what it measures; `folder` is its RunFolder, `config` plain data."""

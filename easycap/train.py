@@ -46,6 +46,9 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
         rehearse(config)
         folder.write_config(to_yaml(config))
         experiment = Experiment(config)
+        experiment.captioner.to(
+            experiment.device
+        )  # data, vocabulary, model: before anything is tracked elsewhere
         tracker = experiment.tracker(folder, to_plain(config))
         best = _fit(experiment, tracker, folder)
         result = _evaluate(experiment, folder, command=command, started=started)
@@ -61,7 +64,6 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
 
 def _fit(experiment: Experiment, tracker: Any, folder: RunFolder) -> float:
     config = experiment.config
-    experiment.captioner.to(experiment.device)
     _warn_of_frozen_random_weights(config)
     known = vocabulary_coverage(experiment)
     logger.info(

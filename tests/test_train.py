@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tiny import TINY
 
@@ -206,6 +207,8 @@ def test_the_encoder_is_frozen_until_its_epoch(tmp_path: Path, epoch: int | None
 def test_validation_fails_before_training_if_it_must(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="validation.metric='CIDER' is not measured; did you mean 'CIDEr-D'"):
         run(tmp_path / "run", "validation.metric=CIDER")
+    with pytest.raises(ValueError, match="'most_frequent_caption' is not measured"):
+        run(tmp_path / "other", "validation.metric=most_frequent_caption")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
@@ -248,3 +251,47 @@ def test_every_option_takes_two_real_steps(group: str, option: str, tmp_path: Pa
 
 def test_every_registered_decoder_and_token_mode_is_covered() -> None:
     assert {lookup("decoder", n) for n in names("decoder")} and len(_cases()) >= 20
+
+
+@pytest.fixture
+def coco_folder(tmp_path: Path) -> Path:
+    """Eight photos laid out as COCO lays them out."""
+    root = tmp_path / "coco"
+    for split in ("train2017", "val2017"):
+        (root / split).mkdir(parents=True)
+        (root / "annotations").mkdir(exist_ok=True)
+        images = [{"id": n, "file_name": f"{n}.jpg"} for n in range(8)]
+        for image in images:
+            Image.effect_noise((90, 70), 40).convert("RGB").save(root / split / image["file_name"])
+        captions = [
+            {"image_id": n, "caption": f"a photo of thing {n % 3}."} for n in range(8) for _ in range(5)
+        ]
+        content = json.dumps({"images": images, "annotations": captions})
+        (root / "annotations" / f"captions_{split}.json").write_text(content)
+    return root
+
+
+# The full model's recipe with nothing but its widths reduced.
+NARROW = [
+    "encoder.model=resnet10t",
+    "encoder.pretrained=false",
+    "encoder.image_size=64",
+    "decoder.width=32",
+    "decoder.num_layers=2",
+    "decoder.num_heads=2",
+]
+
+
+def test_the_full_models_recipe_takes_two_real_steps_on_coco(coco_folder: Path, tmp_path: Path) -> None:
+    recipe = ["experiment=easycap/coco", f"data.root={coco_folder}", *NARROW]
+    small = [
+        "trainer.batch_size=4",
+        "trainer.workers=1",
+        "trainer.max_steps=2",
+        "tracking=none",
+        "device=cpu",
+    ]
+    train(check(compose([*recipe, *small])[0]), tmp_path / "run", command="")
+    result = read(tmp_path / "run", "result.json")
+    assert result["cost"]["steps"] == 2 and "CIDEr-D" in result["scores"]["test"]
+    assert result["vocabulary"]["coverage"]["val"] == 1.0

@@ -34,9 +34,9 @@ class Validation:
 class Validator:
     """Validates on the first `images` images (null: all), every `every_epochs` epochs and after the last.
 
-    `objective` gives the loss; `score` takes the generated {id: caption} and returns numbers to log, of which
-    `metric` picks the best checkpoint; `samples` images are logged with their captions. `make_batches` turns
-    examples and `batch_size` into batches.
+    `objective` gives the loss; `score` takes examples and the generated {id: caption} and returns scores, of which
+    `metric` (higher is better) picks the best checkpoint, and signs of health; `samples` images are logged with their
+    captions. `make_batches` turns examples and `batch_size` into batches.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Validator:
         objective: Objective,
         generator: Generator,
         vocabulary: Vocabulary,
-        score: Callable[[Sequence[Example], dict[str, str]], dict[str, float]],
+        score: Callable[[Sequence[Example], dict[str, str]], tuple[dict[str, float], dict[str, float]]],
     ) -> None:
         for name, value in (
             ("batch_size", batch_size),
@@ -81,7 +81,7 @@ class Validator:
         captions = caption_batches(
             captioner, batches, self.generator, self.vocabulary, device=device, autocast=autocast
         )
-        found = self.score(self.examples[: len(captions)], captions)
+        found, _ = self.score(self.examples[: len(captions)], captions)
         if self.metric not in found:
             raise ValueError(
                 f"validation.metric={self.metric!r} is not measured; {describe_choices(self.metric, found)}"
@@ -94,8 +94,8 @@ class Validator:
         captions = caption_batches(
             captioner, self.batches, self.generator, self.vocabulary, device=device, autocast=autocast
         )
-        values = {"loss": loss, "loss_of_shuffled_images": shuffled, **self.score(self.examples, captions)}
-        return Validation(values, captions)
+        scores, health = self.score(self.examples, captions)
+        return Validation({"loss": loss, "loss_of_shuffled_images": shuffled, **scores, **health}, captions)
 
     def sample_rows(self, validation: Validation) -> list[dict]:
         """Return the first few images with their caption and references, as a Tracker takes them."""
