@@ -173,7 +173,9 @@ def _tracked(jobs: list[Job], workers: int, progress: Progress) -> Iterator[tupl
         if workers > 1 and forks:
             # Forked, so that a caller's script needs no __main__ guard; the children only draw.
             context = multiprocessing.get_context("fork")
-            pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+            pool = ProcessPoolExecutor(
+                workers, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),)
+            )
             stack.enter_context(pool)
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
             with warnings.catch_warnings():
@@ -187,9 +189,8 @@ def _tracked(jobs: list[Job], workers: int, progress: Progress) -> Iterator[tupl
             yield job, text
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = os.getppid()
+def _end_with_parent(parent: int) -> None:
+    """A worker whose parent was killed, even before this line, would wait for work for ever."""
 
     def watch() -> None:
         while os.getppid() == parent:
