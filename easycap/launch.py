@@ -65,7 +65,8 @@ def main(argv: Sequence[str]) -> int:
                 f"resume={settings['resume']} is still running (process {status['pid']}): stop it first"
             )
     extra = [] if any(arg.startswith("hydra.run.dir=") for arg in argv) else [_run_dir(settings, choices)]
-    sys.argv = ["easycap train", *argv, *extra]
+    # argparse, which Hydra uses, wants its positional arguments in one piece.
+    sys.argv = ["easycap train", *overrides, *extra, *(word for word in argv if word not in overrides)]
     # SIGTERM (a scheduler, a container) ends a run as Ctrl-C does: with a status, not without a word.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a digest of an error and exits by itself

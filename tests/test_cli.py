@@ -184,3 +184,11 @@ def test_a_damaged_checkpoint_is_named(trained: Path, tmp_path: Path, capsys) ->
     (weights.parent / "config.json").write_text("{")
     assert main(["evaluate", str(copy)]) == 1
     assert "config.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv", [["seed=7", "--cfg", "job"], ["--cfg", "job", "seed=7"], ["--cfg=job", "seed=7"]]
+)
+def test_the_config_can_be_looked_at(argv: list[str]) -> None:
+    done = easycap("train", *argv)
+    assert done.returncode == 0 and "seed: 7" in done.stdout, done.stderr
