@@ -5,6 +5,7 @@ Strings and numbers only; torch is never imported here. Every scorer registers i
 
 from easycap.metrics.bleu import Bleu
 from easycap.metrics.cider import CiderD, CiderReward
+from easycap.metrics.coco_objects import CocoObjects, read_instances
 from easycap.metrics.corpus import prepare
 from easycap.metrics.diversity import diversity
 from easycap.metrics.document_frequencies import DocumentFrequencies
@@ -24,6 +25,7 @@ __all__ = [
     "Bleu",
     "CiderD",
     "CiderReward",
+    "CocoObjects",
     "Comparison",
     "DocumentFrequencies",
     "Meteor",
@@ -36,6 +38,7 @@ __all__ = [
     "most_frequent_caption",
     "named_things",
     "prepare",
+    "read_instances",
     "reference_points",
     "score",
     "tokenize",

@@ -1,15 +1,24 @@
-"""Which things a caption names, against those annotated in its image: precision, recall and CHAIR."""
+"""Which things a caption names, against those annotated in its image: precision, recall and CHAIR.
+
+Not used on scenes: their truth check reads whole captions and so knows more than which words occur (a "person" may
+be the scene's man or its woman), and their tags name actions too.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from easycap.metrics.corpus import captions_by_id, normal_id
 from easycap.metrics.intervals import FromStatistics
+from easycap.metrics.tokenizer import VERSION as TOKENIZER
 from easycap.metrics.tokenizer import tokenize
 from easycap.types import Score
+
+VERSION = 1
 
 _IRREGULAR = {
     "men": "man",
@@ -33,29 +42,34 @@ def named_things(
     captions: Mapping[str, str],
     things: Mapping[str, Collection[str]],
     *,
+    known: Collection[str] | None = None,
     synonyms: Mapping[str, Iterable[str]] | None = None,
+    ignored: Iterable[str] = (),
 ) -> dict[str, Score]:
-    """Return "things precision", "things recall", "CHAIR-i" and "CHAIR-s" (Rohrbach et al., EMNLP 2018), 0..1.
+    """Return things_precision, things_recall, CHAIR-i and CHAIR-s (Rohrbach et al., EMNLP 2018), 0..1.
 
-    `things` {id: names} is what each image shows (tags, object categories); a caption's words count as named
-    things if any image has them; `synonyms` {name: words} adds words for a name. Raises `ValueError` for an
-    image without `things`.
+    `things` {id: names} is what each image shows (object categories). A caption names a thing of `known` (by
+    default, of any image's things) by its name or one of its `synonyms` {name: words}, also in the plural; the
+    longest name counts, and what is `ignored`, exactly as written, names nothing. Raises `ValueError` for an image
+    without `things`.
     """
     texts = captions_by_id(captions)
-    things = {normal_id(image_id): names for image_id, names in things.items()}
-    missing = sorted(texts.keys() - things.keys())
+    shown = {normal_id(image_id): {name.lower() for name in names} for image_id, names in things.items()}
+    missing = sorted(texts.keys() - shown.keys())
     if missing:
         raise ValueError(f"{len(missing)} images have no annotated things, e.g. {missing[0]!r}")
     ids = sorted(texts)
-    names = _lexicon({_singular(n) for image_id in ids for n in things[image_id]}, synonyms or {})
-    rows = [_counts(tokenize(texts[i]), {_singular(n) for n in things[i]}, names) for i in ids]
-    text = f"v:1|things:{len(set(names.values()))}|synonyms:{len(names) - len(set(names.values()))}"
-    return _scores(ids, np.array(rows, dtype=float), f"{text}|images:{len(ids)}")
+    everything = {name.lower() for name in known} if known else set().union(*(shown[i] for i in ids))
+    lexicon = _Lexicon.of(everything, synonyms or {}, ignored)
+    rows = [_counts(lexicon.named(tokenize(texts[i])), shown[i]) for i in ids]
+    data = _digest(f"{i}:{','.join(sorted(shown[i]))}" for i in ids)
+    text = f"v:{VERSION}|tok:{TOKENIZER}|things:{len(everything)}|words:{lexicon.signature}"
+    return _scores(ids, np.array(rows, dtype=float), f"{text}|images:{len(ids)}|data:{data}")
 
 
 def _scores(ids: list[str], counts: np.ndarray, text: str) -> dict[str, Score]:
     """counts (N, 5): named, of them in the image, in the image, 1 if one is not there, 1."""
-    columns = {"things precision": (1, 0), "things recall": (1, 2), "CHAIR-i": (5, 0), "CHAIR-s": (3, 4)}
+    columns = {"things_precision": (1, 0), "things_recall": (1, 2), "CHAIR-i": (5, 0), "CHAIR-s": (3, 4)}
     counts = np.column_stack([counts, counts[:, 0] - counts[:, 1]])
     scores = {}
     for name, pair in columns.items():
@@ -71,45 +85,71 @@ def _share(statistics: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
 
 
-def _counts(words: Sequence[str], shown: set[str], names: Mapping[tuple[str, ...], str]) -> list[int]:
-    named = _named(words, names)
+def _counts(named: set[str], shown: set[str]) -> list[int]:
     right = len(named & shown)
     return [len(named), right, len(shown), int(right < len(named)), 1]
 
 
-def _named(words: Sequence[str], names: Mapping[tuple[str, ...], str]) -> set[str]:
-    """The things that words name, longest name first: a "traffic light" is no "light"."""
-    longest = max(map(len, names), default=0)
-    found, start = set(), 0
-    while start < len(words):
-        for size in range(min(longest, len(words) - start), 0, -1):
-            key = (*words[start : start + size - 1], _singular(words[start + size - 1]))
-            if key in names:
-                found.add(names[key])
-                start += size
-                break
-        else:
-            start += 1
-    return found
+@dataclass(frozen=True)
+class _Lexicon:
+    """The words that name things, {("traffic", "light"): "traffic light", ...}, and those that do not after all."""
+
+    names: Mapping[tuple[str, ...], str]
+    ignored: frozenset[tuple[str, ...]]
+    longest: int
+
+    @classmethod
+    def of(
+        cls, things: Collection[str], synonyms: Mapping[str, Iterable[str]], ignored: Iterable[str]
+    ) -> _Lexicon:
+        names = {tuple(tokenize(thing)): thing for thing in sorted(things)}
+        for thing, words in synonyms.items():
+            for word in words if thing.lower() in things else ():
+                names.setdefault(tuple(tokenize(word)), thing.lower())
+        skipped = frozenset(tuple(tokenize(words)) for words in ignored)
+        return cls(names, skipped, max(map(len, [*names, *skipped]), default=0))
+
+    @property
+    def signature(self) -> str:
+        rows = [f"{' '.join(words)}:{thing}" for words, thing in self.names.items()]
+        return f"{len(rows)},{_digest(sorted(rows + [' '.join(words) for words in self.ignored]))}"
+
+    def named(self, words: Sequence[str]) -> set[str]:
+        """Return the things that words name, longest name first: a "traffic light" is no "light"."""
+        found: set[str] = set()
+        start = 0
+        while start < len(words):
+            size, thing = self._at(words, start)
+            found |= {thing} if thing else set()
+            start += size
+        return found
+
+    def _at(self, words: Sequence[str], start: int) -> tuple[int, str | None]:
+        """How many words from `start` on belong together, and the thing that they name."""
+        for size in range(min(self.longest, len(words) - start), 0, -1):
+            *head, last = words[start : start + size]
+            if (*head, last) in self.ignored:
+                return size, None
+            for form in _singulars(last):
+                if (*head, form) in self.names:
+                    return size, self.names[(*head, form)]
+        return 1, None
 
 
-def _lexicon(things: set[str], synonyms: Mapping[str, Iterable[str]]) -> dict[tuple[str, ...], str]:
-    names = {tuple(tokenize(thing)): thing for thing in things}
-    for thing, words in synonyms.items():
-        for word in words:
-            names.setdefault(tuple(_singular(word).split()), _singular(thing))
-    return names
+def _digest(lines: Iterable[str]) -> str:
+    text = "\n".join(lines).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=4).hexdigest()
 
 
-def _singular(name: str) -> str:
-    """Return the name in lower case with its last word in the singular, by rule: dogs, buses, puppies, men."""
-    head, _, word = name.lower().rpartition(" ")
+def _singulars(word: str) -> list[str]:
+    """Return the word and what it may be the plural of, by rule: horses is horse (or hors), buses bus (or buse)."""
+    forms = [word]
     if word in _IRREGULAR:
-        word = _IRREGULAR[word]
-    elif word.endswith("ies") and len(word) > 4:
-        word = word[:-3] + "y"
-    elif word.endswith(("ses", "xes", "zes", "ches", "shes")) and len(word) > 4:
-        word = word[:-2]
+        forms.append(_IRREGULAR[word])
     elif word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
-        word = word[:-1]
-    return f"{head} {word}".strip()
+        forms.append(word[:-1])
+        if word.endswith("ies"):
+            forms.append(word[:-3] + "y")
+        elif word.endswith("es"):
+            forms.append(word[:-2])
+    return forms

@@ -39,6 +39,21 @@ def test_images_and_captions_meet(root: Path) -> None:
     assert dataset.splits["test"] == dataset.splits["val"]
 
 
+def test_objects_of_val_are_known_where_their_file_is(root: Path) -> None:
+    splits = {"train": "train2017", "val": "val2017", "test": None}
+    assert coco(root=str(root), **splits).scorers == ()
+    content = {
+        "images": [{"id": 7}],
+        "annotations": [{"image_id": 7, "category_id": 3}],
+        "categories": [{"id": 3, "name": "car"}],
+    }
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    dataset = coco(root=str(root), **splits)
+    assert dataset.scorers == ("coco_objects",)
+    assert dataset.splits["val"][0].annotations["objects"] == ("car",)
+    assert dataset.splits["train"][0].annotations is None
+
+
 def test_what_is_missing_is_named(root: Path) -> None:
     with pytest.raises(ValueError, match="data.root=nowhere"):
         coco(root="nowhere", train="train2017", val="val2017", test=None)

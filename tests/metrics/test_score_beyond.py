@@ -1,5 +1,6 @@
 """What overlap does not see: health of captions, diversity, things named, reference points."""
 
+import json
 import math
 
 import pytest
@@ -10,9 +11,11 @@ from easycap.metrics import (
     diversity,
     most_frequent_caption,
     named_things,
+    read_instances,
     reference_points,
     score,
 )
+from easycap.metrics.coco_objects import NOT_OBJECTS, SYNONYMS
 from easycap.metrics.health import BAD_ENDINGS, normalized
 
 REFERENCES = {
@@ -122,8 +125,8 @@ class TestThings:
         things = {"1": ["dog", "ball"], "2": ["cat", "traffic light", "Person"], "3": ["light"]}
         found = named_things(captions, things, synonyms={"person": ["man", "women"]})
         assert {n: one.value for n, one in found.items()} == {
-            "things precision": 3 / 4,
-            "things recall": 3 / 6,
+            "things_precision": 3 / 4,
+            "things_recall": 3 / 6,
             "CHAIR-i": 1 / 4,
             "CHAIR-s": 1 / 3,
         }
@@ -131,16 +134,98 @@ class TestThings:
 
     def test_the_longest_name_counts(self) -> None:
         found = named_things({"1": "a dog house", "2": "a dog"}, {"1": ["dog house"], "2": ["dog"]})
-        assert found["things precision"].value == found["things recall"].value == 1
+        assert found["things_precision"].value == found["things_recall"].value == 1
 
-    @pytest.mark.parametrize("word", ["puppies", "buses", "boxes", "men", "glass", "bus", "sheep"])
+    @pytest.mark.parametrize(
+        "word", ["puppies", "buses", "boxes", "horses", "vases", "men", "glass", "bus", "sheep"]
+    )
     def test_plurals(self, word: str) -> None:
-        thing = {"puppies": "puppy", "buses": "bus", "boxes": "box", "men": "man"}.get(word, word)
-        assert named_things({"1": f"some {word}"}, {"1": [thing]})["things recall"].value == 1
+        thing = {
+            "puppies": "puppy",
+            "buses": "bus",
+            "boxes": "box",
+            "horses": "horse",
+            "vases": "vase",
+            "men": "man",
+        }.get(word, word)
+        assert named_things({"1": f"some {word}"}, {"1": [thing]})["things_recall"].value == 1
+
+    def test_things_that_no_image_shows_can_be_hallucinated_if_they_are_known(self) -> None:
+        captions, things = {"1": "a dog on a table", "2": "a cat"}, {"1": ["dog"], "2": ["cat"]}
+        alone = named_things(captions, things)["CHAIR-i"]
+        known = named_things(
+            captions, things, known=["dog", "cat", "dining table"], synonyms={"dining table": ["table"]}
+        )
+        assert (
+            alone.value == 0
+            and known["CHAIR-i"].value == 1 / 3
+            and alone.signature != known["CHAIR-i"].signature
+        )
+
+    def test_what_is_ignored_names_nothing(self) -> None:
+        captions = {"1": "an orange train station", "2": "oranges on a train"}
+        things = {"1": [], "2": ["orange", "train"]}
+        found = named_things(captions, things, ignored=["orange", "train station"])
+        assert (
+            found["things_precision"].value == found["things_recall"].value == 1
+            and not found["CHAIR-s"].value
+        )
 
     def test_an_image_without_annotations_is_named(self) -> None:
         with pytest.raises(ValueError, match="1 images have no annotated things, e.g. '2'"):
             named_things({"1": "a dog", 2: "a cat"}, {"1": ["dog"]})
+
+
+class TestCocoObjects:
+    INSTANCES = {
+        "images": [{"id": 1}, {"id": 2}],
+        "annotations": [
+            {"image_id": 1, "category_id": 18, "segmentation": [[0.0, 1.0]]},
+            {"image_id": 1, "category_id": 18, "segmentation": []},
+            {"image_id": 1, "category_id": 1},
+        ],
+        "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 7, "name": "train"}],
+    }
+
+    def _read(self, tmp_path, content: object):
+        (tmp_path / "instances.json").write_text(json.dumps(content))
+        return read_instances(tmp_path / "instances.json")
+
+    def test_captions_are_read_with_the_synonyms(self, tmp_path) -> None:
+        objects = self._read(tmp_path, self.INSTANCES)
+        everything = ("dog", "person", "train")
+        assert objects == {
+            "1": {"objects": ("dog", "person"), "categories": everything},
+            "2": {"objects": (), "categories": everything},
+        }
+        captions = {"1": "a boy walks two puppies by the train tracks", "2": "a locomotive"}
+        found = score(
+            captions, {"1": ["x"], "2": ["y"]}, scorers=["coco_objects"], annotations=objects, split="val"
+        )
+        assert found["things_recall"].value == 1 and found["things_precision"].value == 2 / 3
+        assert found["CHAIR-s"].per_image == {"1": 0, "2": 1} and found["CHAIR-s"].low is not None
+        assert "|things:3|words:" in found["CHAIR-i"].signature and "|split:val" in found["CHAIR-i"].signature
+
+    def test_every_synonym_names_its_own_category_only(self) -> None:
+        assert len(SYNONYMS) < 80
+        words = [word for group in SYNONYMS.values() for word in group]
+        assert len(words) == len(set(words)) and not set(words) & (set(SYNONYMS) | set(NOT_OBJECTS))
+
+    def test_without_annotations_it_is_absent_and_half_of_them_are_refused(self, tmp_path) -> None:
+        captions, references = {"1": "a dog", "2": "a train"}, {"1": ["x"], "2": ["y"]}
+        found = score(captions, references, scorers=["coco_objects"], annotations={"1": None, "2": None})
+        assert not found and "no image has object annotations" in found.absent["CHAIR-i"]
+        half = {"1": self._read(tmp_path, self.INSTANCES)["1"], "2": None}
+        with pytest.raises(ValueError, match="1 images have no annotated things, e.g. '2'"):
+            score(captions, references, scorers=["coco_objects"], annotations=half)
+
+    @pytest.mark.parametrize(
+        "content",
+        [[], {}, {"images": []}, {**INSTANCES, "categories": []}, {**INSTANCES, "images": [{"id": 5}]}],
+    )
+    def test_another_file_is_named(self, tmp_path, content: object) -> None:
+        with pytest.raises(ValueError, match="instances.json' is no COCO instances file"):
+            self._read(tmp_path, content)
 
 
 class TestReferencePoints:
