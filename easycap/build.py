@@ -19,6 +19,7 @@ import easycap.generation.beam
 import easycap.generation.greedy
 import easycap.generation.sample
 import easycap.models.decoders.causal_lm
+import easycap.models.decoders.lstm
 import easycap.models.encoders.small
 import easycap.models.encoders.timm
 import easycap.models.image_tokens.all

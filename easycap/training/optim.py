@@ -138,7 +138,8 @@ class Muon:
 
 
 def hidden_matrices(captioner: nn.Module) -> list[nn.Parameter]:
-    """Return the weights of linear layers and convolutions; embeddings, tables and output layers are not among them.
+    """Return the weights of linear layers, convolutions and LSTMs; embeddings, tables and output layers are not among
+    them.
 
     An output layer is a linear layer with as many rows as some embedding has, tied to it or not.
     """
@@ -148,6 +149,8 @@ def hidden_matrices(captioner: nn.Module) -> list[nn.Parameter]:
         is_output = isinstance(module, nn.Linear) and module.out_features in vocabularies
         if isinstance(module, (nn.Linear, nn.Conv2d, Conv1D)) and not is_output:
             found.setdefault(id(module.weight), module.weight)
+        if isinstance(module, nn.LSTM):
+            found.update((id(p), p) for p in module.parameters() if p.ndim == 2)
     return list(found.values())
 
 

@@ -30,6 +30,7 @@ TINY = {
         "dropout": 0.0,
         "pretrained": None,
     },
+    "lstm": {"embed_dim": 12, "hidden_dim": 16, "max_words": 6, "dropout": 0.0},
 }
 PREFIX = {"causal_lm", "lstm"}
 # What build.py supplies, as far as a decoder asks for it.

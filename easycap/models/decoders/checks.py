@@ -8,3 +8,10 @@ def check_positive(group: str, **sizes: int) -> None:
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"{group}.{name}={value} must be at least 1")
+
+
+def check_dropout(dropout: float) -> float:
+    """Return `dropout`; `ValueError` unless it is a share below 1."""
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"decoder.dropout={dropout} must be in [0, 1)")
+    return dropout

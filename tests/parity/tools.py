@@ -1,0 +1,41 @@
+"""What the parity tests share: small memories with holes in them, captions, weights that matter."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from easycap.types import Memory
+
+NUM_TAGS = 2
+
+
+def random_memory(width: int, *, num_slots: int = 7) -> Memory:
+    """Three images with two tags: all slots valid; a tag and a cell missing; cells padded at the end."""
+    tokens = torch.randn(3, num_slots, width, generator=torch.manual_seed(1))
+    mask = torch.ones(3, num_slots, dtype=torch.bool)
+    mask[1, [0, 4]] = False
+    mask[2, 5:] = False
+    return Memory(tokens, mask, {"tags": slice(0, NUM_TAGS), "image": slice(NUM_TAGS, num_slots)})
+
+
+def random_words(vocab_size: int, *, num_words: int = 6) -> torch.Tensor:
+    """Three captions: bos is 1; the second and the third end early and are padded with 0."""
+    words = torch.randint(4, vocab_size, (3, num_words), generator=torch.manual_seed(2))
+    words[:, 0] = 1
+    words[1, 4:] = 0
+    words[2, 3:] = 0
+    return words
+
+
+def spread_weights(module: nn.Module) -> nn.Module:
+    """Weights and biases large enough that every term of an equation shows."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, std=0.6)
+    return module
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
