@@ -27,6 +27,7 @@ import easycap.models.image_tokens.grid
 import easycap.models.image_tokens.resampler
 import easycap.models.image_tokens.split
 import easycap.objectives.xe
+import easycap.sweeping.launchers
 import easycap.tracking.trackers
 import easycap.training.optim
 import easycap.training.schedule

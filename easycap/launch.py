@@ -20,8 +20,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from easycap.config import GROUPS, check, options
+from easycap.config import GROUPS, check
 from easycap.paths import config_dir, outputs_dir
+from easycap.processes import PARENT, end_with_parent
 from easycap.registry import describe_choices
 from easycap.runs import shown
 from easycap.tracking.run_folder import is_alive, new_run_folder
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 _HELP = """easycap train: train a captioner, evaluate it, write its report.
 
 usage: easycap train [GROUP=OPTION] [GROUP.FIELD=VALUE] [experiment=NAME] [resume=RUN] [--debug]
+       easycap train -m [GROUP=OPTION,OPTION] [GROUP.FIELD=VALUE,VALUE] [sweep=NAME] [launcher=local launcher.jobs=2]
        easycap train --cfg job ...      show the config these choices make
 
 {groups}
@@ -38,7 +40,8 @@ usage: easycap train [GROUP=OPTION] [GROUP.FIELD=VALUE] [experiment=NAME] [resum
 Every field of a group is in conf/GROUP/OPTION.yaml, and --cfg job shows all of them. Examples:
   easycap train experiment=easycap/quickstart
   easycap train image_tokens=split image_tokens.count=5 trainer.epochs=2 seed=3
-  easycap train data=coco data.root=COCO encoder=resnet18 encoder.pretrained=false"""
+  easycap train data=coco data.root=COCO encoder=resnet18 encoder.pretrained=false
+  easycap train -m image_tokens=split,resampler image_tokens.count=1,5,10 seed=1,2,3 sweep.dry_run=true"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,6 +50,12 @@ def main(argv: Sequence[str]) -> int:
         print(help_text())
         return 0
     flags, overrides = _split(argv)
+    if parent := os.environ.get(PARENT):
+        end_with_parent(int(parent), signal.SIGTERM)
+    if flags and flags <= {"-m", "--multirun"}:
+        from easycap.sweep import run_sweep
+
+        return run_sweep(overrides)
     if flags - {"--cfg", "-c", "--resolve"}:
         print(
             f"easycap: train does not know {', '.join(sorted(flags))}; see easycap train --help",
@@ -90,9 +99,9 @@ def _guarded(failures: list[BaseException], config: DictConfig) -> float | None:
 
 def help_text() -> str:
     """Return the help of `easycap train`, with the options found on disk."""
-    lines = [f"  {group:<14}{' | '.join(options(group))}" for group in GROUPS]
-    recipes = sorted(str(p.relative_to(config_dir() / "experiment").with_suffix("")) for p in _recipes())
-    return _HELP.format(groups="\n".join([*lines, f"  {'experiment':<14}{' | '.join(recipes)}"]))
+    groups = (*GROUPS, "experiment", "sweep", "launcher")
+    lines = [f"  {group:<14}{' | '.join(options_of(group))}" for group in groups]
+    return _HELP.format(groups="\n".join(lines))
 
 
 def _split(argv: Sequence[str]) -> tuple[set[str], list[str]]:
@@ -115,7 +124,7 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     Raises `ValueError` for an override that cannot be read or an option that does not exist. Keys are not checked
     here: fields are added if need be, and `check` judges the result.
     """
-    forced = [_forced(override) for override in _parse(overrides)]
+    forced = [_forced(override) for override in parse(overrides)]
     try:
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
             config = hydra.compose("train", overrides=forced, return_hydra_config=True)
@@ -201,7 +210,8 @@ def _run_dir(settings: dict[str, Any], choices: dict[str, str]) -> str:
     return f"hydra.run.dir='{path}'"
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Return the overrides as Hydra reads them; `ValueError` names one that cannot be read."""
     parser = OverridesParser.create()
     parsed = []
     for override in overrides:
@@ -219,12 +229,15 @@ def _forced(override: Override) -> str:
     """The override as one that sets its key whether it exists or not, after checking the option of a group."""
     key, text = override.key_or_group, override.input_line
     assert text is not None
+    if override.is_sweep_override():
+        raise ValueError(f"{text} names several values: add -m for a run with each of them")
+    if key in ("sweep", "launcher"):
+        raise ValueError(f"{text} is for sweeps: add -m")
     if key in GROUPS:
-        _check_option(key, override.value(), options(key))
+        _check_option(key, override.value(), options_of(key))
         return text.lstrip("+")
     if key == "experiment" and override.value() is not None:
-        names = [str(p.relative_to(config_dir() / "experiment").with_suffix("")) for p in _recipes()]
-        _check_option(key, override.value(), names)
+        _check_option(key, override.value(), options_of(key))
         return text.lstrip("+")
     if override.is_delete() or key.startswith("hydra"):
         return text
@@ -237,5 +250,7 @@ def _check_option(group: str, option: Any, allowed: list[str]) -> None:
         raise ValueError(f"{group}={name} does not exist; {describe_choices(name, allowed)}")
 
 
-def _recipes() -> list[Path]:
-    return list((config_dir() / "experiment").rglob("*.yaml"))
+def options_of(group: str) -> list[str]:
+    """Return the options of a config group, recipes (easycap/quickstart) with their folder."""
+    root = config_dir() / group
+    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))

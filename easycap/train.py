@@ -23,6 +23,7 @@ from easycap.evaluate import evaluate_split
 from easycap.runs import checkpoint_of
 from easycap.tracking.run_folder import RunFolder
 from easycap.training.trainer import Fit
+from easycap.types import Tracker
 from easycap.vocab.word import coverage
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
     return best
 
 
-def _fit(experiment: Experiment, tracker: Any, folder: RunFolder) -> float:
+def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder) -> float:
     config = experiment.config
     _warn_of_frozen_random_weights(config)
     known = vocabulary_coverage(experiment)
@@ -75,19 +76,7 @@ def _fit(experiment: Experiment, tracker: Any, folder: RunFolder) -> float:
         experiment.trainer.total_steps(experiment.loader),
         experiment.device,
     )
-    fitted = Fit(
-        experiment.trainer,
-        captioner=experiment.captioner,
-        objective=experiment.objective,
-        optimization=experiment.optimization(),
-        loader=experiment.loader,
-        validator=experiment.validator(),
-        vocabulary=experiment.vocabulary,
-        tracker=tracker,
-        checkpoints=folder.path / "checkpoints",
-        config=to_plain(config),
-        device=experiment.device,
-    ).run()
+    fitted = make_fit(experiment, tracker, folder.path / "checkpoints").run()
     folder.update_result(
         {
             "cost": fitted.cost,
@@ -99,6 +88,23 @@ def _fit(experiment: Experiment, tracker: Any, folder: RunFolder) -> float:
         }
     )
     return fitted.best
+
+
+def make_fit(experiment: Experiment, tracker: Tracker, checkpoints: Path) -> Fit:
+    """Return the training of an experiment, ready to run."""
+    return Fit(
+        experiment.trainer,
+        captioner=experiment.captioner,
+        objective=experiment.objective,
+        optimization=experiment.optimization(),
+        loader=experiment.loader,
+        validator=experiment.validator(),
+        vocabulary=experiment.vocabulary,
+        tracker=tracker,
+        checkpoints=checkpoints,
+        config=to_plain(experiment.config),
+        device=experiment.device,
+    )
 
 
 def _evaluate(experiment: Experiment, folder: RunFolder, *, command: str, started: float) -> dict[str, Any]:
@@ -142,7 +148,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
     }
 
 
@@ -171,7 +177,8 @@ def _cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
+    """Return what git calls the code that runs, with -dirty for changes; None outside of a checkout."""
     try:
         folder = Path(__file__).parent
         command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]

@@ -14,11 +14,12 @@ import easycap
 PACKAGE = Path(easycap.__file__).parent
 
 # room -> the rooms it may import from, besides itself
-FOUNDATION = {"types", "registry", "paths"}
+FOUNDATION = {"types", "registry", "paths", "processes"}
 ALLOWED = {
     "types": set(),
     "registry": set(),
     "paths": set(),
+    "processes": set(),
     "config": FOUNDATION,
     "vocab": FOUNDATION,
     "metrics": FOUNDATION,
@@ -29,12 +30,13 @@ ALLOWED = {
     "tracking": FOUNDATION,
     "training": FOUNDATION | {"data", "models", "generation", "objectives"},
     "report": FOUNDATION,
+    "sweeping": FOUNDATION | {"report", "tracking"},
     "runs": FOUNDATION | {"report"},
     "scoring": FOUNDATION | {"metrics"},
     "compare": FOUNDATION | {"metrics", "report", "runs", "scoring"},
 }
 # Entry points may import any room; nothing imports them but each other.
-ENTRY_POINTS = {"build", "train", "evaluate", "caption", "launch", "cli"}
+ENTRY_POINTS = {"build", "train", "estimate", "sweep", "evaluate", "caption", "launch", "cli"}
 
 
 def room_of(module: str) -> str:

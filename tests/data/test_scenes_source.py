@@ -73,7 +73,7 @@ def test_other_values_are_kept_apart(tmp_path):
     first = scenes(**VALUES, cache=str(tmp_path))
     second = scenes(**{**VALUES, "seed": 1}, cache=str(tmp_path))
     assert first.splits["val"][0].references != second.splits["val"][0].references
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("scenes-*"))) == 2
 
 
 def test_two_at_once_both_end_well_and_leave_one_folder(tmp_path):
@@ -81,7 +81,7 @@ def test_two_at_once_both_end_well_and_leave_one_folder(tmp_path):
     for process in both:
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0 and out.strip() == "300", err
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob("scenes-*"))) == 1 and not list(tmp_path.glob(".scenes-*"))
 
 
 def test_a_killed_generation_leaves_nothing_that_looks_whole(tmp_path):
@@ -105,7 +105,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "draw", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         scenes(**VALUES, cache=str(tmp_path))
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.glob("*scenes-*"))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 def test_senseless_values_are_refused(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"data.{name}={value} must be"):
         scenes(**{**VALUES, name: value}, cache=str(tmp_path))
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.glob("*scenes-*"))
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):

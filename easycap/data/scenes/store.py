@@ -12,7 +12,6 @@ import os
 import random
 import shutil
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from easycap.data.scenes.draw import draw
 from easycap.data.scenes.grammar import references
 from easycap.data.scenes.graph import Scene
 from easycap.data.scenes.sample import sample
+from easycap.processes import end_with_parent, lock
 from easycap.types import Example
 
 logger = logging.getLogger(__name__)
@@ -99,22 +99,30 @@ def _examples(records: list[dict[str, Any]], pixels: Path) -> list[Example]:
 def make(folder: Path, *, counts: dict[str, int], size: int, seed: int, workers: int) -> None:
     """Make every split in `folder` unless it is there; `ValueError` if the place cannot be written.
 
-    The work happens in a hidden folder beside it, renamed at the end: whoever comes second, or is killed,
-    leaves nothing that looks whole. Leftovers of killed ones are removed after a day.
+    The work happens in a hidden folder beside it, renamed at the end: whoever is killed leaves nothing that looks
+    whole; leftovers are removed after a day. Whoever comes second waits for the first.
     """
     if folder.is_dir():
         return
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(folder.parent)
-        hidden = Path(tempfile.mkdtemp(prefix=".scenes-", dir=folder.parent))
-    except OSError as error:
-        raise ValueError(
-            f"{folder.parent} cannot hold generated scenes ({error}): choose data.cache=FOLDER"
-        ) from None
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(folder.parent / ".locks" / folder.name))
+            if folder.is_dir():
+                return
+            _remove_stale(folder.parent)
+            hidden = Path(tempfile.mkdtemp(prefix=".scenes-", dir=folder.parent))
+        except OSError as error:
+            raise ValueError(
+                f"{folder.parent} cannot hold generated scenes ({error}): choose data.cache=FOLDER"
+            ) from None
+        _make_in(hidden, folder, counts=counts, size=size, seed=seed, workers=workers)
+
+
+def _make_in(hidden: Path, folder: Path, **what: Any) -> None:
     try:
         hidden.chmod(0o755)
-        _fill(hidden, counts=counts, size=size, seed=seed, workers=workers)
+        _fill(hidden, **what)
         with contextlib.suppress(OSError):  # another process was first: its folder is as good
             hidden.rename(folder)
         if not folder.is_dir():
@@ -174,7 +182,7 @@ def _tracked(jobs: list[Job], workers: int, progress: Progress) -> Iterator[tupl
             # Forked, so that a caller's script needs no __main__ guard; the children only draw.
             context = multiprocessing.get_context("fork")
             pool = ProcessPoolExecutor(
-                workers, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),)
+                workers, mp_context=context, initializer=end_with_parent, initargs=(os.getpid(),)
             )
             stack.enter_context(pool)
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
@@ -187,17 +195,6 @@ def _tracked(jobs: list[Job], workers: int, progress: Progress) -> Iterator[tupl
         ):
             progress.advance(task, job[3] - job[2])
             yield job, text
-
-
-def _end_with_parent(parent: int) -> None:
-    """A worker whose parent was killed, even before this line, would wait for work for ever."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _in_turn(jobs: list[Job]) -> Iterator[tuple[Job, str]]:
