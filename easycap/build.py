@@ -20,6 +20,7 @@ import easycap.generation.greedy
 import easycap.generation.sample
 import easycap.models.decoders.causal_lm
 import easycap.models.decoders.lstm
+import easycap.models.decoders.transformer
 import easycap.models.encoders.small
 import easycap.models.encoders.timm
 import easycap.models.image_tokens.all

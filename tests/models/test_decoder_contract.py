@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import easycap.models.decoders
+from easycap.models.decoders.transformer_blocks import Norm
 from easycap.registry import lookup, names
 from easycap.types import Decoder, Memory
 
@@ -31,6 +32,19 @@ TINY = {
         "pretrained": None,
     },
     "lstm": {"embed_dim": 12, "hidden_dim": 16, "max_words": 6, "dropout": 0.0},
+    "transformer": {
+        "width": 16,
+        "num_layers": 2,
+        "num_encoder_layers": 1,
+        "num_heads": 2,
+        "feed_forward_dim": 32,
+        "max_words": 6,
+        "dropout": 0.0,
+        "norm": Norm.pre,
+        "tied": False,
+        "feature_dim": 12,
+        "segments": ("tags", "image"),
+    },
 }
 PREFIX = {"causal_lm", "lstm"}
 # What build.py supplies, as far as a decoder asks for it.
