@@ -13,28 +13,10 @@ import torch
 
 from easycap.build import Experiment
 from easycap.config import option_from_text
-from easycap.data.images import ImageFile
+from easycap.data.images import ImageFile, image_files
 from easycap.generation.captions import caption_batch
 from easycap.runs import checkpoint_of
 from easycap.training.hardware import Precision, autocast
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-
-
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files, and the images inside the folders, in order; `ValueError` names what does not exist."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-            if not found:
-                raise ValueError(f"{path} holds no images ({', '.join(sorted(_SUFFIXES))})")
-            files += found
-        elif path.exists():
-            files.append(path)
-        else:
-            raise ValueError(f"{path} does not exist")
-    return files
 
 
 class PhotoCaptioner:

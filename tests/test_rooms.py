@@ -32,7 +32,7 @@ ALLOWED = {
     "report": FOUNDATION,
     "sweeping": FOUNDATION | {"report", "tracking"},
     "runs": FOUNDATION | {"report"},
-    "scoring": FOUNDATION | {"metrics"},
+    "scoring": FOUNDATION | {"metrics", "data", "report"},
     "compare": FOUNDATION | {"metrics", "report", "runs", "scoring"},
 }
 # Entry points may import any room; nothing imports them but each other.

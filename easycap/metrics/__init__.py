@@ -16,6 +16,7 @@ from easycap.metrics.paired import Comparison, compare
 from easycap.metrics.reference_points import most_frequent_caption, reference_points
 from easycap.metrics.rouge import RougeL
 from easycap.metrics.scoring import Scores, score
+from easycap.metrics.several import score_several
 from easycap.metrics.spice import Spice
 from easycap.metrics.things import named_things
 from easycap.metrics.tokenizer import tokenize
@@ -41,5 +42,6 @@ __all__ = [
     "read_instances",
     "reference_points",
     "score",
+    "score_several",
     "tokenize",
 ]

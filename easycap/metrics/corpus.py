@@ -100,16 +100,22 @@ def normal_id(image_id: Any) -> str:
 
 def captions_by_id(captions: Captions) -> dict[str, str]:
     """Return {id: caption}, ids as text; raises `ValueError` for a duplicate id or a non-string caption."""
-    rows = captions.items() if isinstance(captions, Mapping) else map(_row, captions)
     found: dict[str, str] = {}
-    for image_id, caption in rows:
+    for image_id, caption in caption_rows(captions):
         image_id = normal_id(image_id)
         if image_id in found:
-            raise ValueError(f"image {image_id!r} has two captions; keep one")
+            raise ValueError(
+                f"image {image_id!r} has two captions; keep one (easycap score --several takes more, for every image)"
+            )
         if not isinstance(caption, str):
             raise ValueError(f"the caption of image {image_id!r} is {_shown(caption)}, not a string")
         found[image_id] = caption
     return found
+
+
+def caption_rows(captions: Mapping[Any, Any] | Iterable[Mapping[str, Any]]) -> Iterable[tuple[Any, Any]]:
+    """Return (id, caption) of each row, not checked further; raises `ValueError` for what is no such row."""
+    return captions.items() if isinstance(captions, Mapping) else map(_row, captions)
 
 
 def _row(row: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -8,8 +8,11 @@ import numpy as np
 
 from easycap.metrics.document_frequencies import DocumentFrequencies
 from easycap.metrics.ngrams import MAX_N, count_ngrams
+from easycap.metrics.tokenizer import VERSION as TOKENIZER
 from easycap.metrics.tokenizer import tokenize
 from easycap.types import Score
+
+VERSION = 1
 
 
 def diversity(captions: Mapping[str, Sequence[str]], *, df: DocumentFrequencies) -> dict[str, Score]:
@@ -26,7 +29,9 @@ def diversity(captions: Mapping[str, Sequence[str]], *, df: DocumentFrequencies)
         per_image["Div-2"][image_id] = _distinct_share(tokens, 2)
         per_image["self-CIDEr"][image_id] = _self_cider(tokens, df)
     counts = {len(texts) for texts in captions.values()}
-    text = f"tok:ptb1|captions:{min(counts)}-{max(counts)}|images:{len(captions)}"
+    fewest, most = min(counts), max(counts)
+    number = fewest if fewest == most else f"{fewest}-{most}"
+    text = f"v:{VERSION}|tok:{TOKENIZER}|captions:{number}|images:{len(captions)}"
     suffix = {"self-CIDEr": f"|df:{df.signature}"}
     return {
         name: Score(float(np.mean(list(values.values()))), values, f"{name}|{text}{suffix.get(name, '')}")

@@ -11,10 +11,23 @@ from easycap.metrics.corpus import Captions, Corpus, References, normal_id, prep
 from easycap.metrics.document_frequencies import DocumentFrequencies
 from easycap.metrics.intervals import with_intervals
 from easycap.metrics.java import Absent
-from easycap.registry import lookup
+from easycap.registry import describe_choices, lookup
 from easycap.types import Score, Scorer
 
 DEFAULT_SCORERS = ("bleu", "rouge_l", "cider_d")
+# Metrics of captions and references alone, that a user may ask for by name.
+TEXT_METRICS = (*DEFAULT_SCORERS, "meteor", "spice")
+
+
+def metric_names(text: str) -> tuple[str, ...]:
+    """Return the metrics of "bleu,meteor"; raises `ValueError` naming one that does not exist, and for none."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names or ("",):
+        if name not in TEXT_METRICS:
+            raise ValueError(
+                f"--metrics {text!r}: no metric {name!r}; {describe_choices(name, TEXT_METRICS)}"
+            )
+    return names
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ def score(
             scores |= _run(scorer, corpus, notes)
         except Absent as reason:
             absent |= dict.fromkeys(_names(scorer), str(reason))
-    scores = {name: replace(s, signature=_marked(s.signature, corpus, split)) for name, s in scores.items()}
+    scores = {name: marked(_partial(one, corpus), split) for name, one in scores.items()}
     counts = {"images": len(corpus.ids), "missing": corpus.missing, "empty_captions": corpus.num_empty}
     return Scores(with_intervals(scores) if intervals else scores, absent, counts)
 
@@ -103,8 +116,14 @@ def _names(scorer: Scorer) -> Sequence[str]:
     return getattr(scorer, "names", (getattr(scorer, "__name__", type(scorer).__name__),))
 
 
-def _marked(signature: str, corpus: Corpus, split: str | None) -> str:
-    """Add what a scorer of plain text does not know."""
-    if corpus.missing and "|partial:" not in signature:
-        signature += f"|partial:{len(corpus.ids)}/{len(corpus.ids) + corpus.missing}"
-    return signature if split is None else f"{signature}|split:{split}"
+def _partial(score: Score, corpus: Corpus) -> Score:
+    """Mark what a scorer of plain text does not know: that images were left out."""
+    if not corpus.missing or "|partial:" in score.signature:
+        return score
+    share = f"{len(corpus.ids)}/{len(corpus.ids) + corpus.missing}"
+    return replace(score, signature=f"{score.signature}|partial:{share}")
+
+
+def marked(score: Score, split: str | None) -> Score:
+    """Return the score with the split's name in its signature."""
+    return score if split is None else replace(score, signature=f"{score.signature}|split:{split}")

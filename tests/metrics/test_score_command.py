@@ -1,9 +1,11 @@
 """`easycap score`: any COCO results file, one sentence for what is wrong with it, no torch."""
 
 import json
+import math
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,12 @@ def test_a_table_and_a_file(tmp_path, capsys, plain: bool) -> None:
     assert main([*files, "--json", str(folder / "out.json"), "--split", "val"]) == 0
     shown = capsys.readouterr().out
     assert "CIDEr-D" in shown and "BLEU-4" in shown
+    # As the other commands print them; the file keeps 0..1.
+    bleu = next(line.split() for line in shown.splitlines() if line.split()[:1] == ["BLEU-1"])
+    assert bleu[1] == "80.0" and "Scores and shares are ×100" in shown
     written = json.loads((folder / "out.json").read_text())
+    assert written["scores"]["BLEU-1"]["value"] == pytest.approx(0.8)
+    assert written["diagnostics"]["words_per_caption"] == 2.5
     assert written["scores"]["BLEU-1"]["signature"].endswith("split:val")
     assert all(one["signature"] in shown.splitlines() for one in written["scores"].values())
     assert written["per_image"]["2"]["ROUGE-L"] == pytest.approx(1)
@@ -88,10 +95,13 @@ def test_files_that_cannot_be_read(tmp_path) -> None:
         main([str(tmp_path / "latin.json"), good])
 
 
-def test_nothing_is_left_where_the_result_cannot_be_written(tmp_path) -> None:
-    files = [_write(tmp_path / "c.json", ROWS), _write(tmp_path / "r.json", COCO)]
+@pytest.mark.parametrize("out", ["missing/out.json", "folder", "r.json/out.json"])
+def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path, out: str) -> None:
+    (tmp_path / "folder").mkdir()
+    files = [str(tmp_path / "not-even-read.json"), _write(tmp_path / "r.json", COCO)]
     with pytest.raises(ValueError, match="cannot be written"):
-        main([*files, "--json", str(tmp_path / "missing" / "out.json")])
+        main([*files, "--json", str(tmp_path / out)])
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["folder", "r.json"]
 
 
 def test_partial_and_unknown_metric(tmp_path, capsys) -> None:
@@ -140,12 +150,131 @@ def test_two_at_once_give_the_same_file(tmp_path) -> None:
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
-@pytest.mark.slow
-def test_a_file_of_five_hundred_megabytes(tmp_path) -> None:
-    """Half a million captions of a thousand characters: it is cut off, and the error says so."""
-    row = json.dumps({"image_id": 1, "caption": "word " * 200}) + ",\n"
-    with open(tmp_path / "big.json", "w") as file:
-        file.write("[")
-        file.writelines(row for _ in range(500_000))
-    with pytest.raises(ValueError, match="is not JSON or was cut off: line 500001"):
+def test_a_file_of_five_hundred_megabytes_is_refused_at_once(tmp_path) -> None:
+    with open(tmp_path / "big.json", "wb") as file:
+        file.truncate(500_000_000)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="big.json': it has 500 MB, and up to 400 MB are read"):
         main([str(tmp_path / "big.json"), _write(tmp_path / "r.json", COCO)])
+    assert time.perf_counter() - start < 1
+
+
+def test_memory_of_a_long_file_is_bounded(tmp_path) -> None:
+    """Twenty megabytes that are cut off: read, refused with the line, in less than ten times their size."""
+    row = json.dumps({"image_id": 1, "caption": "word " * 200}) + ",\n"
+    (tmp_path / "big.json").write_text("[" + row * 20_000)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="is not JSON or was cut off: line 20001"):
+        main([str(tmp_path / "big.json"), _write(tmp_path / "r.json", COCO)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * (tmp_path / "big.json").stat().st_size
+
+
+SEVERAL = [
+    {"image_id": 1, "caption": "a dog runs"},
+    {"image_id": 2, "caption": "a cat"},
+    {"image_id": 2, "caption": "two birds"},
+    {"image_id": 1, "caption": "dogs"},
+]
+
+
+class TestSeveral:
+    @pytest.mark.parametrize("rows", [SEVERAL, {"1": ["a dog runs", "dogs"], 2: ["a cat", "two birds"]}])
+    def test_mean_scores_and_diversity(self, tmp_path, capsys, rows) -> None:
+        files = [_write(tmp_path / "c.json", rows), _write(tmp_path / "r.json", COCO)]
+        assert main([*files, "--several", "--json", str(tmp_path / "out.json")]) == 0
+        found = json.loads((tmp_path / "out.json").read_text())
+        # Words of image 1: 4, all distinct; pairs: 2. Of image 2: 4 and 2.
+        assert found["scores"]["Div-1"]["value"] == 1 and found["scores"]["Div-2"]["value"] == 0.5
+        # No n-gram is shared: eigenvalues 1/2, 1/2 of "a cat", "two birds", and 3/4, 1/4 with the one word of "dogs".
+        first = -math.log2(math.sqrt(3) / (math.sqrt(3) + 1))
+        assert found["scores"]["self-CIDEr"]["value"] == pytest.approx((first + 1) / 2)
+        rouge = found["scores"]["ROUGE-L"]
+        references = {"1": ["the dog runs"], "2": ["a cat", "two cats"]}
+        apart = [
+            easycap.score(one, references)["ROUGE-L"].value
+            for one in ({"1": "a dog runs", "2": "a cat"}, {"1": "dogs", "2": "two birds"})
+        ]
+        assert rouge["value"] == pytest.approx(sum(apart) / 2) and "captions:mean of 2" in rouge["signature"]
+        assert rouge["low"] <= rouge["value"] <= rouge["high"]
+        assert found["counts"]["captions"] == 4
+        assert "self-CIDEr" in capsys.readouterr().out
+
+    def test_the_order_of_rows_changes_nothing(self) -> None:
+        references = {"1": ["the dog runs"], "2": ["a cat", "two cats"]}
+        first, second = (
+            easycap.score_several(SEVERAL, references),
+            easycap.score_several(SEVERAL[::-1], references),
+        )
+        assert first.to_dict() == second.to_dict() and first.per_image() == second.per_image()
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            (SEVERAL[:3], "image '1' has 1 captions .* another has 2"),
+            (SEVERAL[:2], "image '1' has 1 captions .* two at least"),
+            (
+                [*SEVERAL[:3], {"image_id": 1, "caption": None}],
+                "a caption of image '1' is None, not a string",
+            ),
+            (
+                [*SEVERAL[:3], {"image_id": 1, "caption": math.nan}],
+                "a caption of image '1' is nan, not a string",
+            ),
+            ({"1": ["a", "b"], "2": 7}, "a caption of image '2' is 7, not a string"),
+            ({"1": ["a", "b"], "2": []}, "image '2' has 0 captions"),
+            ({"1": [], "2": []}, "image '1' has 0 captions"),
+            ({}, "nothing to score"),
+            ({"1": ["a", "b"]}, "1 image has no caption"),
+            ({"1": ["a", "b"], "2": ["a", "b"], "9": ["a", "b"]}, "1 caption has no references"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, tmp_path, rows, message: str) -> None:
+        files = [_write(tmp_path / "c.json", rows), _write(tmp_path / "r.json", COCO)]
+        with pytest.raises(ValueError, match=message):
+            main([*files, "--several"])
+
+    def test_without_the_flag_it_says_so(self, tmp_path) -> None:
+        files = [_write(tmp_path / "c.json", SEVERAL), _write(tmp_path / "r.json", COCO)]
+        with pytest.raises(ValueError, match="image '2' has two captions.*--several"):
+            main(files)
+
+
+def test_objects_named(tmp_path, capsys) -> None:
+    files = [_write(tmp_path / "c.json", ROWS), _write(tmp_path / "r.json", COCO)]
+    instances = {
+        "images": [{"id": 1}, {"id": 2}],
+        "annotations": [{"image_id": 1, "category_id": 18}],
+        "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}],
+    }
+    where = _write(tmp_path / "instances.json", instances)
+    assert main([*files, "--instances", where, "--json", str(tmp_path / "out.json")]) == 0
+    found = json.loads((tmp_path / "out.json").read_text())["scores"]
+    assert found["things_precision"]["value"] == 0.5 and found["CHAIR-i"]["value"] == 0.5
+    assert "CHAIR-s" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="is no file"):
+        main([*files, "--instances", str(tmp_path / "nowhere.json")])
+
+
+def test_frequencies_and_novelty_from_training_captions(tmp_path) -> None:
+    files = [_write(tmp_path / "c.json", ROWS), _write(tmp_path / "r.json", COCO)]
+    training = _write(tmp_path / "train.json", {"7": ["A dog runs."], "8": ["a horse", "the cat"]})
+    out = tmp_path / "out.json"
+    assert main([*files, "--df", training, "--training", training, "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert "df:train,N=2," in found["scores"]["CIDEr-D"]["signature"]
+    assert found["diagnostics"]["novel_captions"] == 0.5
+
+
+def test_clip_and_images_go_together(tmp_path) -> None:
+    files = [_write(tmp_path / "c.json", ROWS), _write(tmp_path / "r.json", COCO)]
+    with pytest.raises(ValueError, match="go together"):
+        main([*files, "--clip", str(tmp_path)])
+
+
+def test_help_reads_well(capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0 and "examples:" in shown and "cider_d,meteor" in shown
