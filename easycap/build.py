@@ -34,6 +34,8 @@ import easycap.training.optim
 import easycap.training.schedule
 import easycap.training.trainer
 import easycap.training.validation
+import easycap.vocab.bert
+import easycap.vocab.gpt2
 import easycap.vocab.word  # noqa: F401
 from easycap.config import SUPPLIED, check
 from easycap.data.loader import TrainLoader, evaluation_batches

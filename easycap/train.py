@@ -24,9 +24,12 @@ from easycap.runs import checkpoint_of
 from easycap.tracking.run_folder import RunFolder
 from easycap.training.trainer import Fit
 from easycap.types import Tracker
-from easycap.vocab.word import coverage
+from easycap.vocab.survey import Survey, survey
 
 logger = logging.getLogger(__name__)
+
+# Above this share of training captions without their end, captions are noticeably learnt too short.
+_MANY_CUT = 0.02
 
 
 def train(config: dict[str, Any], path: Path, *, command: str) -> float:
@@ -66,22 +69,31 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
 def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder) -> float:
     config = experiment.config
     _warn_of_frozen_random_weights(config)
-    known = vocabulary_coverage(experiment)
+    surveys = vocabulary_surveys(experiment)
     logger.info(
-        "%d training images, %d words (%.1f%% of those in val), %.1f million parameters, %d steps on %s",
+        "%d training images, %d words (%.1f%% of those in val), %.1f to a caption, %.1f million parameters, "
+        "%d steps on %s",
         len(experiment.examples("train")),
         len(experiment.vocabulary),
-        100 * known["val"],
+        100 * surveys["val"].coverage,
+        surveys["train"].length,
         sum(p.numel() for p in experiment.captioner.parameters()) / 1e6,
         experiment.trainer.total_steps(experiment.loader),
         experiment.device,
     )
+    _warn_of_cut_captions(experiment, surveys["train"])
     fitted = make_fit(experiment, tracker, folder.path / "checkpoints").run()
     folder.update_result(
         {
             "cost": fitted.cost,
             "warnings": fitted.warnings,
-            "vocabulary": {"size": len(experiment.vocabulary), "coverage": known},
+            "vocabulary": {
+                "size": len(experiment.vocabulary),
+                **{
+                    name: {split: getattr(found, name) for split, found in surveys.items()}
+                    for name in Survey._fields
+                },
+            },
             "config_hash": config_hash(config),
             "seed": config["seed"],
             "environment": environment(experiment.device),
@@ -128,11 +140,13 @@ def _evaluate(experiment: Experiment, folder: RunFolder, *, command: str, starte
     return folder.update_result({"cost": cost})
 
 
-def vocabulary_coverage(experiment: Experiment) -> dict[str, float]:
-    """Return per split the share (0..1) of running words of its references that the vocabulary knows."""
+def vocabulary_surveys(experiment: Experiment) -> dict[str, Survey]:
+    """Return per split how the vocabulary and the decoder's word positions fit its references."""
     return {
-        split: coverage(
-            experiment.vocabulary, (caption for example in examples for caption in example.references)
+        split: survey(
+            experiment.vocabulary,
+            (caption for example in examples for caption in example.references),
+            max_words=experiment.captioner.decoder.max_words,
         )
         for split, examples in experiment.dataset.splits.items()
     }
@@ -159,6 +173,18 @@ def _warn_of_frozen_random_weights(config: dict[str, Any]) -> None:
             "the encoder starts from random weights and is frozen (trainer.unfreeze_encoder_at_epoch=%s): its features "
             "hardly differ between images",
             to_plain(config["trainer"]["unfreeze_encoder_at_epoch"]),
+        )
+
+
+def _warn_of_cut_captions(experiment: Experiment, train: Survey) -> None:
+    if train.truncated > _MANY_CUT:
+        logger.warning(
+            "%.1f%% of the training captions are longer than decoder.max_words=%d positions hold with vocab=%s (%.1f "
+            "words a caption on average) and are cut: raise decoder.max_words",
+            100 * train.truncated,
+            experiment.captioner.decoder.max_words,
+            experiment.config["vocab"]["name"],
+            train.length,
         )
 
 

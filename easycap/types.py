@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
     import torch
+    from tokenizers import Tokenizer
 
 # ---------------------------------------------------------------------------------------------- data
 
@@ -93,7 +94,10 @@ class Vocabulary(Protocol):
         """Return word ids without special tokens."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text up to the first eos; pad and bos are skipped."""
+        """Return the text up to the first eos; pad and bos are skipped, unk is <unk>."""
+
+    def pieces(self, tokenizer: Tokenizer) -> list[list[int]]:
+        """Return each id as ids of `tokenizer`, a language model's; an empty list for what it cannot say."""
 
     def save(self, folder: Any) -> None: ...
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tokenizers_on_disk import tiny_bert, tiny_gpt2
 
 from easycap.build import build_captioner, rehearse
 from easycap.config import (
@@ -33,18 +34,20 @@ EXPERIMENTS = sorted(
     str(path.relative_to(config_dir() / "experiment").with_suffix(""))
     for path in (config_dir() / "experiment").rglob("*.yaml")
 )
-# What has no value of its own: where the user's data is, which of timm's models.
-NEEDED = ["data.root=somewhere", "encoder.model=resnet10t"]
 
 
 def needed(*overrides: str) -> list[str]:
-    """The overrides with values for the mandatory fields of the options they choose."""
+    """The overrides with what the options they choose need: the user's data, one of timm's models, tokenizer files."""
     extra = []
     text = " ".join(overrides)
     if "data=coco" in text or "experiment=easycap/coco" in text:
         extra.append("data.root=somewhere")
     if "encoder=timm" in text:
         extra.append("encoder.model=resnet10t")
+    if "vocab=gpt2" in text:
+        extra.append(f"vocab.path={tiny_gpt2()}")
+    if "vocab=bert" in text:
+        extra.append(f"vocab.path={tiny_bert()}")
     return [*overrides, *extra]
 
 

@@ -14,12 +14,13 @@ import easycap
 PACKAGE = Path(easycap.__file__).parent
 
 # room -> the rooms it may import from, besides itself
-FOUNDATION = {"types", "registry", "paths", "processes"}
+FOUNDATION = {"types", "registry", "paths", "processes", "hub"}
 ALLOWED = {
     "types": set(),
     "registry": set(),
     "paths": set(),
     "processes": set(),
+    "hub": set(),
     "config": FOUNDATION,
     "vocab": FOUNDATION,
     "metrics": FOUNDATION,

@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from easycap.registry import register
+from easycap.vocab.files import words_as_pieces
 
 _WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 _SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -59,6 +62,11 @@ class WordVocabulary:
                 words.append(self.words[index])
         return " ".join(words)
 
+    def pieces(self, tokenizer: Tokenizer) -> list[list[int]]:
+        """Return each id as pieces of `tokenizer`: words as in running text, none for special ids."""
+        said = words_as_pieces(tokenizer)
+        return [[] for _ in _SPECIAL] + [said(f" {word}") for word in self.words[len(_SPECIAL) :]]
+
     def save(self, folder: Path) -> None:
         """Write vocab.json into `folder`."""
         text = json.dumps({"type": "word", "words": self.words[len(_SPECIAL) :]}, ensure_ascii=False)
@@ -76,13 +84,3 @@ class WordVocabulary:
 def split_words(text: str) -> list[str]:
     """Return the lower-cased words of a caption in order."""
     return _WORD.findall(text.lower())
-
-
-def coverage(vocabulary: WordVocabulary, captions: Iterable[str]) -> float:
-    """Return the share of running words of `captions` that the vocabulary knows; 1.0 if there are no words."""
-    known = total = 0
-    for caption in captions:
-        ids = vocabulary.encode(caption)
-        total += len(ids)
-        known += sum(index != vocabulary.unk_id for index in ids)
-    return known / total if total else 1.0

@@ -9,10 +9,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from easycap.hub import hub
 from easycap.models.captioner import Captioner
 from easycap.models.encoders.small import SmallEncoder
 from easycap.models.encoders.timm import TimmEncoder
-from easycap.models.hub import hub
 
 UNTRAINED = {"pretrained": False, "weights": None}
 
@@ -99,7 +99,7 @@ def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("easycap.models.hub._reachable", lambda: False)
+    monkeypatch.setattr("easycap.hub._reachable", lambda: False)
     with pytest.raises(
         ValueError, match=r"encoder.weights=FILE, or train from scratch with encoder.pretrained=false"
     ):
@@ -109,7 +109,7 @@ def test_without_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tm
 def test_offline_mode_ends_with_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr("easycap.models.hub._reachable", lambda: False)
+    monkeypatch.setattr("easycap.hub._reachable", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with hub():
         assert constants.HF_HUB_OFFLINE

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easycap.vocab.word import WordVocabulary, coverage, split_words
+from easycap.vocab.word import WordVocabulary, split_words
 
 CAPTIONS = ["A dog runs.", "a dog and a cat", "The CAT's hat, a T-shirt!", "a dog"]
 
@@ -67,10 +67,6 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
 
 def test_the_order_of_captions_does_not_matter() -> None:
     assert WordVocabulary(size=9, min_count=1, captions=CAPTIONS[::-1]).words == vocabulary(size=9).words
-
-
-def test_coverage_is_the_share_of_known_running_words() -> None:
-    assert coverage(vocabulary(size=2), ["a dog sleeps", "a"]) == 0.75
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GPT2Config, PretrainedConfig
 
+from easycap.hub import hub
 from easycap.models.decoders.checks import check_positive
-from easycap.models.hub import hub
 from easycap.registry import register
 from easycap.types import Memory, Output
 

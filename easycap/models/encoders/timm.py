@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from easycap.models.hub import hub
+from easycap.hub import first_line, hub
 from easycap.registry import register
 from easycap.types import Features, Preprocessing
 
@@ -70,7 +70,7 @@ def _create(model: str, *, pretrained: bool, weights: str | None) -> nn.Module:
     ) as error:  # the hub client has no common base class for 'offline', 'missing' and 'refused'
         source = f"from {weights}" if weights else f"from the hub (timm/{model})"
         raise ValueError(
-            f"the pretrained weights of {model} cannot be loaded {source} ({_first_line(error)}): download the "
+            f"the pretrained weights of {model} cannot be loaded {source} ({first_line(error)}): download the "
             f"model.safetensors of huggingface.co/timm/{model} and pass encoder.weights=FILE, or train from "
             "scratch with encoder.pretrained=false"
         ) from error
@@ -114,7 +114,7 @@ def _probe(model: str, size: int) -> tuple[int, tuple[int, int] | None, bool]:
             maps = twin.forward_features(torch.zeros(1, 3, size, size))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"encoder.image_size={size} does not fit {model} ({_first_line(error)})"
+                f"encoder.image_size={size} does not fit {model} ({first_line(error)})"
             ) from error
     channels = twin.num_features
     if maps.ndim == 4:
@@ -137,7 +137,3 @@ def _near(model: str) -> str:
     near = difflib.get_close_matches(model, names, n=3, cutoff=0.7)
     hint = f"did you mean {', '.join(near)}? " if near else ""
     return f"{hint}python -c 'import timm; print(timm.list_models())' lists them"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

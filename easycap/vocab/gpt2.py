@@ -1,0 +1,84 @@
+"""GPT-2's own vocabulary: pieces of bytes, so that any text can be said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from easycap.registry import register
+from easycap.vocab.files import Pieces, read_tokenizer, save_tokenizer, special_id, words_as_pieces
+
+_HUB = "openai-community/gpt2"
+
+
+@register("vocab", "gpt2")
+class GPT2Vocabulary:
+    """Byte-level BPE (Radford et al. 2019): 50,257 pieces, then bos and pad, which GPT-2 lacks.
+
+    eos is GPT-2's own <|endoftext|>. Nothing is unknown. Case and punctuation are kept; a run of white space becomes
+    one space, none at the ends. A word within a caption is encoded with the space before it, as in GPT-2's training
+    text, the first one without. `path` is a folder with tokenizer.json, or vocab.json and merges.txt; null: from the
+    hub. Raises `ValueError` if the files cannot be had.
+    """
+
+    unk_id = None
+
+    def __init__(self, *, path: str | None) -> None:
+        try:
+            self._use(read_tokenizer(path or _HUB))
+        except ValueError as error:
+            raise ValueError(
+                f"vocab=gpt2 has no tokenizer ({error}): download vocab.json and merges.txt of "
+                f"huggingface.co/{_HUB} into a folder and pass vocab.path=FOLDER"
+            ) from None
+
+    def _use(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self._pieces = tokenizer, Pieces(tokenizer)
+        self.eos_id = special_id(tokenizer, "<|endoftext|>")
+        self.bos_id = tokenizer.get_vocab_size()
+        self.pad_id = self.bos_id + 1
+
+    def __len__(self) -> int:
+        return self.pad_id + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of the pieces of `text`, without special ids."""
+        first, *rest = text.split() or [""]
+        # No piece reaches over a space, so words can be looked up one by one.
+        ids = list(self._pieces[first])
+        for word in rest:
+            ids += self._pieces[f" {word}"]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text up to the first eos; bytes that are no text become U+FFFD."""
+        kept = []
+        for index in ids:
+            if index == self.eos_id:
+                break
+            if index < self.bos_id:
+                kept.append(index)
+        return " ".join(self.tokenizer.decode(kept, skip_special_tokens=False).split())
+
+    def pieces(self, tokenizer: Tokenizer) -> list[list[int]]:
+        """Return each id as pieces of `tokenizer`: the same piece where it has it, none for bos and pad."""
+        known = tokenizer.get_vocab()
+        said = words_as_pieces(tokenizer)
+        pieces = []
+        for index in range(self.bos_id):
+            token = self.tokenizer.id_to_token(index)
+            pieces.append([known[token]] if token in known else said(self.tokenizer.decode([index])))
+        return [*pieces, [], []]
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json into `folder`."""
+        save_tokenizer(self.tokenizer, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> GPT2Vocabulary:
+        """Return the vocabulary that `save` wrote into `folder`."""
+        vocabulary = cls.__new__(cls)  # its files are in the folder, whatever its path was
+        vocabulary._use(read_tokenizer(str(folder)))
+        return vocabulary
