@@ -18,9 +18,11 @@ import easycap.data.scenes.source
 import easycap.generation.beam
 import easycap.generation.greedy
 import easycap.generation.sample
+import easycap.models.decoders.attention_lstm
 import easycap.models.decoders.causal_lm
 import easycap.models.decoders.lstm
 import easycap.models.decoders.transformer
+import easycap.models.decoders.updown
 import easycap.models.encoders.small
 import easycap.models.encoders.timm
 import easycap.models.image_tokens.all
@@ -218,7 +220,13 @@ class Experiment:
 def build_captioner(config: dict[str, Any], vocabulary: Vocabulary) -> Captioner:
     """Return the model of a config for a vocabulary: encoder, then decoder, then the image tokens between them."""
     encoder = build("encoder", config["encoder"])
-    decoder = build("decoder", config["decoder"], vocab_size=len(vocabulary), **_ids(vocabulary))
+    decoder = build(
+        "decoder",
+        config["decoder"],
+        channels=encoder.channels,
+        vocab_size=len(vocabulary),
+        **_ids(vocabulary),
+    )
     image_tokens = build(
         "image_tokens",
         config["image_tokens"],

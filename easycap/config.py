@@ -46,7 +46,7 @@ SUPPLIED = frozenset(
         "bos_id",
         "eos_id",
         "unk_id",
-        "channels",  # image_tokens: the encoder's C
+        "channels",  # image_tokens, decoder: the encoder's C
         "source_grid",  # image_tokens: the encoder's (h, w)
         "memory_dim",  # image_tokens: the decoder's D
         "total_steps",  # schedule

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import easycap.models.decoders
+from easycap.models.decoders.attention_lstm import Attention, Reduction
 from easycap.models.decoders.transformer_blocks import Norm
 from easycap.registry import lookup, names
 from easycap.types import Decoder, Memory
@@ -31,6 +32,27 @@ TINY = {
         "dropout": 0.0,
         "pretrained": None,
     },
+    "attention_lstm": {
+        "embed_dim": 8,
+        "hidden_dim": 16,
+        "attention_dim": 8,
+        "memory_width": None,
+        "attention": Attention.hard,
+        "alpha_weight": 1.0,
+        "alpha_reduction": Reduction.paper,
+        "reinforce_weight": 0.1,
+        "entropy_weight": 0.002,
+        "max_words": 6,
+        "dropout": 0.0,
+    },
+    "updown": {
+        "embed_dim": 8,
+        "hidden_dim": 16,
+        "attention_dim": 8,
+        "memory_width": None,
+        "max_words": 6,
+        "dropout": 0.0,
+    },
     "lstm": {"embed_dim": 12, "hidden_dim": 16, "max_words": 6, "dropout": 0.0},
     "transformer": {
         "width": 16,
@@ -48,7 +70,7 @@ TINY = {
 }
 PREFIX = {"causal_lm", "lstm"}
 # What build.py supplies, as far as a decoder asks for it.
-SUPPLIED = {"vocab_size": 30, "pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
+SUPPLIED = {"channels": 12, "vocab_size": 30, "pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
 
 NUM_IMAGES, NUM_TAGS, NUM_SLOTS = 3, 2, 7
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity.tools import close, random_memory, random_words, spread_weights
+from parity.tools import close, naive_lstm, random_memory, random_words, spread_weights
 
 from easycap.models.decoders.lstm import LSTM
 from easycap.types import Memory
@@ -28,10 +28,7 @@ def naive(decoder: LSTM, memory: Memory, words: torch.Tensor, image: int) -> tor
 
     def read(x: torch.Tensor) -> None:
         nonlocal m, c
-        pre = [x_to[gate] @ x + h_to[gate] @ m + bias[gate] for gate in range(4)]
-        i, f, g, o = pre[0].sigmoid(), pre[1].sigmoid(), pre[2].tanh(), pre[3].sigmoid()
-        c = f * c + i * g
-        m = o * c.tanh()
+        m, c = naive_lstm(torch.cat([x_to[gate] @ x + h_to[gate] @ m + bias[gate] for gate in range(4)]), c)
 
     for slot, valid in zip(memory.tokens[image], memory.mask[image], strict=True):
         if valid:

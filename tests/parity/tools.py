@@ -28,6 +28,21 @@ def random_words(vocab_size: int, *, num_words: int = 6) -> torch.Tensor:
     return words
 
 
+def pad_memory(memory: Memory) -> Memory:
+    """The same memory with four masked cells more, full of noise."""
+    noise = torch.full((len(memory.tokens), 4, memory.tokens.shape[2]), 9.0)
+    tokens = torch.cat([memory.tokens, noise], 1)
+    mask = torch.cat([memory.mask, torch.zeros(len(noise), 4, dtype=torch.bool)], 1)
+    return Memory(tokens, mask, memory.segments | {"image": slice(NUM_TAGS, tokens.shape[1])})
+
+
+def naive_lstm(gates: torch.Tensor, cell: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """gates (4H,) before their non-linearities, cell (H,) -> hidden, cell."""
+    i, f, g, o = gates.view(4, -1)
+    cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+    return o.sigmoid() * cell.tanh(), cell
+
+
 def spread_weights(module: nn.Module) -> nn.Module:
     """Weights and biases large enough that every term of an equation shows."""
     torch.manual_seed(3)

@@ -1,0 +1,227 @@
+"""Show, Attend and Tell: an LSTM that looks at the image anew before each word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import nn
+
+from easycap.models.decoders.attention import (
+    AdditiveAttention,
+    AttendedMemory,
+    image_mean,
+    width_of_memory,
+)
+from easycap.models.decoders.checks import check_dropout, check_positive
+from easycap.models.decoders.recurrence import LSTMCell
+from easycap.models.decoders.reinforce import AttentionReinforce
+from easycap.registry import register
+from easycap.types import Memory, Output
+
+_INIT_STD = 0.01
+
+
+class Attention(Enum):
+    """soft: the expected slot. hard: one slot, drawn at random while training."""
+
+    soft = "soft"
+    hard = "hard"
+
+
+class Reduction(Enum):
+    """How the doubly stochastic penalty is summed, beside a mean negative log-likelihood per word.
+
+    paper: a caption's sum over cells beside its summed log-likelihood (equation 14); both per word here.
+    release: the sum over captions of the mean over cells beside the mean summed log-likelihood of a caption, as in the
+    authors' code: it grows with the batch; both per word here.
+    mean: the mean over captions and cells, as in sgrvinod's tutorial.
+    """
+
+    paper = "paper"
+    release = "release"
+    mean = "mean"
+
+
+@dataclass(frozen=True)
+class AttentionLSTMState:
+    """hidden and cell (B,H), and the memory of B rows."""
+
+    memory: AttendedMemory
+    hidden: torch.Tensor
+    cell: torch.Tensor
+
+    def select(self, rows: torch.Tensor) -> AttentionLSTMState:
+        hidden, cell = self.hidden.index_select(0, rows), self.cell.index_select(0, rows)
+        return AttentionLSTMState(self.memory.select(rows), hidden, cell)
+
+
+@register("decoder", "attention_lstm")
+class AttentionLSTM(nn.Module):
+    """An LSTM with soft or hard attention over memory slots a_i (Xu et al., 1502.03044, sections 3 and 4).
+
+        h_0, c_0 = tanh of two layers on the mean of the image's real cells
+        alpha_t  = softmax over slots i of w^T tanh(W_a a_i + b + W_h h_t-1)               equations 4, 5
+        z_t      = beta_t * sum_i alpha_ti a_i,   beta_t = sigmoid(w_beta^T h_t-1 + b)     section 4.2.1: a scalar
+        h_t      = LSTM([E y_t-1 ; z_t], h_t-1)                                            equations 1-3
+        p_t      = softmax(L_o tanh(E y_t-1 + L_h h_t + L_z z_t))                          equation 7
+
+    `attention=hard` puts a single slot, drawn from alpha_t, in the place of the sum while training, half of the time
+    (section 4.1; see `AttentionReinforce`), and the expected slot otherwise, and always when generating. While
+    training, the doubly stochastic penalty `alpha_weight * sum over cells i of (1 - sum_t alpha_ti)^2` is a loss of
+    its own ("doubly_stochastic"): over the real words of a caption and the real cells of its image;
+    `alpha_reduction` says how it is summed.
+    From the authors' release, not the paper: the tanh before L_o, the gate in hard attention too, dropout (on the
+    initial layer, on h_t before the output, before L_o), weights Gaussian with deviation 0.01, square and recurrent
+    ones orthogonal, biases 0. Deviations from the release: a learned bos where it has zeros, and cells projected by
+    one layer of any width where it has two of their own width.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        hidden_dim: int,
+        attention_dim: int,
+        memory_width: int | None,
+        attention: Attention,
+        alpha_weight: float,
+        alpha_reduction: Reduction,
+        reinforce_weight: float,
+        entropy_weight: float,
+        max_words: int,
+        dropout: float,
+        channels: int,
+        vocab_size: int,
+        pad_id: int,
+        eos_id: int,
+    ) -> None:
+        super().__init__()
+        check_positive(
+            "decoder",
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            attention_dim=attention_dim,
+            max_words=max_words,
+        )
+        for name, weight in (
+            ("alpha_weight", alpha_weight),
+            ("reinforce_weight", reinforce_weight),
+            ("entropy_weight", entropy_weight),
+        ):
+            if weight < 0:
+                raise ValueError(f"decoder.{name}={weight} must not be negative (0: off)")
+        memory_dim = width_of_memory(memory_width, channels)
+        self.memory_dim, self.max_words, self.pad_id = memory_dim, max_words, pad_id
+        self.alpha_weight, self.alpha_reduction = alpha_weight, alpha_reduction
+        self.embedding = nn.Embedding(vocab_size, embed_dim)
+        self.initial = nn.Linear(memory_dim, memory_dim)
+        self.initial_hidden = nn.Linear(memory_dim, hidden_dim)
+        self.initial_cell = nn.Linear(memory_dim, hidden_dim)
+        self.attention = AdditiveAttention(
+            memory_dim=memory_dim, query_dim=hidden_dim, attention_dim=attention_dim, bias=True
+        )
+        self.gate = nn.Linear(hidden_dim, 1)
+        self.word_gates = nn.Linear(embed_dim, 4 * hidden_dim, bias=False)
+        self.lstm = LSTMCell(input_dim=memory_dim, hidden_dim=hidden_dim)
+        self.from_hidden = nn.Linear(hidden_dim, embed_dim)
+        self.from_context = nn.Linear(memory_dim, embed_dim, bias=False)
+        self.output = nn.Linear(embed_dim, vocab_size)
+        self.dropout = nn.Dropout(check_dropout(dropout))
+        self._initialise()
+        self.reinforce = (
+            AttentionReinforce(
+                reward_weight=reinforce_weight,
+                entropy_weight=entropy_weight,
+                max_words=max_words,
+                pad_id=pad_id,
+                eos_id=eos_id,
+            )
+            if attention is Attention.hard
+            else None
+        )
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                square = module.weight.shape[0] == module.weight.shape[1]
+                if square and module is not self.attention.key:
+                    nn.init.orthogonal_(module.weight)
+                else:
+                    nn.init.normal_(module.weight, std=_INIT_STD)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for block in self.lstm.recurrent_blocks:
+            nn.init.orthogonal_(block)
+
+    def start(self, memory: Memory) -> AttentionLSTMState:
+        mean = self.dropout(torch.relu(self.initial(image_mean(memory))))
+        hidden, cell = torch.tanh(self.initial_hidden(mean)), torch.tanh(self.initial_cell(mean))
+        return AttentionLSTMState(self.attention.remember(memory), hidden, cell.float())
+
+    def forward(self, words: torch.Tensor, state: AttentionLSTMState) -> Output:
+        embedded = self.embedding(words)
+        drawing = self.reinforce.draw_rows(words) if self.training and self.reinforce else None
+        memory, hidden, contexts, attention, drawn = state.memory, [], [], [], []
+        for word_gates in self.word_gates(embedded).unbind(1):
+            weights = self.attention(state.hidden, memory)
+            slots = weights
+            if drawing is not None:
+                slots = self.reinforce.draw(weights, drawing)
+                drawn.append(slots)
+            context, state = self._advance(word_gates, slots, state)
+            hidden.append(state.hidden)
+            contexts.append(context)
+            attention.append(weights)
+        alpha = torch.stack(attention, 1)
+        logits = self._logits(embedded, torch.stack(hidden, 1), torch.stack(contexts, 1))
+        losses = self._losses(words, alpha, memory) if self.training else {}
+        if drawing is not None:
+            losses |= self.reinforce(words, logits, alpha, torch.stack(drawn, 1), drawing)
+        return Output(logits, alpha, losses)
+
+    def step(self, words: torch.Tensor, state: AttentionLSTMState) -> tuple[torch.Tensor, AttentionLSTMState]:
+        embedded = self.embedding(words)
+        weights = self.attention(state.hidden, state.memory)
+        context, state = self._advance(self.word_gates(embedded), weights, state)
+        return self._logits(embedded, state.hidden, context), state
+
+    def _advance(
+        self, word_gates: torch.Tensor, slots: torch.Tensor, state: AttentionLSTMState
+    ) -> tuple[torch.Tensor, AttentionLSTMState]:
+        """word_gates (B,4H), slots (B,M), weights that sum to 1 -> the gated context z (B,D) and the next state."""
+        context = self.gate(state.hidden).sigmoid() * state.memory.weighted_sum(slots)
+        hidden, cell = self.lstm(context, state.hidden, state.cell, word_gates)
+        return context, AttentionLSTMState(state.memory, hidden, cell)
+
+    def _logits(self, embedded: torch.Tensor, hidden: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Equation 7 for one word (B,...) or all of them (B,T,...)."""
+        summed = embedded + self.from_hidden(self.dropout(hidden)) + self.from_context(context)
+        return self.output(self.dropout(torch.tanh(summed)))
+
+    def _losses(
+        self, words: torch.Tensor, alpha: torch.Tensor, memory: AttendedMemory
+    ) -> dict[str, torch.Tensor]:
+        if not self.alpha_weight:
+            return {}
+        real = words != self.pad_id
+        penalty = doubly_stochastic(alpha, real, memory.is_image, self.alpha_reduction)
+        return {"doubly_stochastic": self.alpha_weight * penalty}
+
+
+def doubly_stochastic(
+    alpha: torch.Tensor, real: torch.Tensor, is_image: torch.Tensor, reduction: Reduction
+) -> torch.Tensor:
+    """(1 - sum_t alpha_ti)^2, reduced to a scalar (equation 14).
+
+    alpha (B,T,M), real (B,T) True for words that count, is_image (B,M) True for cells that count.
+    """
+    looked = (alpha * real.unsqueeze(2)).sum(1)
+    missed = (1 - looked).square() * is_image
+    if reduction is Reduction.mean:
+        return missed.sum() / is_image.sum()
+    per_caption = missed.sum(1)
+    if reduction is Reduction.release:
+        per_caption = per_caption / is_image.sum(1) * len(alpha)
+    return per_caption.sum() / real.sum()
