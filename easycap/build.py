@@ -21,6 +21,7 @@ import easycap.generation.sample
 import easycap.models.decoders.attention_lstm
 import easycap.models.decoders.causal_lm
 import easycap.models.decoders.lstm
+import easycap.models.decoders.m2
 import easycap.models.decoders.transformer
 import easycap.models.decoders.updown
 import easycap.models.encoders.small

@@ -14,6 +14,7 @@ import torch
 
 import easycap.models.decoders
 from easycap.models.decoders.attention_lstm import Attention, Reduction
+from easycap.models.decoders.m2 import Mesh
 from easycap.models.decoders.transformer_blocks import Norm
 from easycap.registry import lookup, names
 from easycap.types import Decoder, Memory
@@ -67,6 +68,19 @@ TINY = {
         "feature_dim": 12,
         "segments": ("tags", "image"),
     },
+    "m2": {
+        "width": 16,
+        "num_layers": 2,
+        "num_levels": 3,
+        "num_heads": 2,
+        "feed_forward_dim": 32,
+        "num_memory_vectors": 3,
+        "max_words": 6,
+        "dropout": 0.0,
+        "mesh": Mesh.paper,
+        "feature_dim": 12,
+        "segments": (),
+    },
 }
 PREFIX = {"causal_lm", "lstm"}
 # What build.py supplies, as far as a decoder asks for it.
@@ -76,11 +90,14 @@ NUM_IMAGES, NUM_TAGS, NUM_SLOTS = 3, 2, 7
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_core():
-    threads = torch.get_num_threads()
+def one_core_in_double_precision():
+    """Weights as large as the decoder fixture's make rounding in single precision as large as the tolerance."""
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
     yield
     torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
 
 
 @pytest.fixture(params=names("decoder"))
