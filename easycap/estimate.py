@@ -31,7 +31,7 @@ def estimate(config: dict[str, Any]) -> dict[str, float]:
     experiment = Experiment(config)
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(Path(scratch), command="")
-        fit = make_fit(experiment, FileTracker(folder), folder.path / "checkpoints")
+        fit = make_fit(experiment, FileTracker(folder), folder.path / "checkpoints", None)
         fit.captioner.to(fit.device)
         fit.freeze_or_release_encoder()
         step = _seconds_per_step(fit)

@@ -21,8 +21,9 @@ from easycap.build import Experiment, rehearse
 from easycap.config import config_hash, to_plain, to_yaml
 from easycap.evaluate import evaluate_split
 from easycap.runs import checkpoint_of
-from easycap.tracking.run_folder import RunFolder
-from easycap.training.trainer import Fit
+from easycap.tracking.run_folder import RunFolder, write_atomically
+from easycap.training.checkpoint import newest, read_progress, remove_leftovers
+from easycap.training.fit import Fit
 from easycap.types import Tracker
 from easycap.vocab.survey import Survey, survey
 
@@ -44,17 +45,18 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
             f"{path} holds a run already; go on with it by resume={path}, or choose another folder"
         )
     folder = RunFolder(path, command=command)
+    folder.write_config(to_yaml(config))
     folder.write_status("running")
     tracker = None
     try:
         rehearse(config)
-        folder.write_config(to_yaml(config))
+        start = _tidy(path)
         experiment = Experiment(config)
         experiment.captioner.to(
             experiment.device
         )  # data, vocabulary, model: before anything is tracked elsewhere
         tracker = experiment.tracker(folder, to_plain(config))
-        best = _fit(experiment, tracker, folder)
+        best = _fit(experiment, tracker, folder, start)
         result = _evaluate(experiment, folder, command=command, started=started)
     except BaseException as error:
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
@@ -63,10 +65,28 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
             tracker.finish(None, status="failed", error=reason)
         raise
     tracker.finish(result, status="completed")
+    remove_leftovers(path / "checkpoints", finished=True)
     return best
 
 
-def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder) -> float:
+def _tidy(run: Path) -> Path | None:
+    """Return the checkpoint to go on from, None in a new run, and make the rest of the folder agree with it.
+
+    What was measured after it is measured again: those lines of metrics.jsonl go.
+    """
+    checkpoints, metrics = run / "checkpoints", run / "metrics.jsonl"
+    remove_leftovers(checkpoints, finished=False)
+    for file in run.glob(".*.partial"):
+        file.unlink()
+    start = newest(checkpoints / "last")
+    kept = 0 if start is None else read_progress(start)["logged"]
+    if metrics.is_file():
+        lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_atomically(metrics, "".join(lines[:kept]))
+    return start
+
+
+def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder, start: Path | None) -> float:
     config = experiment.config
     _warn_of_frozen_random_weights(config)
     surveys = vocabulary_surveys(experiment)
@@ -82,11 +102,12 @@ def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder) -> float:
         experiment.device,
     )
     _warn_of_cut_captions(experiment, surveys["train"])
-    fitted = make_fit(experiment, tracker, folder.path / "checkpoints").run()
+    fitted = make_fit(experiment, tracker, folder.path / "checkpoints", start).run()
     folder.update_result(
         {
             "cost": fitted.cost,
             "warnings": fitted.warnings,
+            "ended_early": fitted.ended_early,
             "vocabulary": {
                 "size": len(experiment.vocabulary),
                 **{
@@ -102,8 +123,8 @@ def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder) -> float:
     return fitted.best
 
 
-def make_fit(experiment: Experiment, tracker: Tracker, checkpoints: Path) -> Fit:
-    """Return the training of an experiment, ready to run."""
+def make_fit(experiment: Experiment, tracker: Tracker, checkpoints: Path, start: Path | None) -> Fit:
+    """Return the training of an experiment, ready to run, from the checkpoint `start` on if there is one."""
     return Fit(
         experiment.trainer,
         captioner=experiment.captioner,
@@ -114,6 +135,7 @@ def make_fit(experiment: Experiment, tracker: Tracker, checkpoints: Path) -> Fit
         vocabulary=experiment.vocabulary,
         tracker=tracker,
         checkpoints=checkpoints,
+        start=start,
         config=to_plain(experiment.config),
         device=experiment.device,
     )

@@ -18,7 +18,7 @@ from easycap.config import check
 from easycap.launch import compose
 from easycap.registry import lookup, names
 from easycap.train import train
-from easycap.training.trainer import Fit
+from easycap.training.fit import Fit
 
 
 def settings(*overrides: str) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     original = Fit.train_step
 
     def dying(self: Fit, batches: list) -> dict:
-        if self.step == step:
+        if self.reached.step == step:
             raise Killed
         return original(self, batches)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -110,6 +111,7 @@ class TrainLoader:
             collate_fn=self.collate,
             num_workers=workers,
             drop_last=True,
+            worker_init_fn=_leave_signals_to_the_main_process,
             generator=torch.Generator(),  # its own: the global one must not depend on how batches are loaded
             pin_memory=torch.cuda.is_available(),
         )
@@ -139,6 +141,12 @@ def evaluation_batches(
     return DataLoader(
         ImageDataset(examples, transform), batch_size=batch_size, collate_fn=collate, num_workers=workers
     )
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the main one still needs the batches of this step to save in peace.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def hash_seed(*parts: int) -> int:

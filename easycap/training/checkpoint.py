@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from easycap.training.optim import Optimization
 from easycap.types import Vocabulary
 
-MODEL, CONFIG, OPTIMIZER, PROGRESS = (
+logger = logging.getLogger(__name__)
+
+MODEL, CONFIG, TRAINING, PROGRESS = (
     "model.safetensors",
     "config.json",
-    "optimizer.safetensors",
+    "training.safetensors",
     "progress.json",
 )
 
@@ -30,32 +33,35 @@ def save_checkpoint(
     vocabulary: Vocabulary,
     config: dict[str, Any],
     *,
+    progress: dict[str, Any],
     optimization: Optimization | None = None,
-    progress: dict[str, Any] | None = None,
+    tensors: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write weights, vocabulary and config, and with `optimization` what resuming needs, as one folder.
+    """Write weights, vocabulary, config and progress, and with `optimization` what resuming needs, as one folder.
 
-    The folder appears whole or not at all. Of checkpoints that training can go on from, the one replaced is kept as
-    `<name>.previous` until the next save.
+    `tensors` are kept beside the optimiser's. The folder appears whole or not at all. Of checkpoints that training can
+    go on from, the one replaced is kept as `<name>.previous` until the next save. Raises `ValueError` if the disk has
+    no room for it; what was there stays.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a kill left behind
+    check_space(folder.parent, checkpoint_bytes(captioner, optimization is not None))
     partial.mkdir(parents=True)
     save_model(captioner, str(partial / MODEL))
     vocabulary.save(partial)
     (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+    stored: dict[str, Any] = {"progress": progress}
     if optimization is not None:
-        tensors, scalars = _flatten(optimization.state_dict())
-        save_file(tensors | _rng_tensors(), str(partial / OPTIMIZER))
-        (partial / PROGRESS).write_text(
-            json.dumps({"progress": progress, "optimizer": scalars}), encoding="utf-8"
-        )
-    _sync(partial)
-    previous = folder.with_name(f"{folder.name}.previous")
+        states, stored["optimizer"] = _flatten(optimization.state_dict())
+        save_file(states | (tensors or {}), str(partial / TRAINING))
+    (partial / PROGRESS).write_text(json.dumps(stored), encoding="utf-8")
+    _sync(*partial.iterdir(), partial)
+    previous = _previous(folder)
     shutil.rmtree(previous, ignore_errors=True)
     if folder.exists():
         folder.rename(previous)
     partial.rename(folder)
+    _sync(folder.parent)
     if optimization is None:
         shutil.rmtree(previous, ignore_errors=True)
 
@@ -69,38 +75,91 @@ def load_weights(captioner: nn.Module, folder: Path) -> None:
         raise ValueError(f"{folder / MODEL} cannot be loaded into this model ({reason})") from error
 
 
-def load_training(optimization: Optimization, folder: Path) -> dict[str, Any]:
-    """Restore optimiser and random states from a checkpoint and return its progress."""
-    if not (folder / PROGRESS).is_file():
-        raise ValueError(f"{folder} has no {PROGRESS}: it can be evaluated but training cannot go on from it")
+def load_training(optimization: Optimization, folder: Path) -> dict[str, torch.Tensor]:
+    """Restore the optimiser from a checkpoint and return the tensors that were kept beside it."""
+    if not (folder / TRAINING).is_file():
+        raise ValueError(f"{folder} has no {TRAINING}: it can be evaluated but training cannot go on from it")
+    tensors = load_file(str(folder / TRAINING))
+    scalars = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))["optimizer"]
+    states = {name: tensors.pop(name) for name in list(tensors) if name[0].isdigit()}
+    optimization.load_state_dict(_unflatten(states, scalars))
+    return tensors
+
+
+def read_progress(folder: Path) -> dict[str, Any] | None:
+    """Return how far the training had come that wrote this checkpoint; None where there is no readable one."""
     try:
-        stored = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-        tensors = load_file(str(folder / OPTIMIZER))
-    except (ValueError, OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{folder} is damaged ({str(error)[:120]}); remove it to go on from the one before"
-        ) from None
-    torch.set_rng_state(tensors.pop("rng.cpu"))
-    if "rng.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
-    tensors.pop("rng.cuda", None)
-    optimization.load_state_dict(_unflatten(tensors, stored["optimizer"]))
-    return stored["progress"]
+        return json.loads((folder / PROGRESS).read_text(encoding="utf-8"))["progress"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def newest(folder: Path) -> Path | None:
-    """Return `folder`, else the one it replaced (a kill between two renames leaves only that), else None."""
-    for candidate in (folder, folder.with_name(f"{folder.name}.previous")):
-        if (candidate / MODEL).is_file():
+    """Return the checkpoint `folder`, or the one it replaced if it is damaged or missing; None if there is neither.
+
+    A kill between two renames leaves only the one before. `ValueError` if nothing but damaged ones is left.
+    """
+    damaged = []
+    for candidate in (folder, _previous(folder)):
+        if not candidate.is_dir():
+            continue
+        reason = _damage(candidate)
+        if reason is None:
+            if damaged:
+                logger.warning("%s: going on from %s", damaged[0], candidate.name)
             return candidate
+        damaged.append(f"{candidate} is damaged ({reason})")
+    if damaged:
+        raise ValueError(f"{' and '.join(damaged)}: remove {folder.parent} to start again from nothing")
     return None
 
 
-def _rng_tensors() -> dict[str, torch.Tensor]:
-    tensors = {"rng.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    return tensors
+def remove_leftovers(checkpoints: Path, *, finished: bool) -> None:
+    """Remove half-written checkpoints of a killed run; of a finished one also what was kept to fall back on."""
+    for folder in [*checkpoints.glob(".*.partial"), *(checkpoints.glob("*.previous") if finished else ())]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def checkpoint_bytes(captioner: nn.Module, with_optimizer: bool) -> int:
+    """Return about how many bytes a checkpoint has: the weights, and up to three times those that are trained.
+
+    Two for AdamW's moments and one for averaged weights.
+    """
+    weights = sum(t.numel() * t.element_size() for t in captioner.state_dict().values())
+    trained = sum(p.numel() * p.element_size() for p in captioner.parameters() if p.requires_grad)
+    return weights + (3 * trained if with_optimizer else 0)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise `ValueError` unless the disk of `folder` has `needed` bytes free."""
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise ValueError(
+            f"checkpoints in {folder} need {_megabytes(needed)} but its disk has {_megabytes(free)} free: make room, "
+            "or choose another disk with EASYCAP_OUTPUTS"
+        )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.previous")
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint that training should go on from; safetensors notices a file cut short."""
+    try:
+        if "optimizer" not in json.loads((folder / PROGRESS).read_text(encoding="utf-8")):
+            return f"{PROGRESS} says nothing of an optimizer"
+        for name in (MODEL, TRAINING):
+            with safe_open(folder / name, framework="pt") as file:
+                file.keys()
+    except (OSError, ValueError, SafetensorError) as error:
+        return " ".join(str(error).split())[:120]
+    return None
 
 
 def _flatten(states: list[dict]) -> tuple[dict[str, torch.Tensor], list[dict]]:
@@ -130,8 +189,8 @@ def _unflatten(tensors: dict[str, torch.Tensor], scalars: list[dict]) -> list[di
     return states
 
 
-def _sync(folder: Path) -> None:
-    for path in (*folder.iterdir(), folder):
+def _sync(*paths: Path) -> None:
+    for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -25,7 +25,7 @@ from easycap.build import build, build_captioner
 from easycap.config import check
 from easycap.launch import compose
 from easycap.models.captioner import Captioner
-from easycap.training.trainer import Fit
+from easycap.training.fit import Fit
 from easycap.types import Batch
 
 IDS = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
@@ -131,6 +131,7 @@ def our_step(config: dict[str, Any], captioner: Captioner, batch: Batch) -> Call
         vocabulary=SimpleNamespace(**IDS),
         tracker=None,
         checkpoints=Path(),
+        start=None,
         config={},
         device=torch.device("cpu"),
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -44,8 +44,10 @@ def take_steps(model: Model, optimizers: Optimization, steps: range) -> None:
 
 
 def save(folder: Path, model: Model, optimizers: Optimization, step: int) -> None:
+    kept = {"rng.cpu": torch.get_rng_state()}
+    progress = {"step": step}
     checkpoint.save_checkpoint(
-        folder, model, WORDS, {"x": 1}, optimization=optimizers, progress={"step": step}
+        folder, model, WORDS, {"x": 1}, progress=progress, optimization=optimizers, tensors=kept
     )
 
 
@@ -60,7 +62,8 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     again = Model()
     others = optimization(again)
     checkpoint.load_weights(again, tmp_path / "last")
-    assert checkpoint.load_training(others, tmp_path / "last") == {"step": 3}
+    torch.set_rng_state(checkpoint.load_training(others, tmp_path / "last")["rng.cpu"])
+    assert checkpoint.read_progress(tmp_path / "last") == {"step": 3}
     take_steps(again, others, range(3, 6))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
@@ -69,11 +72,12 @@ def test_a_kill_while_saving_leaves_the_one_before(tmp_path: Path, monkeypatch: 
     model = Model()
     optimizers = optimization(model)
     save(tmp_path / "last", model, optimizers, 1)
-    monkeypatch.setattr(checkpoint, "_sync", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(checkpoint, "_sync", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path / "last", model, optimizers, 2)
-    newest = checkpoint.newest(tmp_path / "last")
-    assert json.loads((newest / checkpoint.PROGRESS).read_text())["progress"] == {"step": 1}
+    assert checkpoint.read_progress(checkpoint.newest(tmp_path / "last")) == {"step": 1}
+    checkpoint.remove_leftovers(tmp_path, finished=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
 def test_a_kill_between_the_renames_leaves_the_one_before(tmp_path: Path) -> None:
@@ -82,6 +86,35 @@ def test_a_kill_between_the_renames_leaves_the_one_before(tmp_path: Path) -> Non
     (tmp_path / "last").rename(tmp_path / "last.previous")
     assert checkpoint.newest(tmp_path / "last") == tmp_path / "last.previous"
     assert checkpoint.newest(tmp_path / "best") is None
+
+
+def _cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.TRAINING, checkpoint.PROGRESS])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplog, name: str) -> None:
+    model = Model()
+    optimizers = optimization(model)
+    for step in (1, 2):
+        save(tmp_path / "last", model, optimizers, step)
+    _cut_short(tmp_path / "last" / name)
+    assert checkpoint.newest(tmp_path / "last") == tmp_path / "last.previous"
+    assert "is damaged" in caplog.text and "going on from last.previous" in caplog.text
+    _cut_short(tmp_path / "last.previous" / name)
+    with pytest.raises(ValueError, match="last is damaged .*last.previous is damaged .*start again"):
+        checkpoint.newest(tmp_path / "last")
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_what_is_there(tmp_path: Path, monkeypatch) -> None:
+    model = Model()
+    optimizers = optimization(model)
+    save(tmp_path / "last", model, optimizers, 1)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: SimpleNamespace(free=50))
+    with pytest.raises(ValueError, match="need 0 MB but its disk has 0 MB free: make room, or"):
+        save(tmp_path / "last", model, optimizers, 2)
+    assert checkpoint.read_progress(tmp_path / "last") == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,331 @@
+"""The training loop, as a list of verbs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from itertools import islice, repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import easycap.training.checkpoint as checkpoint
+from easycap.data.loader import TrainLoader
+from easycap.training.hardware import autocast
+from easycap.training.optim import Optimization
+from easycap.training.progress import TrainingProgress
+from easycap.training.stop import OutOfTime, Stop
+from easycap.training.trainer import Trainer
+from easycap.training.validation import Validation, Validator, warnings_of
+from easycap.types import Batch, Objective, Tracker, Vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Reached:
+    """How far a run has come: all of its state that is not a tensor.
+
+    `best` is the best validation so far, found after step `best_step`; `stale` counts validations since; `logged`
+    counts what was handed to the tracker.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    stale: int = 0
+    train_seconds: float = 0.0
+    images_seen: int = 0
+    logged: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training leaves behind besides its files: the best validation, the cost, why it ended early if so."""
+
+    best: float | None
+    cost: dict[str, float]
+    warnings: list[str]
+    ended_early: str | None
+
+
+class Fit:
+    """One run of a Trainer: the moving parts and how far they have come.
+
+    `checkpoints` is the folder for `last` and `best`, `start` the checkpoint to go on from (None: from the
+    beginning); `config` is stored beside the weights as plain data.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        *,
+        captioner: nn.Module,
+        objective: Objective,
+        optimization: Optimization,
+        loader: TrainLoader,
+        validator: Validator,
+        vocabulary: Vocabulary,
+        tracker: Tracker,
+        checkpoints: Path,
+        start: Path | None,
+        config: dict[str, Any],
+        device: torch.device,
+    ) -> None:
+        self.trainer, self.captioner, self.objective = trainer, captioner, objective
+        self.optimization, self.loader, self.validator = optimization, loader, validator
+        self.vocabulary, self.tracker, self.device = vocabulary, tracker, device
+        self.checkpoints, self.start, self.config = checkpoints, start, config
+        self.reached = Reached()
+        self.stop = Stop(trainer.max_hours)
+        self.train_loss = float("nan")
+        self.steps_per_epoch = trainer.steps_per_epoch(loader)
+        self.total_steps = trainer.total_steps(loader)
+
+    def autocast(self) -> AbstractContextManager:
+        return autocast(self.device, self.trainer.precision)
+
+    def run(self) -> Fitted:
+        self.captioner.to(self.device)
+        self.resume()
+        self.check_space()
+        self.rehearse()
+        with self.stop, TrainingProgress(self.total_steps, self.reached.step) as progress:
+            while not self.finished:
+                self.freeze_or_release_encoder()
+                self.train_epoch(progress)
+                self.validate(progress)
+                self.reached.epoch += 1
+                self.save_last()
+                self.save_best()
+        return Fitted(self.reached.best, self.cost(), self.reached.warnings, self.ended_early())
+
+    @property
+    def end_of_epoch(self) -> int:
+        """The step with which the current epoch ends."""
+        return min((self.reached.epoch + 1) * self.steps_per_epoch, self.total_steps)
+
+    @property
+    def finished(self) -> bool:
+        done = self.reached.epoch * self.steps_per_epoch >= self.total_steps
+        return done or self.ended_early() is not None
+
+    def ended_early(self) -> str | None:
+        """Return why no further epoch is worth it, if so."""
+        if self.trainer.patience is None or self.reached.stale < self.trainer.patience:
+            return None
+        return (
+            f"{self.validator.metric} has not improved in {self.reached.stale} validations (trainer.patience): ended "
+            f"after step {self.reached.step} of {self.total_steps}"
+        )
+
+    # -------------------------------------------------------------------------------- before the first step
+
+    def resume(self) -> None:
+        """Go on from the checkpoint `start`, if there is one."""
+        if self.start is None:
+            return
+        checkpoint.load_weights(self.captioner, self.start)
+        random_states = checkpoint.load_training(self.optimization, self.start)
+        torch.set_rng_state(random_states["rng.cpu"])
+        if "rng.cuda" in random_states and torch.cuda.is_available():
+            torch.cuda.set_rng_state(random_states["rng.cuda"])
+        self.reached = Reached(**checkpoint.read_progress(self.start))
+        logger.info("going on from %s at step %d of %d", self.start.name, self.reached.step, self.total_steps)
+        self.restore_best()
+
+    def restore_best(self) -> None:
+        """Make checkpoints/best what `reached` says: a kill may have come between the two saves of an epoch."""
+        on_disk = checkpoint.read_progress(self.checkpoints / "best") or {}
+        if on_disk.get("step") == self.reached.best_step or self.reached.best is None:
+            return
+        if self.reached.best_step == self.reached.step:
+            self.save_best()
+        else:
+            logger.warning("checkpoints/best is not of this history: looking for the best anew")
+            self.reached.best = self.reached.best_step = None
+
+    def check_space(self) -> None:
+        """At most three checkpoints of `last` and two of `best` are on the disk at a time."""
+        self.freeze_or_release_encoder()
+        whole, weights = (checkpoint.checkpoint_bytes(self.captioner, wanted) for wanted in (True, False))
+        there = sum(path.stat().st_size for path in self.checkpoints.rglob("*") if path.is_file())
+        checkpoint.check_space(self.checkpoints, 3 * whole + 2 * weights - there)
+
+    def rehearse(self) -> None:
+        """Run everything validation does on two batches: it must not fail after hours of training."""
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            self.validator.rehearse(self.captioner, self.device, self.autocast)
+
+    # ------------------------------------------------------------------------------------------- training
+
+    def freeze_or_release_encoder(self) -> None:
+        start = self.trainer.unfreeze_encoder_at_epoch
+        frozen = start is None or self.reached.epoch < start
+        if frozen != self.captioner.encoder_frozen:
+            logger.info(
+                "epoch %d: the encoder is %s", self.reached.epoch + 1, "frozen" if frozen else "trained"
+            )
+        self.captioner.freeze_encoder(frozen)
+
+    def train_epoch(self, progress: TrainingProgress) -> None:
+        self.captioner.train()
+        for batches in self.batches_of_epoch():
+            started = time.perf_counter()
+            values = self.train_step(batches)
+            self.train_loss = values["loss"]
+            self.reached.train_seconds += time.perf_counter() - started
+            self.reached.images_seen += sum(len(batch.ids) for batch in batches)
+            self.reached.step += 1
+            progress.advance(self.reached.step, values["loss"], self.images_per_second)
+            if self.is_every(self.trainer.log_every_steps) or self.reached.step == self.total_steps:
+                self.log("train", values)
+            if self.is_every(self.trainer.checkpoint_every_steps) and self.reached.step < self.end_of_epoch:
+                self.save_last()
+            self.stop_if_asked()
+
+    def is_every(self, steps: int | None) -> bool:
+        return steps is not None and self.reached.step % steps == 0
+
+    @property
+    def images_per_second(self) -> float:
+        return self.reached.images_seen / self.reached.train_seconds if self.reached.train_seconds else 0.0
+
+    def stop_if_asked(self) -> None:
+        """Save and end if somebody pressed Ctrl-C, sent SIGTERM, or gave no more hours than these."""
+        if not (self.stop.interrupted or self.stop.out_of_time):
+            return
+        self.save_last()
+        if self.stop.interrupted:
+            raise KeyboardInterrupt
+        raise OutOfTime(
+            f"trainer.max_hours={self.stop.max_hours:g} are over at step {self.reached.step} of {self.total_steps}; "
+            f"saved: go on with resume={self.checkpoints.parent}"
+        )
+
+    def batches_of_epoch(self) -> Iterator[list[Batch]]:
+        """The groups of `accumulate` batches this epoch still has, one group per step."""
+        steps = self.end_of_epoch - self.reached.step
+        done = self.reached.step - self.reached.epoch * self.steps_per_epoch
+        per_step = self.trainer.accumulate
+        batches: Iterable[Batch]
+        if self.trainer.overfit_batch:
+            batches = repeat(next(self.loader.epoch(0)), steps * per_step)
+        else:
+            batches = self.loader.epoch(self.reached.epoch, start=done * per_step)
+        batches = iter(batches)
+        for _ in range(steps):
+            yield list(islice(batches, per_step))
+
+    def train_step(self, batches: list[Batch]) -> dict[str, float]:
+        """One optimiser step; each batch counts by its number of words, as if all were one batch."""
+        words = [int((batch.targets != self.vocabulary.pad_id).sum()) for batch in batches]
+        values: dict[str, float] = {}
+        for batch, count in zip(batches, words, strict=True):
+            with self.autocast():
+                loss, parts = self.objective(self.captioner, batch.to(self.device))
+            share = count / sum(words)
+            (loss * share).backward()
+            for name, value in parts.items():
+                values[name] = values.get(name, 0.0) + float(value) * share
+        self.check_finite(values["loss"], batches)
+        values |= self.clip_gradients(with_parts=(self.reached.step + 1) % self.trainer.log_every_steps == 0)
+        values["lr_factor"] = self.optimization.step(self.reached.step)
+        return values
+
+    def check_finite(self, loss: float, batches: list[Batch]) -> None:
+        if not math.isfinite(loss):
+            ids = [image_id for batch in batches for image_id in batch.ids]
+            shown = ", ".join(ids[:8]) + ", ..." * (len(ids) > 8)
+            raise ValueError(
+                f"the loss is {loss} at step {self.reached.step + 1}; images {shown}. Lower optim.lr, "
+                "raise schedule.warmup_steps, or set trainer.clip_norm"
+            )
+
+    def clip_gradients(self, *, with_parts: bool) -> dict[str, float]:
+        """Clip to `clip_norm`; return the norm before, and with `with_parts` that of each part."""
+        values = {}
+        if with_parts:
+            for name, part in self.captioner.named_children():
+                grads = [p.grad for p in part.parameters() if p.grad is not None]
+                values[f"grad_norm/{name}"] = float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
+        limit = self.trainer.clip_norm or math.inf
+        values["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.captioner.parameters(), limit))
+        return values
+
+    # ------------------------------------------------------------------------------- looking and keeping
+
+    def validate(self, progress: TrainingProgress) -> None:
+        """Validate if it is due; saved first, so that a kill meanwhile costs the validation only."""
+        last = self.reached.step == self.total_steps
+        if not self.validator.is_due(self.reached.epoch, last=last):
+            return
+        self.save_last()
+        with self.stop.at_once():
+            validation = self.validator(self.captioner, self.device, self.autocast)
+        self.log("val", validation.values)
+        epoch = self.reached.epoch + 1
+        self.tracker.samples(self.validator.sample_rows(validation), step=self.reached.step, epoch=epoch)
+        progress.report(epoch, self.train_loss, self.validator.metric, validation.values)
+        self.warn(validation)
+        self.compare_with_best(validation.values[self.validator.metric])
+
+    def compare_with_best(self, value: float) -> None:
+        if self.reached.best is None or value > self.reached.best:
+            self.reached.best, self.reached.best_step, self.reached.stale = value, self.reached.step, 0
+        else:
+            self.reached.stale += 1
+        if (why := self.ended_early()) is not None:
+            logger.info(why)
+
+    def warn(self, validation: Validation) -> None:
+        """Log what is suspicious now; the run keeps what still was at its end."""
+        found = warnings_of(validation, len(self.validator.examples))
+        self.reached.warnings = [f"after epoch {self.reached.epoch + 1}: {sentence}" for sentence in found]
+        for sentence in self.reached.warnings:
+            logger.warning(sentence)
+
+    def log(self, prefix: str, values: dict[str, float]) -> None:
+        named = {f"{prefix}/{name}": value for name, value in values.items()}
+        named["epoch"] = self.reached.step / self.steps_per_epoch
+        if prefix == "train":
+            named["train/images_per_second"] = self.images_per_second
+        self.tracker.log(named, step=self.reached.step)
+        self.reached.logged += 1
+
+    def save_last(self) -> None:
+        """Save what going on bit for bit needs."""
+        random_states = {"rng.cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random_states["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        self.save("last", optimization=self.optimization, tensors=random_states)
+
+    def save_best(self) -> None:
+        """Save the weights if they are those of the best validation."""
+        if self.reached.best_step == self.reached.step:
+            self.save("best")
+
+    def save(self, name: str, **training: Any) -> None:
+        folder, progress = self.checkpoints / name, asdict(self.reached)
+        checkpoint.save_checkpoint(
+            folder, self.captioner, self.vocabulary, self.config, progress=progress, **training
+        )
+
+    def cost(self) -> dict[str, float]:
+        parameters = [p.numel() for p in self.captioner.parameters()]
+        trained = [p.numel() for p in self.captioner.parameters() if p.requires_grad]
+        return {
+            "train_seconds": self.reached.train_seconds,
+            "steps": self.reached.step,
+            "images_per_second": self.images_per_second,
+            "total_parameters": sum(parameters),
+            "trainable_parameters": sum(trained),
+        }

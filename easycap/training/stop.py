@@ -1,0 +1,79 @@
+"""Ending a training early without losing it: Ctrl-C, SIGTERM and `trainer.max_hours` wait for a good moment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+logger = logging.getLogger(__name__)
+
+_IMPATIENT_SECONDS = 2.0
+
+
+class OutOfTime(ValueError):
+    """`trainer.max_hours` are over; the run is saved."""
+
+
+class Stop:
+    """Says whether somebody asked the training to end; while it is entered, signals are noted and nothing else.
+
+    A second Ctrl-C, at least two seconds after the first (launchers send every signal twice), ends at once. Signals
+    can be noted in the main thread only; elsewhere just `max_hours`, counted from here, has an effect.
+    """
+
+    def __init__(self, max_hours: float | None) -> None:
+        self.max_hours = max_hours
+        self._deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
+        self._process = os.getpid()
+        self._asked_at: float | None = None
+        self._at_once = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for kind in (signal.SIGINT, signal.SIGTERM):
+                self._before[kind] = signal.signal(kind, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    @property
+    def interrupted(self) -> bool:
+        return self._asked_at is not None
+
+    @property
+    def out_of_time(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Where nothing would be lost: a signal ends the training there and then."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked worker: the main process decides
+            return
+        now = time.monotonic()
+        impatient = number == signal.SIGINT and self.interrupted and now - self._asked_at > _IMPATIENT_SECONDS
+        if self._at_once or impatient:
+            raise KeyboardInterrupt
+        if self._asked_at is None:
+            logger.warning("asked to stop: saving after this step (Ctrl-C again ends at once)")
+            self._asked_at = now
