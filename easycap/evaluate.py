@@ -6,7 +6,7 @@ import argparse
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -17,13 +17,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from easycap.build import TEXT_SCORERS, Experiment
 from easycap.config import option_from_text
-from easycap.generation.captions import caption_batch, caption_batches
-from easycap.metrics import Scores, caption_health, most_frequent_caption, reference_points, score
+from easycap.generation.captions import captions_of_batch, captions_of_batches
+from easycap.metrics import (
+    Scores,
+    caption_health,
+    most_frequent_caption,
+    reference_points,
+    score,
+    score_several,
+)
+from easycap.metrics.clip_score import ClipScore
 from easycap.metrics.health import normalized
+from easycap.metrics.scoring import TEXT_METRICS, metric_names
 from easycap.runs import checkpoint_of, shown
 from easycap.tracking.run_folder import RunFolder
 from easycap.training.hardware import Precision, autocast
-from easycap.types import Example, Generator
+from easycap.types import Example, Generator, Scorer
 
 logger = logging.getLogger(__name__)
 
@@ -40,33 +49,30 @@ def evaluate_split(
     batch_size: int,
     command: str,
     label: str | None = None,
+    further: Sequence[str | Scorer] = (),
 ) -> dict[str, Any]:
     """Caption and score `split`, write captions, references, scores per image and samples; return result.json.
 
     `label` names the scores; it is the split unless captions are generated in another way than the run's own.
+    `further` are scorers beside the usual ones. Of several captions per image the mean scores and the diversity are
+    measured, and no reference points.
     """
     label = label or split
     examples = experiment.examples(split)
     captions, seconds = _captions(experiment, examples, generator, batch_size)
     references = {example.id: example.references for example in examples}
-    scores = score(
-        captions,
+    several = any(len(texts) > 1 for texts in captions.values())
+    scores = (score_several if several else score)(
+        captions if several else _first(captions),
         references,
         annotations={example.id: example.annotations for example in examples},
-        scorers=(*TEXT_SCORERS, *experiment.dataset.scorers),
+        scorers=(*TEXT_SCORERS, *experiment.dataset.scorers, *further),
         split=split,
     )
     training_captions = [e.references for e in experiment.examples("train")]
-    points = reference_points(
-        captions,
-        references,
-        df=experiment.training_df,
-        most_frequent=most_frequent_caption(training_captions),
-        scorers=("cider_d",),
-        split=split,
-    )
+    points = {} if several else _reference_points(experiment, split, _first(captions), training_captions)
     known = normalized(chain.from_iterable(training_captions))
-    health = caption_health(list(captions.values()), unknown="<unk>", training=known)
+    health = caption_health(list(chain.from_iterable(captions.values())), unknown="<unk>", training=known)
     folder.write_captions(label, captions)
     folder.write_references(label, references)
     folder.write_per_image(label, {name: one.per_image for name, one in scores.items()})
@@ -83,6 +89,23 @@ def evaluate_split(
     )
 
 
+def _first(captions: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    return {image_id: texts[0] for image_id, texts in captions.items()}
+
+
+def _reference_points(
+    experiment: Experiment, split: str, captions: dict[str, str], training_captions: Sequence[Sequence[str]]
+) -> dict[str, Scores]:
+    return reference_points(
+        captions,
+        {example.id: example.references for example in experiment.examples(split)},
+        df=experiment.training_df,
+        most_frequent=most_frequent_caption(training_captions),
+        scorers=("cider_d",),
+        split=split,
+    )
+
+
 def _cost(
     experiment: Experiment, examples: Sequence[Example], generator: Generator, seconds: float
 ) -> dict[str, float]:
@@ -92,10 +115,10 @@ def _cost(
 
 def _captions(
     experiment: Experiment, examples: Sequence[Example], generator: Generator, batch_size: int
-) -> tuple[dict[str, str], float]:
-    """Return {id: caption} and the seconds it took."""
+) -> tuple[dict[str, list[str]], float]:
+    """Return {id: captions} and the seconds it took."""
     started = time.perf_counter()
-    captions = caption_batches(
+    captions = captions_of_batches(
         experiment.captioner,
         experiment.batches(examples, batch_size),
         generator,
@@ -114,7 +137,9 @@ def flops_per_caption(experiment: Experiment, examples: Sequence[Example], gener
     few = list(examples[:8])
     images = torch.stack([experiment.transform(example.image) for example in few]).to(experiment.device)
     with FlopCounterMode(display=False) as counter:
-        caption_batch(experiment.captioner, images, generator, experiment.vocabulary, _autocast(experiment))
+        captions_of_batch(
+            experiment.captioner, images, generator, experiment.vocabulary, _autocast(experiment)
+        )
     return counter.get_total_flops() / len(few)
 
 
@@ -122,13 +147,15 @@ def _autocast(experiment: Experiment):
     return partial(autocast, experiment.device, Precision(experiment.config["trainer"]["precision"]))
 
 
-def _samples(examples: Sequence[Example], captions: dict[str, str], scores: Scores) -> dict[str, list[dict]]:
+def _samples(
+    examples: Sequence[Example], captions: Mapping[str, Sequence[str]], scores: Scores
+) -> dict[str, list[dict]]:
     per_image = scores.per_image()
     rows = [
         {
             "id": example.id,
             "image": example.image,
-            "caption": captions[example.id],
+            "caption": " / ".join(captions[example.id]),
             "references": list(example.references),
             "scores": per_image.get(example.id, {}),
         }
@@ -141,15 +168,9 @@ def _samples(examples: Sequence[Example], captions: dict[str, str], scores: Scor
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap evaluate`."""
-    parser = argparse.ArgumentParser(prog="easycap evaluate", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run's folder")
-    parser.add_argument("--split", default="test", help="which split to caption and score (default: test)")
-    parser.add_argument("--decoding", help="another way of decoding, e.g. beam or beam,num_beams=3")
-    parser.add_argument(
-        "--batch-size", type=int, help="images per batch (default: the run's validation.batch_size)"
-    )
-    parser.add_argument("--device", default="auto")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
+    names = metric_names(args.metrics) if args.metrics else ()
+    decoding = _decoding(args.decoding, args.samples)
     checkpoint = checkpoint_of(args.run)
     if not (args.run / "config.yaml").is_file():
         raise ValueError(f"{args.run} is a checkpoint; give the run's folder that holds it")
@@ -158,9 +179,14 @@ def main(argv: Sequence[str]) -> int:
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size} must be at least 1")
     command = "easycap evaluate " + " ".join(map(shown, argv))
-    other = (
-        option_from_text("decoding", args.decoding, seed=experiment.config["seed"]) if args.decoding else None
-    )
+    other = option_from_text("decoding", decoding, seed=experiment.config["seed"]) if decoding else None
+    label = f"{args.split}@{decoding}" if other else args.split
+    further: list[str | Scorer] = [name for name in names if name not in TEXT_SCORERS]
+    if args.clip:
+        if not args.clip.is_dir():
+            raise ValueError(f"--clip {args.clip} is no folder; it must hold a CLIP saved by transformers")
+        images = {example.id: example.image for example in experiment.examples(args.split)}
+        further.append(ClipScore(model=args.clip, images=images, device=str(experiment.device)))
     evaluate_split(
         experiment,
         RunFolder(args.run, command=command),
@@ -168,18 +194,51 @@ def main(argv: Sequence[str]) -> int:
         generator=experiment.generator(other),
         batch_size=batch_size,
         command=command,
-        label=f"{args.split}@{args.decoding}" if other else None,
+        label=label,
+        further=further,
     )
-    return show_run(args.run)
+    return show_run(args.run, [label])
 
 
-def show_run(run: Path) -> int:
-    """Print a run's scores and write its report."""
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="easycap evaluate", description=__doc__)
+    add = parser.add_argument
+    add("run", type=Path, help="a run's folder")
+    add("--split", default="test", help="which split to caption and score (default: test)")
+    add("--decoding", help="another way of decoding, e.g. beam or beam,num_beams=3 or sample,top_p=0.8")
+    add(
+        "--samples",
+        type=int,
+        metavar="K",
+        help="draw K captions per image (decoding sample): mean scores, and Div-1, Div-2, self-CIDEr",
+    )
+    usual = ",".join(TEXT_SCORERS)
+    others = ",".join(name for name in TEXT_METRICS if name not in TEXT_SCORERS)
+    add("--metrics", metavar="NAMES", help=f"metrics beside {usual} and those of the data: {others}")
+    add("--clip", type=Path, metavar="FOLDER", help="weights of a CLIP on disk: CLIPScore and RefCLIPScore")
+    add("--batch-size", type=int, help="images per batch (default: the run's validation.batch_size)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    return parser
+
+
+def _decoding(decoding: str | None, samples: int | None) -> str | None:
+    """Return the way of decoding as text, with so many samples per image."""
+    if samples is None:
+        return decoding
+    if samples < 2:
+        raise ValueError(f"--samples {samples} must be at least 2")
+    return f"{decoding or 'sample'},num_samples={samples}"
+
+
+def show_run(run: Path, splits: Sequence[str] | None = None) -> int:
+    """Print a run's scores, of all splits or of some, and write its report."""
     from rich.console import Console
 
-    from easycap.report import read_run, scores_table, write_report
+    from easycap.report import read_run, scores_tables, write_report
 
     console = Console()
-    console.print(scores_table(read_run(run).result))
+    result = read_run(run).result or {}
+    for table in scores_tables(result, splits or list(result.get("scores", {})), width=console.width):
+        console.print(table)
     console.print(f"report: {shown(write_report(run))}", soft_wrap=True, highlight=False)
     return 0

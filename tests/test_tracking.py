@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,21 @@ def test_results_of_several_splits_live_together(folder: RunFolder) -> None:
     }
 
 
+def test_two_evaluations_at_once_lose_no_result(folder: RunFolder) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: folder.update_result({"scores": {f"test{n}": {"x": n}}}), range(40)))
+    result = json.loads((folder.path / "result.json").read_text())
+    assert result["scores"] == {f"test{n}": {"x": n} for n in range(40)}
+
+
 def test_captions_are_in_cocos_results_format(folder: RunFolder) -> None:
     folder.write_captions("test", {"42": "a dog", "007": "a cat", "x1": "é"})
     rows = json.loads((folder.path / "captions.test.json").read_text(encoding="utf-8"))
     assert rows[0] == {"image_id": 42, "caption": "a dog"}
     assert [row["image_id"] for row in rows[1:]] == ["007", "x1"]
+    folder.write_captions("several", {"42": ["a dog", "dogs"]})
+    rows = json.loads((folder.path / "captions.several.json").read_text(encoding="utf-8"))
+    assert rows == [{"image_id": 42, "caption": "a dog"}, {"image_id": 42, "caption": "dogs"}]
 
 
 def test_the_start_and_the_command_outlive_an_evaluation(folder: RunFolder) -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import TINY
+from tiny_clip import save_tiny_clip
 
 from easycap.build import Experiment
 from easycap.config import check
@@ -96,6 +97,59 @@ def test_evaluating_again_gives_the_same_scores(finished: Path, capsys: pytest.C
     assert "CIDEr-D" in capsys.readouterr().out
     main([str(finished), "--split", "val", "--decoding", "beam,num_beams=2", "--device", "cpu"])
     assert "val@beam,num_beams=2" in read(finished, "result.json")["scores"]
+
+
+def test_several_captions_per_image_and_further_metrics(
+    finished: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
+) -> None:
+    from easycap.evaluate import main
+
+    clip = save_tiny_clip(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Java
+    words = ["--samples", "3", "--metrics", "meteor", "--clip", str(clip), "--device", "cpu"]
+    capsys.readouterr()
+    assert main([str(finished), *words]) == 0
+    shown = capsys.readouterr().out
+    label = "test@sample,num_samples=3"
+    assert (
+        label in shown
+        and "test_novel" not in shown
+        and "Div-1" in shown
+        and "METEOR: 'java' was not" in shown
+    )
+    scores = read(finished, "result.json")["scores"][label]
+    assert 0 < scores["Div-1"]["value"] <= 1 and 0 <= scores["self-CIDEr"]["value"] <= 1
+    assert {"CLIPScore", "RefCLIPScore", "truth", "CIDEr-D"} <= scores.keys()
+    assert "'java' was not found" in scores["METEOR"]["absent"]
+    assert "captions:mean of 3" in scores["CIDEr-D"]["signature"]
+    rows = read(finished, f"captions.{label}.json")
+    assert len(rows) == 18 and len({row["image_id"] for row in rows}) == 6
+    # The file is what `easycap score --several` takes, and it finds the same.
+    from easycap.scoring import main as score
+
+    files = [str(finished / f"{what}.{label}.json") for what in ("captions", "references")]
+    assert score([*files, "--several", "--split", "test", "--json", str(tmp_path / "out.json")]) == 0
+    again = read(tmp_path, "out.json")["scores"]
+    assert all(again[name] == scores[name] for name in ("CIDEr-D", "BLEU-4", "Div-2", "self-CIDEr"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--samples", "1"], "--samples 1 must be at least 2"),
+        (["--samples", "2", "--decoding", "beam"], "decoding.num_samples does not exist"),
+        (["--metrics", "meteo"], "no metric 'meteo'; did you mean 'meteor'"),
+        (["--metrics", ","], "no metric ''"),
+        (["--clip", "nowhere"], "--clip nowhere is no folder"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_known_before_the_work(
+    finished: Path, words: list[str], message: str
+) -> None:
+    from easycap.evaluate import main
+
+    with pytest.raises(ValueError, match=message):
+        main([str(finished), *words, "--device", "cpu"])
 
 
 def test_captions_of_files_are_those_of_evaluation(finished: Path, tmp_path: Path, capsys) -> None:

@@ -2,6 +2,15 @@
 
 from easycap.report.page import write_report
 from easycap.report.reading import RunFiles, read_run
-from easycap.report.terminal import RunSummary, list_runs, runs_table, scores_table
+from easycap.report.terminal import RunSummary, list_runs, runs_table, scores_table, scores_tables
 
-__all__ = ["RunFiles", "RunSummary", "list_runs", "read_run", "runs_table", "scores_table", "write_report"]
+__all__ = [
+    "RunFiles",
+    "RunSummary",
+    "list_runs",
+    "read_run",
+    "runs_table",
+    "scores_table",
+    "scores_tables",
+    "write_report",
+]

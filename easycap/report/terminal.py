@@ -33,6 +33,8 @@ _STATE_STYLES = {
     "killed": "yellow",
     "broken": "red",
 }
+# Widths of the score table's columns: the longest reference point's name, a score with its interval.
+_FIRST_COLUMN, _SCORE_COLUMN = 35, 20
 _NUMBERS = ("steps", HEADLINE, "truth", "time")
 # From this many characters on: so many columns. The run's name alone has sixty.
 _LAYOUTS = (
@@ -67,6 +69,23 @@ def scores_table(result: Mapping[str, Any]) -> Table:
         table.add_row(escape(name), *map(_text, cells))
     _add_reference_points(table, scores.columns, points)
     return table
+
+
+def scores_tables(result: Mapping[str, Any], splits: Sequence[str], *, width: int) -> list[Table]:
+    """Return the scores of `splits` as `scores_table` does, in as many tables as it takes to fit `width` characters."""
+    tables, group, used = [], [], _FIRST_COLUMN
+    for split in splits:
+        needed = max(len(split), _SCORE_COLUMN) + 2
+        if group and used + needed > width:
+            tables.append(group)
+            group, used = [], _FIRST_COLUMN
+        group, used = [*group, split], used + needed
+    return [scores_table(_of_splits(result, group)) for group in [*tables, group]]
+
+
+def _of_splits(result: Mapping[str, Any], splits: Sequence[str]) -> dict[str, Any]:
+    parts = {name: mapping(result, name) for name in ("scores", "reference_points")}
+    return {name: {s: part[s] for s in splits if s in part} for name, part in parts.items()}
 
 
 def runs_table(runs: Sequence[RunSummary], *, width: int | None = None) -> Table:

@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 
 def new_run_folder(root: Path, choices: Sequence[str]) -> Path:
     """Return root/<time>-<choices>-<unique>, not yet made; two runs in one second differ in the last part."""
@@ -88,11 +90,15 @@ class RunFolder:
             image.save(target)
         return {**row, "image": name}
 
-    def write_captions(self, split: str, captions: Mapping[str, str]) -> None:
-        """Write captions.<split>.json in COCO's results format; numeric ids become numbers, as COCO has them."""
+    def write_captions(self, split: str, captions: Mapping[str, str | Sequence[str]]) -> None:
+        """Write captions.<split>.json in COCO's results format, a row for each caption of an image.
+
+        Numeric ids become numbers, as COCO has them.
+        """
         rows = [
-            {"image_id": int(i) if i.isdecimal() and str(int(i)) == i else i, "caption": c}
-            for i, c in captions.items()
+            {"image_id": int(i) if i.isdecimal() and str(int(i)) == i else i, "caption": text}
+            for i, texts in captions.items()
+            for text in ([texts] if isinstance(texts, str) else texts)
         ]
         write_json(self.path / f"captions.{split}.json", rows)
 
@@ -107,14 +113,15 @@ class RunFolder:
         write_json(self.path / f"per_image.{split}.json", {name: dict(of) for name, of in values.items()})
 
     def update_result(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge `values` into result.json, two levels deep, and return the whole."""
-        result = self._read_json("result.json") or {}
-        for name, value in values.items():
-            if isinstance(value, Mapping) and isinstance(result.get(name), dict):
-                result[name] |= value
-            else:
-                result[name] = value
-        write_json(self.path / "result.json", result)
+        """Merge `values` into result.json, two levels deep, and return the whole; two at once lose nothing."""
+        with FileLock(self.path / ".result.json.lock"):
+            result = self._read_json("result.json") or {}
+            for name, value in values.items():
+                if isinstance(value, Mapping) and isinstance(result.get(name), dict):
+                    result[name] |= value
+                else:
+                    result[name] = value
+            write_json(self.path / "result.json", result)
         return result
 
     def _read_json(self, name: str) -> Any:

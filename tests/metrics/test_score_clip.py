@@ -4,9 +4,12 @@ import json
 
 import pytest
 from PIL import Image
+from tiny_clip import save_tiny_clip
 
+from easycap.data.images import images_by_id
 from easycap.metrics import score
 from easycap.metrics.clip_score import ClipScore
+from easycap.scoring import main
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -28,25 +31,7 @@ IMAGES = {"1": _Picture("brown"), "2": _Picture("gray")}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A saved CLIP of width 16 with a vocabulary of letters."""
-    path = tmp_path_factory.mktemp("clip")
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    tokens = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    (path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    (path / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer(str(path / "vocab.json"), str(path / "merges.txt"))
-    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    ends = {"bos_token_id": len(tokens) - 2, "eos_token_id": len(tokens) - 1}
-    text = transformers.CLIPTextConfig(vocab_size=len(tokens), max_position_embeddings=40, **size, **ends)
-    vision = transformers.CLIPVisionConfig(image_size=32, patch_size=16, **size)
-    torch.manual_seed(2)
-    config = transformers.CLIPConfig(
-        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8
-    )
-    transformers.CLIPModel(config).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(path)
-    return path
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 def _expected(folder) -> dict[str, tuple[float, float]]:
@@ -94,3 +79,42 @@ def test_without_weights_it_is_absent(tmp_path) -> None:
 def test_an_image_that_was_not_given_is_named(folder) -> None:
     with pytest.raises(ValueError, match="1 captioned images were not given, e.g. '2'"):
         score(CAPTIONS, REFERENCES, scorers=[ClipScore(model=folder, images={"1": IMAGES["1"]})])
+
+
+def test_from_the_command_line(folder, tmp_path, capsys) -> None:
+    (tmp_path / "photos").mkdir()
+    for image_id, name in (("1", "COCO_val2014_000000000001.png"), ("2", "2.png")):
+        IMAGES[image_id].load().save(tmp_path / "photos" / name)
+    (tmp_path / "c.json").write_text(json.dumps(CAPTIONS))
+    (tmp_path / "r.json").write_text(json.dumps(REFERENCES))
+    files = [str(tmp_path / "c.json"), str(tmp_path / "r.json")]
+    options = [
+        "--clip",
+        str(folder),
+        "--images",
+        str(tmp_path / "photos"),
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
+    assert main([*files, *options]) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    expected = _expected(folder)
+    for image_id, (clip, both) in expected.items():
+        assert found["per_image"][image_id]["CLIPScore"] == pytest.approx(clip, abs=1e-5)
+        assert found["per_image"][image_id]["RefCLIPScore"] == pytest.approx(both, abs=1e-5)
+    assert "RefCLIPScore" in capsys.readouterr().out
+    assert f"clip:{folder.name}" in found["scores"]["CLIPScore"]["signature"]
+
+
+def test_images_are_found_by_their_ids(tmp_path) -> None:
+    for name in ("COCO_val2014_000000000042.png", "a 7.png", "x.png"):
+        IMAGES["1"].load().save(tmp_path / name)
+    found = images_by_id(tmp_path, ["42", "a 7", "x.png"])
+    assert [found[i].path.name for i in found] == ["COCO_val2014_000000000042.png", "a 7.png", "x.png"]
+    with pytest.raises(ValueError, match="holds no image for id '43'"):
+        images_by_id(tmp_path, ["43"])
+    IMAGES["1"].load().save(tmp_path / "42.png")
+    with pytest.raises(ValueError, match="holds 2 images .*42.png.* for id '42'"):
+        images_by_id(tmp_path, ["42"])
+    with pytest.raises(ValueError, match="is no folder of images"):
+        images_by_id(tmp_path / "nowhere", ["42"])

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from easycap.report.numbers import amount_text, bytes_text, duration_text, number_text, score_text
-from easycap.report.terminal import list_runs, runs_table, scores_table
+from easycap.report.terminal import list_runs, runs_table, scores_table, scores_tables
 
 
 def _lines(table: Table, width: int = 160) -> list[str]:
@@ -30,6 +30,26 @@ def test_scores_are_times_a_hundred_with_intervals_and_reference_points() -> Non
 
 def test_scores_fit_eighty_characters() -> None:
     assert not any("…" in line for line in _lines(scores_table(result()), width=80))
+
+
+def test_many_splits_stand_in_several_tables_and_only_the_asked_ones() -> None:
+    whole = result()
+    names = ["test", "val", "test@beam,num_beams=10", "test@sample,num_samples=5"]
+    many = {
+        "scores": {name: whole["scores"]["test"] for name in names},
+        "reference_points": {"val": whole["reference_points"]["test"]},
+    }
+    tables = scores_tables(many, names, width=80)
+    assert [_columns(table) for table in tables] == [names[:1] + names[1:2], names[2:3], names[3:]]
+    for table in tables:
+        lines = _lines(table, width=80)
+        assert sum(line.startswith("CIDEr-D 102.3 100.5 – 104.1") for line in lines) == 1, "no row is wrapped"
+    (one,) = scores_tables(many, ["val"], width=80)
+    assert _columns(one) == ["val"] and any("reference caption" in line for line in _lines(one))
+
+
+def _columns(table: Table) -> list[str]:
+    return [str(column.header) for column in table.columns][1:]
 
 
 def test_scores_of_a_result_with_holes() -> None:
