@@ -80,4 +80,4 @@ class AttentionReinforce(nn.Module):
     def _move_baseline(self, cost: torch.Tensor, rows: torch.Tensor) -> None:
         count = rows.sum()
         mean = (cost * rows).sum() / count.clamp(min=1)
-        self.baseline.lerp_(mean, _BASELINE_RATE * (count > 0))
+        self.baseline.lerp_(mean.to(self.baseline.dtype), _BASELINE_RATE * (count > 0))
