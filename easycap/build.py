@@ -52,6 +52,7 @@ from easycap.training.optim import Optimization
 from easycap.training.trainer import Trainer
 from easycap.training.validation import Validator
 from easycap.types import Dataset, Example, Generator, Objective, Tracker, Vocabulary
+from easycap.vocab.files import read_tokenizer
 
 TEXT_SCORERS = ("bleu", "rouge_l", "cider_d")
 
@@ -226,6 +227,7 @@ def build_captioner(config: dict[str, Any], vocabulary: Vocabulary) -> Captioner
         config["decoder"],
         channels=encoder.channels,
         vocab_size=len(vocabulary),
+        pieces=_pieces(config["decoder"], vocabulary),
         **_ids(vocabulary),
     )
     image_tokens = build(
@@ -242,16 +244,26 @@ def _ids(vocabulary: Vocabulary) -> dict[str, int | None]:
     return {name: getattr(vocabulary, name) for name in ("pad_id", "bos_id", "eos_id", "unk_id")}
 
 
+def _pieces(decoder: dict[str, Any], vocabulary: Vocabulary) -> list[list[int]] | None:
+    """The vocabulary in the ids of the decoder's pretrained language model, where its words are to start there."""
+    source = decoder.get("pretrained")
+    if source is None or decoder.get("embedding") != "pretrained":
+        return None
+    try:
+        return vocabulary.pieces(read_tokenizer(source))
+    except ValueError as error:
+        raise ValueError(
+            f"decoder.embedding=pretrained needs the tokenizer of decoder.pretrained={source!r} ({error}): put its "
+            "tokenizer.json, or vocab.json and merges.txt, into that folder, or set decoder.embedding=random"
+        ) from None
+
+
 def _without_downloads(config: dict[str, Any]) -> dict[str, Any]:
     """The config with untrained parts: a checkpoint brings all weights."""
     encoder, decoder = dict(config["encoder"]), dict(config["decoder"])
-    for settings, name, value in (
-        (encoder, "pretrained", False),
-        (encoder, "weights", None),
-        (decoder, "pretrained", None),
-    ):
-        if name in settings:
-            settings[name] = value
+    encoder |= {name: value for name, value in (("pretrained", False), ("weights", None)) if name in encoder}
+    if decoder.get("pretrained") is not None:
+        decoder |= {"pretrained": None} | ({"embedding": "random"} if "embedding" in decoder else {})
     return config | {"encoder": encoder, "decoder": decoder}
 
 

@@ -91,17 +91,15 @@ def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder, start: Pat
     _warn_of_frozen_random_weights(config)
     surveys = vocabulary_surveys(experiment)
     logger.info(
-        "%d training images, %d words (%.1f%% of those in val), %.1f to a caption, %.1f million parameters, "
-        "%d steps on %s",
+        "%d training images, %d words (%.1f%% of those in val), %.1f million parameters, %d steps on %s",
         len(experiment.examples("train")),
         len(experiment.vocabulary),
         100 * surveys["val"].coverage,
-        surveys["train"].length,
         sum(p.numel() for p in experiment.captioner.parameters()) / 1e6,
         experiment.trainer.total_steps(experiment.loader),
         experiment.device,
     )
-    _warn_of_cut_captions(experiment, surveys["train"])
+    _tell_of_cut_captions(experiment, surveys["train"])
     fitted = make_fit(experiment, tracker, folder.path / "checkpoints", start).run()
     folder.update_result(
         {
@@ -198,15 +196,16 @@ def _warn_of_frozen_random_weights(config: dict[str, Any]) -> None:
         )
 
 
-def _warn_of_cut_captions(experiment: Experiment, train: Survey) -> None:
-    if train.truncated > _MANY_CUT:
-        logger.warning(
-            "%.1f%% of the training captions are longer than decoder.max_words=%d positions hold with vocab=%s (%.1f "
-            "words a caption on average) and are cut: raise decoder.max_words",
+def _tell_of_cut_captions(experiment: Experiment, train: Survey) -> None:
+    if train.truncated:
+        logger.log(
+            logging.WARNING if train.truncated > _MANY_CUT else logging.INFO,
+            "%.1f%% of the training captions (%.1f words on average with vocab=%s) are cut to decoder.max_words=%d "
+            "positions; a higher decoder.max_words keeps them whole",
             100 * train.truncated,
-            experiment.captioner.decoder.max_words,
-            experiment.config["vocab"]["name"],
             train.length,
+            experiment.config["vocab"]["name"],
+            experiment.captioner.decoder.max_words,
         )
 
 

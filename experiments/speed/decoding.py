@@ -62,7 +62,8 @@ def parse() -> argparse.Namespace:
 def build_decoder(sizes: dict[str, int]) -> CausalLM:
     """An untrained GPT-2 whose weights are scaled up until words differ from image to image."""
     ids = {"pad_id": PAD, "bos_id": BOS, "eos_id": EOS}
-    decoder = CausalLM(**sizes, max_positions=64, max_words=MAX_WORDS, dropout=0.0, pretrained=None, **ids)
+    untrained = {"pretrained": None, "embedding": "random", "pieces": None}
+    decoder = CausalLM(**sizes, max_positions=64, max_words=MAX_WORDS, dropout=0.0, **untrained, **ids)
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
             if parameter.ndim > 1 and "wte" not in name:

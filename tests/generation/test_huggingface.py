@@ -31,6 +31,8 @@ def decoder() -> CausalLM:
         max_words=MAX_WORDS,
         dropout=0.1,
         pretrained=None,
+        embedding="random",
+        pieces=None,
         vocab_size=40,
         **IDS,
     ).eval()

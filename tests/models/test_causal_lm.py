@@ -12,8 +12,16 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from easycap.models.decoders.causal_lm import CausalLM
 from easycap.types import Memory
 
-TINY = {"width": 16, "num_layers": 2, "num_heads": 2, "max_positions": 12, "max_words": 6, "dropout": 0.0}
-IDS = {"vocab_size": 30, "pad_id": 0, "bos_id": 1, "eos_id": 2}
+TINY = {
+    "width": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "max_positions": 12,
+    "max_words": 6,
+    "dropout": 0.0,
+    "embedding": "random",
+}
+IDS = {"vocab_size": 30, "pad_id": 0, "bos_id": 1, "eos_id": 2, "pieces": None}
 
 
 @pytest.fixture(scope="module")

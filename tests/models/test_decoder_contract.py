@@ -32,6 +32,7 @@ TINY = {
         "max_words": 6,
         "dropout": 0.0,
         "pretrained": None,
+        "embedding": "random",
     },
     "attention_lstm": {
         "embed_dim": 8,
@@ -84,7 +85,15 @@ TINY = {
 }
 PREFIX = {"causal_lm", "lstm"}
 # What build.py supplies, as far as a decoder asks for it.
-SUPPLIED = {"channels": 12, "vocab_size": 30, "pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
+SUPPLIED = {
+    "channels": 12,
+    "vocab_size": 30,
+    "pad_id": 0,
+    "bos_id": 1,
+    "eos_id": 2,
+    "unk_id": 3,
+    "pieces": None,
+}
 
 NUM_IMAGES, NUM_TAGS, NUM_SLOTS = 3, 2, 7
 

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GPT2Con
 
 from easycap.hub import hub
 from easycap.models.decoders.checks import check_positive
+from easycap.models.decoders.word_embedding import check_embedding, start_words
 from easycap.registry import register
 from easycap.types import Memory, Output
 
@@ -45,7 +46,8 @@ class CausalLM(nn.Module):
 
     Built untrained at the given size, or, with `pretrained` (a name on the hub or a local folder), from those
     weights; the size must then be the weights' own. The word embedding is sized to the vocabulary, tied to the
-    output layer, and starts random. Positions count valid slots only, so a masked memory slot changes nothing.
+    output layer, and starts random, or, with `embedding` pretrained, at the weights' own: `pieces` says for each word
+    which of their ids it consists of. Positions count valid slots only, so a masked memory slot changes nothing.
     Raises `ValueError` for sizes that do not fit or weights that cannot be had.
     """
 
@@ -59,10 +61,12 @@ class CausalLM(nn.Module):
         max_words: int,
         dropout: float,
         pretrained: str | None,
+        embedding: str,
         vocab_size: int,
         pad_id: int,
         bos_id: int,
         eos_id: int,
+        pieces: list[list[int]] | None,
     ) -> None:
         super().__init__()
         sizes = {"width": width, "num_layers": num_layers, "num_heads": num_heads}
@@ -73,6 +77,7 @@ class CausalLM(nn.Module):
             raise ValueError(
                 f"decoder.max_words={max_words} leaves no room for image tokens in max_positions={max_positions}"
             )
+        check_embedding(embedding, pretrained)
         special = {"pad_token_id": pad_id, "bos_token_id": bos_id, "eos_token_id": eos_id}
         if pretrained is None:
             config = GPT2Config(
@@ -89,7 +94,7 @@ class CausalLM(nn.Module):
             )
             self.lm = AutoModelForCausalLM.from_config(config)
         else:
-            self.lm = _load(pretrained, vocab_size, special, sizes)
+            self.lm = _load(pretrained, vocab_size, special, sizes, pieces)
         self._attention_for = ""
         self.memory_dim = width
         self.max_words = max_words
@@ -147,7 +152,13 @@ def _layers(cache: DynamicCache) -> tuple[tuple[torch.Tensor, torch.Tensor], ...
     return tuple((layer.keys, layer.values) for layer in cache.layers)
 
 
-def _load(source: str, vocab_size: int, special: dict[str, int], sizes: dict[str, int]) -> nn.Module:
+def _load(
+    source: str,
+    vocab_size: int,
+    special: dict[str, int],
+    sizes: dict[str, int],
+    pieces: list[list[int]] | None,
+) -> nn.Module:
     try:
         with hub():
             config = AutoConfig.from_pretrained(source)
@@ -160,9 +171,8 @@ def _load(source: str, vocab_size: int, special: dict[str, int], sizes: dict[str
             "with decoder.pretrained=null"
         ) from error
     _check_sizes(source, config, sizes)
-    # Another vocabulary's ids mean nothing to the pretrained table, so every row starts anew.
-    model.resize_token_embeddings(vocab_size, mean_resizing=False)
-    nn.init.normal_(model.get_input_embeddings().weight, std=config.initializer_range)
+    ends = {special[name]: getattr(config, name, None) for name in ("bos_token_id", "eos_token_id")}
+    start_words(model, vocab_size, pieces, ends)
     model.config.update(special)
     return model
 

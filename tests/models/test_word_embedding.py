@@ -1,0 +1,155 @@
+"""decoder.embedding: where the words of each vocabulary start in a language model's own table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import TINY
+from tokenizers_on_disk import CAPTIONS, tiny_bert, tiny_gpt2
+from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+
+from easycap.build import Experiment, build_captioner, rehearse
+from easycap.config import check
+from easycap.launch import compose
+from easycap.models.captioner import Captioner
+from easycap.models.decoders.word_embedding import means_of_pieces, start_words
+from easycap.types import Vocabulary
+from easycap.vocab.bert import BertVocabulary
+from easycap.vocab.files import read_tokenizer
+from easycap.vocab.gpt2 import GPT2Vocabulary
+from easycap.vocab.word import WordVocabulary
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2 and its tokenizer, as downloaded."""
+    folder = shutil.copytree(tiny_gpt2(), tmp_path_factory.mktemp("lm") / "gpt2")
+    size = len(json.loads((folder / "vocab.json").read_text()))
+    torch.manual_seed(3)
+    config = GPT2Config(
+        vocab_size=size,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        n_positions=40,
+        bos_token_id=size - 1,
+        eos_token_id=size - 1,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def theirs(folder: Path) -> torch.Tensor:
+    return GPT2LMHeadModel.from_pretrained(folder).get_input_embeddings().weight.detach()
+
+
+def settings(folder: Path, *overrides: str) -> dict[str, Any]:
+    own = [f"decoder.pretrained={folder}", "decoder.max_positions=40", "decoder.embedding=pretrained"]
+    return check(compose([*TINY, *own, *overrides])[0])
+
+
+def captioner(folder: Path, words: Vocabulary, *overrides: str) -> Captioner:
+    return build_captioner(settings(folder, *overrides), words)
+
+
+def table_of(made: Captioner) -> torch.Tensor:
+    lm = made.decoder.lm
+    assert lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
+    return lm.get_input_embeddings().weight.detach()
+
+
+def test_gpt2s_vocabulary_keeps_gpt2s_table(folder: Path, theirs: torch.Tensor) -> None:
+    words = GPT2Vocabulary(path=str(folder))
+    table = table_of(captioner(folder, words))
+    assert torch.equal(table[: len(theirs)], theirs)
+    assert torch.equal(table[words.bos_id], theirs[words.eos_id])  # GPT-2 starts a text with its end of text
+    torch.testing.assert_close(table[words.pad_id], theirs.mean(0))
+
+
+def test_a_word_starts_at_the_mean_of_its_pieces_in_running_text(folder: Path, theirs: torch.Tensor) -> None:
+    words = WordVocabulary(size=99, min_count=1, captions=CAPTIONS)
+    table = table_of(captioner(folder, words))
+    tokenizer = read_tokenizer(str(folder))
+    assert table.shape == (len(words), 16)
+    for word in ("dog", "running", "t-shirt"):
+        pieces = tokenizer.encode(f" {word}").ids
+        assert pieces != tokenizer.encode(word).ids
+        torch.testing.assert_close(table[words.encode(word)[0]], theirs[pieces].mean(0))
+    assert torch.equal(table[words.eos_id], theirs[-1]) and torch.equal(table[words.bos_id], theirs[-1])
+    torch.testing.assert_close(table[words.unk_id], theirs.mean(0))
+
+
+def test_inner_pieces_of_bert_start_without_a_space(folder: Path, theirs: torch.Tensor) -> None:
+    words = BertVocabulary(path=str(tiny_bert()))
+    table = table_of(captioner(folder, words, "vocab=bert", f"vocab.path={tiny_bert()}"))
+    tokenizer = read_tokenizer(str(folder))
+    whole, inner = words.tokens.index("on"), words.tokens.index("##s")
+    torch.testing.assert_close(table[whole], theirs[tokenizer.encode(" on").ids].mean(0))
+    torch.testing.assert_close(table[inner], theirs[tokenizer.encode("s").ids].mean(0))
+
+
+def test_random_takes_nothing_over(folder: Path, theirs: torch.Tensor) -> None:
+    words = GPT2Vocabulary(path=str(folder))
+    table = table_of(captioner(folder, words, "decoder.embedding=random"))
+    assert not torch.isclose(table[: len(theirs)], theirs).all(1).any()
+
+
+def test_an_output_layer_of_its_own_starts_at_its_own_rows() -> None:
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    lm = GPTNeoXForCausalLM(config)
+    before = [
+        layer.weight.detach().clone() for layer in (lm.get_input_embeddings(), lm.get_output_embeddings())
+    ]
+    start_words(lm, 3, [[4, 5], [], [6]], {2: 7, 1: None})
+    for table, layer in zip(before, (lm.get_input_embeddings(), lm.get_output_embeddings()), strict=True):
+        expected = torch.stack([table[[4, 5]].mean(0), table.mean(0), table[7]])
+        torch.testing.assert_close(layer.weight.detach(), expected)
+
+
+def test_means() -> None:
+    table = torch.tensor([[0.0, 2.0], [4.0, 4.0], [2.0, 0.0]])
+    means = means_of_pieces(table, [[], [1], [0, 1], [2, 2, 1, 1], []])
+    assert means.tolist() == [[2, 2], [4, 4], [2, 3], [3, 2], [2, 2]]
+
+
+def test_a_checkpoint_needs_neither_the_weights_nor_the_tokenizer(folder: Path, tmp_path: Path) -> None:
+    from easycap.config import to_plain
+    from easycap.training.checkpoint import save_checkpoint
+
+    copy = shutil.copytree(folder, tmp_path / "gone")
+    config = settings(copy, "vocab=gpt2", f"vocab.path={copy}")
+    experiment = Experiment(config)
+    save_checkpoint(tmp_path / "best", experiment.captioner, experiment.vocabulary, to_plain(config))
+    shutil.rmtree(copy)
+    again = Experiment.from_checkpoint(tmp_path / "best", device="cpu")
+    assert torch.equal(table_of(again.captioner), table_of(experiment.captioner))
+    assert again.vocabulary.encode(CAPTIONS[0]) == experiment.vocabulary.encode(CAPTIONS[0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["decoder.embedding=pretrained"], "decoder.embedding=pretrained needs a language model's table"),
+        (["decoder.embedding=learnt"], "decoder.embedding=learnt must be pretrained or random"),
+    ],
+)
+def test_settings_that_cannot_be_end_before_any_work(overrides: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        rehearse(check(compose([*TINY, *overrides])[0]))
+
+
+def test_a_model_without_its_tokenizer_is_named(folder: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(folder / name, tmp_path)
+    words = WordVocabulary(size=9, min_count=1, captions=CAPTIONS)
+    with pytest.raises(ValueError, match="tokenizer.json.*into that folder, or set decoder.embedding=random"):
+        captioner(tmp_path, words)
