@@ -18,7 +18,7 @@ _COMMANDS = {
     "evaluate": ("easycap.evaluate", "score a run's best weights: RUN [--split test]"),
     "caption": ("easycap.caption", "caption photos: RUN FILES OR FOLDERS..."),
     "score": ("easycap.scoring", "score any captions: captions.json references.json"),
-    "compare": ("easycap.compare", "is A better than B? runs or captions of any systems: A B [--split test]"),
+    "compare": ("easycap.compare", "runs in a table and on a page, two also in pairs: RUN|SWEEP ..."),
     "runs": ("easycap.runs", "list the runs there are"),
 }
 

@@ -1,261 +1,192 @@
-"""`easycap compare A B`: what separates two runs, or the captions of any two systems, and whether it is chance.
+"""`easycap compare RUN|SWEEP ...`: runs beside each other in a table and on a page; two of them also in pairs.
 
-Both are scored anew on the same references; what only the source of the data can judge (truth of scenes) is read as
-evaluation left it, image by image.
+Of any number of runs, sweeps or folders of them: the settings that differ, scores, cost, and a page that opens from
+disk. Of two runs, or of two files with the captions of any systems: whether they differ, image by image, or whether it
+is chance.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from easycap.metrics import Comparison, compare, score
-from easycap.metrics.corpus import captions_by_id, references_by_id
-from easycap.registry import describe_choices
-from easycap.report import numbers
+from easycap.paired import show_paired
+from easycap.paths import outputs_dir
+from easycap.report.comparison import (
+    EXPORTS,
+    Comparison,
+    comparison_table,
+    notes,
+    read_comparison,
+    write_page,
+)
+from easycap.report.reading import find_runs, is_run
 from easycap.runs import shown
-from easycap.scoring import read_captions, read_file, read_references, write_file
-from easycap.types import Score
 
-_RANK_BY = "CIDEr-D"
-_UNLIKELY = 0.05
-
-
-@dataclass(frozen=True)
-class System:
-    """The captions {id: caption} of one side; `judged` are scores that cannot be computed from text alone."""
-
-    path: Path
-    captions: Mapping[str, str]
-    references: Mapping[str, list[str]] | None = None
-    judged: Mapping[str, Score] = field(default_factory=dict)
+_RANK_BY, _TOP = "CIDEr-D", 10
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap compare`; raises `ValueError` in one sentence for what cannot be compared."""
     args = _parser().parse_args(argv)
-    if args.top < 0:
+    if args.top is not None and args.top < 0:
         raise ValueError(f"--top {args.top} must be at least 0")
-    a, b = read_system(args.a, args.split), read_system(args.b, args.other_split or args.split)
-    references = _references(a, b, args.references)
-    found = compare_systems(a, b, references, partial=args.partial, show=args.top)
-    if args.by not in found:
-        raise ValueError(f"--by {args.by} is no metric of both; {describe_choices(args.by, found)}")
-    images = furthest(found[args.by], a, b, references)
-    _print(found, a, b, images, args.by)
-    if args.json:
-        write_file(args.json, _plain(found, a, b, images, args.by))
+    in_pairs = len(args.paths) == 2 and all(map(_is_system, args.paths))
+    asked = _asked_for_pairs(args)
+    if not in_pairs:
+        _refuse_files(args.paths)
+        if asked:
+            raise ValueError(f"{asked} is for two systems: give two runs, or two files with captions")
+    tabled = not in_pairs or all(map(is_run, args.paths))
+    if tabled:
+        _compare_runs(args, argv)
+    if in_pairs and not _to_stdout(args):
+        try:
+            _compare_pair(args)
+        except ValueError as error:
+            if asked or not tabled:
+                raise
+            print(f"Not compared in pairs: {error}")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="easycap compare", description=__doc__)
-    what = "a run's folder, or a COCO results file"
-    parser.add_argument("a", type=Path, metavar="A", help=what)
-    parser.add_argument("b", type=Path, metavar="B", help=what)
     parser.add_argument(
-        "--references", type=Path, help="for results files: COCO annotations or {id: [reference, ...]}"
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="RUN|SWEEP",
+        help="folders of runs or of sweeps; or exactly two COCO results files",
     )
     parser.add_argument("--split", default="test", help="which split of the runs (default: test)")
-    parser.add_argument(
+    table = parser.add_argument_group("the table and the page")
+    table.add_argument(
+        "--metrics", type=_names, metavar="A,B", help="which scores (default: CIDEr-D, truth, BLEU-4, ...)"
+    )
+    table.add_argument(
+        "--html",
+        type=Path,
+        metavar="OUT",
+        help="where the page goes (default: compare.html in the one folder given, else in outputs/)",
+    )
+    for name in EXPORTS:
+        table.add_argument(
+            f"--{name}", metavar="OUT", help=f"also write the table as {name} (-: to the terminal)"
+        )
+    pairs = parser.add_argument_group("two systems in pairs")
+    pairs.add_argument(
+        "--references", type=Path, help="for results files: COCO annotations or {id: [reference, ...]}"
+    )
+    pairs.add_argument(
         "--other-split", metavar="SPLIT", help="B's split where it has another name, e.g. test@beam"
     )
-    parser.add_argument("--top", type=int, default=10, help="how many images to show (default: 10)")
-    parser.add_argument(
-        "--by", default=_RANK_BY, metavar="METRIC", help="on which they differ by this metric"
+    pairs.add_argument("--top", type=int, help=f"how many images to show (default: {_TOP})")
+    pairs.add_argument(
+        "--by", metavar="METRIC", help=f"on which they differ by this metric (default: {_RANK_BY})"
     )
-    parser.add_argument(
+    pairs.add_argument(
         "--partial", action="store_true", help="leave out images that have references but no caption"
     )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the comparison to OUT")
+    pairs.add_argument("--json", type=Path, metavar="OUT", help="also write the comparison to OUT")
     return parser
 
 
-# ----------------------------------------------------------------------------------------------- reading
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
 
 
-def read_system(path: Path, split: str) -> System:
-    """Return a run's captions of a split, or those of a results file; raises `ValueError` for anything else."""
-    if not path.is_dir():
-        return System(path, captions_by_id(read_captions(path)))
-    file = path / f"captions.{split}.json"
-    if not file.is_file():
-        splits = [p.name[len("captions.") : -len(".json")] for p in sorted(path.glob("captions.*.json"))]
-        there = f"it has {', '.join(splits)}" if splits else "is it a run's folder? `easycap runs` lists them"
-        raise ValueError(f"{shown(path)} holds no captions of split {split!r}; {there}")
-    told = path / f"references.{split}.json"
-    references = references_by_id(read_references(told)) if told.is_file() else None
-    return System(path, captions_by_id(read_captions(file)), references, _judged(path, split))
+def _is_system(path: Path) -> bool:
+    """Whether `path` is one side of a pair: a file, or a run's folder."""
+    return path.is_file() or is_run(path) or any(path.glob("captions.*.json"))
 
 
-def _judged(run: Path, split: str) -> dict[str, Score]:
-    """What evaluation measured per image, as far as the mean over images is the score."""
-    if not (run / f"per_image.{split}.json").is_file():
-        return {}
-    per_image = read_file(run / f"per_image.{split}.json")
-    scores = read_file(run / "result.json").get("scores", {}).get(split, {})
-    found = {}
-    for name, values in per_image.items():
-        mean = math.fsum(values.values()) / max(1, len(values))
-        if name in scores and math.isclose(mean, scores[name].get("value", math.nan), abs_tol=1e-9):
-            found[name] = Score(mean, values, scores[name]["signature"])
-    return found
+def _refuse_files(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if path.is_file():
+            raise ValueError(
+                f"{shown(path)} is a file: files with captions are compared two at a time, also with a run "
+                "(easycap compare A B); to compare more, give folders of runs"
+            )
 
 
-def _references(a: System, b: System, given: Path | None) -> Mapping[str, list[str]]:
-    """The references both are scored against: the given ones, else the runs' own, which must be the same."""
-    if given is not None:
-        return references_by_id(read_references(given))
-    known = [system for system in (a, b) if system.references is not None]
-    if not known:
-        raise ValueError(
-            f"there are no references for {shown(a.path)} and {shown(b.path)}: give --references FILE, "
-            "or run `easycap evaluate RUN` again if these are runs"
-        )
-    first, last = known[0].references, known[-1].references
-    odd = sorted(i for i in first.keys() | last.keys() if sorted(first.get(i, [])) != sorted(last.get(i, [])))
-    if odd:
-        raise ValueError(
-            f"{shown(a.path)} and {shown(b.path)} were scored on different images or references ({len(odd)} images "
-            f"differ, e.g. {odd[0]!r}), so they cannot be compared; evaluate both on the same data"
-        )
-    return first
+def _asked_for_pairs(args: argparse.Namespace) -> str:
+    """The first flag given that only means something for two systems, else nothing."""
+    names = ("references", "other_split", "top", "by", "partial", "json")
+    given = (name for name in names if getattr(args, name) not in (None, False))
+    return next((f"--{name.replace('_', '-')}" for name in given), "")
 
 
-# --------------------------------------------------------------------------------------------- comparing
+def _to_stdout(args: argparse.Namespace) -> bool:
+    return any(getattr(args, name) == "-" for name in EXPORTS)
 
 
-def compare_systems(
-    a: System,
-    b: System,
-    references: Mapping[str, list[str]],
-    *,
-    partial: bool = False,
-    show: int = 10,
-) -> dict[str, Comparison]:
-    """Compare by all metrics of text, and by what both were judged by; `ValueError` names the side at fault."""
-    sides = []
-    for system in (a, b):
-        try:
-            scores = score(system.captions, references, partial=partial, intervals=False)
-        except ValueError as error:
-            raise ValueError(f"{shown(system.path)}: {error}") from None
-        sides.append({**system.judged, **scores})
-    found = compare(*sides, show=show)
-    return {name: found[name] for name in numbers.metric_order(found)}
+def _compare_pair(args: argparse.Namespace) -> None:
+    show_paired(
+        *args.paths,
+        split=args.split,
+        other_split=args.other_split,
+        given=args.references,
+        partial=args.partial,
+        by=args.by or _RANK_BY,
+        top=_TOP if args.top is None else args.top,
+        json=args.json,
+    )
 
 
-def furthest(
-    comparison: Comparison, a: System, b: System, references: Mapping[str, list[str]]
-) -> list[dict[str, Any]]:
-    """Return the images that differ most, largest difference first; images scored equally are left out."""
-    return [
-        {
-            "id": image_id,
-            "scores": {"a": left, "b": right},
-            "captions": {"a": a.captions[image_id], "b": b.captions[image_id]},
-            "references": references[image_id],
-        }
-        for image_id, left, right in comparison.images
-        if left != right
-    ]
+def _compare_runs(args: argparse.Namespace, argv: Sequence[str]) -> None:
+    comparison = read_comparison(args.paths, split=args.split, metrics=args.metrics)
+    page = args.html or _page_path(args.paths, comparison)
+    if not _to_stdout(args):
+        _show(comparison)
+    command = " ".join(["easycap compare", *map(shown, argv)])
+    write_page(comparison, page, title=_title(args.paths, comparison), command=command)
+    for name, export in EXPORTS.items():
+        if (target := getattr(args, name)) is not None:
+            _write(target, export(comparison))
+    where = sys.stderr if _to_stdout(args) else sys.stdout
+    print(f"page: {shown(page)}", file=where)
 
 
-# ----------------------------------------------------------------------------------------------- showing
-
-
-def _print(
-    found: Mapping[str, Comparison], a: System, b: System, images: list[dict[str, Any]], metric: str
-) -> None:
+def _show(comparison: Comparison) -> None:
+    """Print the table with its notes, and what the terminal had no room for."""
     console = Console(highlight=False)
-    console.print(f"A  {shown(a.path)}\nB  {shown(b.path)}", markup=False, soft_wrap=True)
-    console.print(_table(found))
-    for line in (*_NOTES, *_marks(found, a, b), found[metric].signatures[0]):
+    table, left_out = comparison_table(comparison, width=console.width)
+    console.print(table)
+    for line in notes(comparison):
         console.print(line, markup=False, soft_wrap=True)
-    if images:
-        console.print(_examples(images, metric))
-
-
-def _table(found: Mapping[str, Comparison]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("metric", no_wrap=True)
-    for column in ("A", "B", "A − B", "95 % interval", "p"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, one in found.items():
-        mark = "" if one.comparable else " [yellow]≠[/]"
-        style = "bold" if one.p_value < _UNLIKELY and one.comparable else ""
-        a, b = (numbers.score_text(value, name) for value in (one.a, one.b))
-        interval = f"{_signed(one.low, name)} to {_signed(one.high, name)}"
-        p_value = "< 0.001" if one.p_value < 0.001 else f"{one.p_value:.3f}"
-        table.add_row(
-            escape(name) + mark, a, b, _signed(one.difference, name), interval, p_value, style=style
+    if left_out:
+        console.print(
+            f"Too narrow for {', '.join(left_out)}: they are on the page and in --csv, --latex, --markdown.",
+            markup=False,
+            soft_wrap=True,
         )
-    return table
 
 
-_NOTES = (
-    "Scores and shares are ×100; differences are paired, image by image, and bold where p < 0.05.",
-    "p: signs flipped at random; for BLEU, captions exchanged at random.",
-)
+def _page_path(paths: Sequence[Path], comparison: Comparison) -> Path:
+    """Beside the runs where one folder holds them all, else in outputs/ under a name that these runs alone have."""
+    if len(paths) == 1 and paths[0] not in list(find_runs(paths[0])):
+        return paths[0] / "compare.html"
+    folders = sorted(str(run.folder.resolve()) for run in comparison.runs)
+    return outputs_dir() / f"compare-{hashlib.sha256(chr(10).join(folders).encode()).hexdigest()[:8]}.html"
 
 
-def _signed(value: float, name: str) -> str:
-    text = numbers.score_text(value, name)
-    if not text.strip("-0."):
-        return text.removeprefix("-")
-    return text if value < 0 else f"+{text}"
+def _title(paths: Sequence[Path], comparison: Comparison) -> str:
+    if len(paths) == 1:
+        return paths[0].resolve().name
+    return f"{len(comparison.runs)} runs"
 
 
-def _marks(found: Mapping[str, Comparison], a: System, b: System) -> list[str]:
-    """One line for each thing that a reader of the table must know."""
-    lines = [
-        f"≠ {name} was measured in two ways ({'; '.join(one.mismatch)}): the difference says nothing"
-        for name, one in found.items()
-        if not one.comparable
-    ]
-    alone = [name for system in (a, b) for name in system.judged if name not in found]
-    if alone:
-        lines.append(f"measured on one side only, so not compared: {', '.join(dict.fromkeys(alone))}")
-    return lines
-
-
-def _examples(images: Sequence[Mapping[str, Any]], metric: str) -> Table:
-    title = f"\nImages that differ most in {escape(metric)}"
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    table.add_column("image", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("caption, and what references say", overflow="fold")
-    for image in images:
-        for side in ("a", "b"):
-            value = numbers.score_text(image["scores"][side], metric)
-            name = escape(image["id"]) if side == "a" else ""
-            table.add_row(name, side.upper(), value, escape(image["captions"][side]))
-        texts = "\n".join(escape(text) for text in image["references"])
-        table.add_row("", "", "", f"[dim]{texts}[/]", end_section=True)
-    return table
-
-
-def _plain(
-    found: Mapping[str, Comparison], a: System, b: System, images: list[dict[str, Any]], metric: str
-) -> dict[str, Any]:
-    metrics = {name: one.to_dict() for name, one in found.items()}
-    for values in metrics.values():
-        del values["images"]
-    return {
-        "a": str(a.path),
-        "b": str(b.path),
-        "num_images": len(a.captions),
-        "metrics": metrics,
-        "by": metric,
-        "images": images,
-    }
+def _write(target: str, text: str) -> None:
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{target} cannot be written: {error.strerror or error}") from None

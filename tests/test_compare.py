@@ -201,7 +201,7 @@ def test_mistakes_are_one_sentence(runs: tuple[str, str], tmp_path: Path, capsys
     (old / "references.test.json").unlink()
     for argv, words in (
         ([*runs, "--split", "val"], "no captions of split 'val'; it has test"),
-        ([str(tmp_path / "empty"), runs[0]], "is it a run's folder?"),
+        ([str(tmp_path / "empty"), runs[0]], "there is no run in"),
         ([str(tmp_path / "cut.json"), runs[0]], "is not JSON or was cut off"),
         ([str(old), str(old)], "run `easycap evaluate RUN` again"),
         ([*runs, "--by", "CIDER"], "--by CIDER is no metric of both; did you mean 'CIDEr-D'?"),

@@ -25,6 +25,14 @@ def score_text(value: Any, name: str = "") -> str:
     return f"{value:.2f}" if is_count(name) else f"{100 * value:.1f}"
 
 
+def signed_text(value: Any, name: str = "") -> str:
+    """Return a difference of scores as `score_text` writes it, with its sign unless it is zero."""
+    text = score_text(value, name)
+    if not text.strip("-0."):
+        return text.removeprefix("-")
+    return text if not is_number(value) or value < 0 else f"+{text}"
+
+
 def interval_text(score: Mapping[str, Any], name: str = "") -> str:
     """Return "low – high" of a score as `score_text` writes them, empty where it has no interval."""
     low, high = score.get("low"), score.get("high")
@@ -91,3 +99,15 @@ def metric_order(names: Any) -> list[str]:
 def is_number(value: Any) -> bool:
     """Return whether `value` is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Keys of result.json's cost, in the order they are read: their names in tables, and how they are written.
+COSTS = {
+    "wall_seconds": ("wall time", duration_text),
+    "train_seconds": ("training alone", duration_text),
+    "images_per_second": ("images per second", number_text),
+    "peak_memory_bytes": ("peak memory", bytes_text),
+    "total_parameters": ("parameters", amount_text),
+    "trainable_parameters": ("trainable parameters", amount_text),
+    "flops_per_caption": ("work per caption", lambda value: amount_text(value, "FLOPs")),
+}

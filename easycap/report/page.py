@@ -35,15 +35,6 @@ _STATE_SENTENCES = {
     "killed": "This run was killed: its process is gone. `easycap train resume=RUN` continues it.",
     "failed": "This run failed.",
 }
-_COST = {
-    "wall_seconds": ("wall time", numbers.duration_text),
-    "train_seconds": ("training alone", numbers.duration_text),
-    "images_per_second": ("images per second", numbers.number_text),
-    "peak_memory_bytes": ("peak memory", numbers.bytes_text),
-    "total_parameters": ("parameters", numbers.amount_text),
-    "trainable_parameters": ("trainable parameters", numbers.amount_text),
-    "flops_per_caption": ("work per caption", lambda value: numbers.amount_text(value, "FLOPs")),
-}
 
 
 def write_report(run: Path) -> Path:
@@ -199,7 +190,7 @@ def _curves(files: RunFiles) -> dict[str, Any]:
 def _result(result: Mapping[str, Any]) -> dict[str, Any]:
     table, reference_tables = score_tables(result)
     split = main_split(result)
-    cost, known = mapping(result, "cost"), _COST
+    cost, known = mapping(result, "cost"), numbers.COSTS
     cost_rows = [(label, text(cost[key])) for key, (label, text) in known.items() if key in cost]
     cost_rows += [(key.replace("_", " "), numbers.number_text(cost[key])) for key in cost if key not in known]
     environment_rows = [

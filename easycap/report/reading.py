@@ -119,6 +119,19 @@ def read_result(folder: Path) -> Mapping[str, Any] | None:
     return _read_mapping(folder / "result.json", [])
 
 
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics.jsonl that can be read."""
+    return _read_metrics(folder / "metrics.jsonl", [])
+
+
+def read_gallery(folder: Path, split: str) -> list[Sample]:
+    """Return the samples of a split that evaluation chose, of all kinds, each image once."""
+    path = folder / "samples" / f"{split}.json"
+    content = _read_mapping(path, []) or {}
+    samples = [sample for kind in GALLERY_KINDS for sample in _samples(folder, content.get(kind))]
+    return list({sample.id: sample for sample in samples}.values())
+
+
 def last_step(folder: Path) -> int | None:
     """Return the last step that was logged, reading only the end of metrics.jsonl."""
     path = folder / "metrics.jsonl"

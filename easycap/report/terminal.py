@@ -26,7 +26,7 @@ from easycap.report.reading import (
 from easycap.report.recipe import choice, image_tokens
 from easycap.report.scores import HEADLINE, Cell, ScoreTable, main_split, mapping, score_of, score_tables
 
-_STATE_STYLES = {
+STATE_STYLES = {
     "completed": "green",
     "running": "cyan",
     "failed": "red",
@@ -125,7 +125,7 @@ def summarise(folder: Path) -> RunSummary:
 
 
 def _run_row(summary: RunSummary) -> dict[str, Text]:
-    state = Text(summary.state, style=_STATE_STYLES.get(summary.state, ""))
+    state = Text(summary.state, style=STATE_STYLES.get(summary.state, ""))
     row = {"run": Text(summary.folder.resolve().name), "status": state}
     if summary.config is None:
         return row | {"started": Text(numbers.time_text(summary.started))}

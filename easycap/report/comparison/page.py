@@ -1,0 +1,136 @@
+"""The page that compares runs: one file that needs no network and no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from easycap.report import numbers
+from easycap.report.comparison.captions import PerImage, chosen_images, per_image
+from easycap.report.comparison.columns import Column, columns
+from easycap.report.comparison.curves import overlaid_curves
+from easycap.report.comparison.effects import Effect, Point, front_of, main_effects
+from easycap.report.comparison.runs import Comparison
+from easycap.report.comparison.settings import SEED, sort_key
+from easycap.report.images import Thumbnails
+from easycap.report.numbers import signed_text
+from easycap.report.page import environment, replace_file
+
+_LABELLED = 12  # up to so many runs a caption names them in words, above by number
+
+
+def write_page(comparison: Comparison, path: Path, *, title: str, command: str) -> None:
+    """Write the page to `path`, whole or not at all; raises `ValueError` if it cannot be written there."""
+    page = render(comparison, title=title, command=command)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, page)
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be written ({error.strerror}): choose another by --html OUT"
+        ) from None
+
+
+def render(comparison: Comparison, *, title: str, command: str) -> str:
+    """Return the comparison as HTML."""
+    values = per_image(comparison)
+    images = chosen_images(comparison, values.get(comparison.metrics[0]))
+    table = columns(comparison)
+    context = {
+        "title": title,
+        "comparison": comparison,
+        "command": command,
+        "columns": table,
+        "data": _data(comparison, table),
+        "effects": {
+            metric: _effects(comparison, metric, values.get(metric)) for metric in comparison.metrics
+        },
+        "effect_box": effect_box,
+        "images": images,
+        "labelled": len(comparison.runs) <= _LABELLED,
+        "thumbnails": Thumbnails(image.sample.image for image in images),
+        "made": datetime.now().astimezone().isoformat(),
+        "problems": [run for run in comparison.runs if run.problem],
+    }
+    templates = environment()
+    templates.filters |= {"signed": signed_text, "breakable": _breakable}
+    return templates.get_template("compare.html.j2").render(context)
+
+
+def effect_box(effects: Sequence[Effect]) -> tuple[float, float]:
+    """Return the (low, high) that all effects and intervals of one metric fit in, zero among them."""
+    ends = [
+        end
+        for effect in effects
+        for level in effect.levels
+        for end in (level.effect, level.low, level.high)
+        if end is not None
+    ]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    return (low, high) if high > low else (low - 1, high + 1)
+
+
+def _breakable(key: str) -> Markup:
+    """A dotted key that a narrow column may break after its dots and underlines."""
+    return Markup(str(escape(key)).replace(".", ".<wbr>").replace("_", "_<wbr>"))
+
+
+def _effects(comparison: Comparison, metric: str, values: PerImage | None) -> list[Effect]:
+    points = [
+        Point(
+            run.settings,
+            run.settings.get(SEED, ""),
+            comparison.score(run, metric)["value"],
+            values.values.get(run.number) if values else None,
+        )
+        for run in comparison.comparable(metric)
+    ]
+    return main_effects(points, comparison.settings)
+
+
+def _data(comparison: Comparison, table: Sequence[Column]) -> dict[str, Any]:
+    """What the script draws and filters by, as plain numbers and texts."""
+    costs = [
+        {"key": column.key, "title": column.title, "text": [cell.text for cell in column.cells]}
+        for column in table
+        if column.kind == "cost" and not column.is_constant
+    ]
+    metrics = [
+        {"key": metric, "factor": 1 if numbers.is_count(metric) else 100} for metric in comparison.metrics
+    ]
+    runs = [
+        {
+            "number": run.number,
+            "label": comparison.label(run),
+            "settings": [run.settings.get(key, numbers.NOTHING) for key in comparison.keys],
+            "scores": {m: _plain_score(comparison, run, m) for m in comparison.metrics},
+            "cost": {cost["key"]: run.cost(cost["key"]) for cost in costs},
+        }
+        for run in comparison.runs
+    ]
+    fronts = {m: {c["key"]: front_of(comparison, m, c["key"]) for c in costs} for m in comparison.metrics}
+    levels = [
+        sorted({run["settings"][place] for run in runs}, key=sort_key)
+        for place in range(len(comparison.keys))
+    ]
+    return {
+        "runs": runs,
+        "keys": comparison.keys,
+        "levels": levels,
+        "metrics": metrics,
+        "costs": costs,
+        "fronts": fronts,
+        "curves": overlaid_curves(comparison),
+    }
+
+
+def _plain_score(comparison: Comparison, run: Any, metric: str) -> list[Any] | None:
+    score = comparison.score(run, metric)
+    if score is None:
+        return None
+    ends = [score[end] if numbers.is_number(score.get(end)) else None for end in ("low", "high")]
+    return [score["value"], *ends, run.number not in comparison.terms[metric].reasons]

@@ -1,0 +1,60 @@
+"""The settings in which runs differ, as dotted keys of config.yaml."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from easycap.report.numbers import NOTHING
+
+SEED = "seed"
+# Where a run reports to and what it went on from say nothing of what was trained.
+_LEFT_OUT = ("tracking", "resume")
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return {dotted key: value as text}; the name of a group's option goes by the group's own key."""
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        if not prefix and key in _LEFT_OUT:
+            continue
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[(prefix + str(key)).removesuffix(".name")] = value_text(value)
+    return found
+
+
+def value_text(value: Any) -> str:
+    """Return a value as one types it on the command line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def differing(runs: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """Return the keys with two values or more among `runs`, without the seed, in the order of the configs.
+
+    A key that only some runs have, all with one value, belongs to a choice that another key names.
+    """
+    keys = dict.fromkeys(key for settings in runs for key in settings if key != SEED)
+    return tuple(key for key in keys if len({settings[key] for settings in runs if key in settings}) > 1)
+
+
+def label(settings: Mapping[str, str], keys: Sequence[str]) -> str:
+    """Return a run's settings in a few words: choices alone, the others as key=value by their last part."""
+    parts = []
+    for key in keys:
+        if key in settings:
+            name = key.rsplit(".", 1)[-1]
+            parts.append(settings[key] if "." not in key and key != SEED else f"{name}={settings[key]}")
+    return " ".join(parts)
+
+
+def sort_key(text: str) -> tuple[int, float, str]:
+    """Order of values: numbers by size, then texts, then what is missing."""
+    if text == NOTHING:
+        return (2, 0.0, "")
+    try:
+        return (0, float(text), "")
+    except ValueError:
+        return (1, 0.0, text)

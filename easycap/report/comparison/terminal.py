@@ -1,0 +1,125 @@
+"""The table of runs for the terminal, with as many columns as it is wide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from easycap.report.comparison.columns import DIFFERENT, Cell, Column, columns
+from easycap.report.comparison.effects import front_of
+from easycap.report.comparison.runs import Comparison
+from easycap.report.comparison.settings import SEED
+from easycap.report.numbers import COSTS, SCALE_NOTE
+from easycap.report.terminal import STATE_STYLES
+
+# Costs in the order in which a narrow terminal gives them up, first those that stay longest.
+_COST_ORDER = (
+    "flops_per_caption",
+    "wall_seconds",
+    "images_per_second",
+    "peak_memory_bytes",
+    "total_parameters",
+    "trainable_parameters",
+    "train_seconds",
+)
+_GAP = 2  # characters between columns
+_LISTED = 8  # reasons or problems told before "and n more"
+
+
+def comparison_table(comparison: Comparison, *, width: int | None = None) -> tuple[Table, list[str]]:
+    """Return the table in at most `width` characters (else the terminal's), and the columns left out of it."""
+    everything = columns(comparison)
+    shown = _fitting(everything, width or Console().width, len(str(len(comparison.runs))))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("#", justify="right", no_wrap=True)
+    for column in shown:
+        justify = "left" if column.kind in ("run", "setting") else "right"
+        table.add_column(_header(column), justify=justify, no_wrap=column.kind != "setting", overflow="fold")
+    for place, run in enumerate(comparison.runs):
+        table.add_row(Text(str(run.number)), *(_text(column, column.cells[place]) for column in shown))
+    return table, [column.title for column in everything if column not in shown]
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Return the lines a reader of the table needs: scale, fronts, marks, what failed, what has not started."""
+    lines = [f"{SCALE_NOTE} With 95 % intervals over the images of {comparison.split}."]
+    if front := _front(comparison):
+        lines.append(front)
+    marks = [
+        f"{DIFFERENT} {metric} of #{number} is on other terms than most: {why}"
+        for metric, terms in comparison.terms.items()
+        for number, why in terms.reasons.items()
+    ]
+    lines += _few(marks)
+    lines += _few([f"#{run.number} {run.state}: {run.problem}" for run in comparison.runs if run.problem])
+    if comparison.waiting:
+        lines += _few([f"not started: {overrides}" for overrides in comparison.waiting])
+    return lines
+
+
+def _front(comparison: Comparison) -> str:
+    metric = comparison.metrics[0]
+    for cost in _COST_ORDER[:2]:
+        values = {run.cost(cost) for run in comparison.comparable(metric)} - {None}
+        if len(values) > 1:
+            best = ", ".join(f"#{number}" for number in front_of(comparison, metric, cost))
+            return f"Quality at low cost, where no run has more {metric} for less {COSTS[cost][0]}: {best}"
+    return ""
+
+
+def _few(lines: Sequence[str]) -> list[str]:
+    more = [f"... and {len(lines) - _LISTED} more of that kind"] if len(lines) > _LISTED else []
+    return [*lines[:_LISTED], *more]
+
+
+def _fitting(everything: Sequence[Column], width: int, digits: int) -> list[Column]:
+    """The columns that fit, chosen by importance; the first score always stays."""
+    chosen: list[Column] = []
+    room = width - digits - 2 * _GAP
+    for column in _by_importance(everything):
+        needed = _width(column) + _GAP
+        if needed <= room or not chosen:
+            chosen.append(column)
+            room -= needed
+    return [column for column in everything if column in chosen]
+
+
+def _by_importance(everything: Sequence[Column]) -> list[Column]:
+    """The first score; what a run is, by its first three settings; its main cost; then everything else."""
+    scores = [column for column in everything if column.kind == "score"]
+    costs = sorted(
+        (column for column in everything if column.kind == "cost"), key=lambda c: _COST_ORDER.index(c.key)
+    )
+    marks = [column for column in everything if column.kind in ("run", "setting")]
+    same_seed = [column for column in marks if column.key == SEED and column.is_constant]
+    marks = [column for column in marks if column not in same_seed]
+    return [*scores[:1], *marks[:3], *costs[:1], *marks[3:], *costs[1:2], *scores[1:], *same_seed, *costs[2:]]
+
+
+def _width(column: Column) -> int:
+    cells = max((len(_plain(cell)) for cell in column.cells), default=0)
+    return max(cells, *(len(line) for line in _header(column).split("\n")))
+
+
+def _header(column: Column) -> str:
+    if column.kind == "cost":
+        return column.title.replace(" ", "\n", 1)
+    return column.title.replace(".", ".\n") if column.kind == "setting" else column.title
+
+
+def _plain(cell: Cell) -> str:
+    return " ".join(part for part in (cell.text, cell.interval) if part) + (DIFFERENT if cell.why else "")
+
+
+def _text(column: Column, cell: Cell) -> Text:
+    if column.key == "status":
+        return Text(cell.text, style=STATE_STYLES.get(cell.text, ""))
+    text = Text(cell.text)
+    if column.kind == "score":
+        text.append(f" {cell.interval}" if cell.interval else "", style="dim")
+        text.append(DIFFERENT if cell.why else "", style="yellow")
+    return text
