@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import TINY
@@ -65,15 +68,55 @@ def test_two_runs_in_one_second_have_two_folders(tmp_path: Path) -> None:
     assert new_run_folder(tmp_path, ["a"]) != new_run_folder(tmp_path, ["a"])
 
 
-def test_wandb_mirrors_a_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def wandb_settings(*overrides: str) -> dict[str, Any]:
+    tiny = [o for o in TINY if not o.startswith("tracking")]
+    return check(compose([*tiny, "tracking=wandb", *overrides])[0])
+
+
+def read_offline(run: Path) -> dict[str, Any]:
+    """What W&B's own reader finds in the newest offline file of a run."""
+    newest = max(run.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(newest)]
+    return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+
+@pytest.fixture
+def without_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    overrides = [o for o in TINY if not o.startswith("tracking")]
-    settings = check(compose([*overrides, "trainer.max_steps=2", "tracking=wandb"])[0])
-    train(settings, tmp_path / "run", command="")
-    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
-    assert (tmp_path / "run" / "metrics.jsonl").is_file()
+
+
+@pytest.mark.usefixtures("without_a_key")
+def test_a_crashed_run_is_failed_in_wandb_and_leaks_into_no_other(tmp_path: Path) -> None:
+    explodes = ("optim.lr=1e30", "optim.matrix_lr=1e30", "trainer.clip_norm=null", "seed=7")
+    with pytest.raises(ValueError, match="the loss is"):
+        train(wandb_settings(*explodes), tmp_path / "crashed", command="")
+    train(wandb_settings("tracking.group=sweep", "tracking.tags=[mine]"), tmp_path / "whole", command="")
+    crashed, whole = read_offline(tmp_path / "crashed"), read_offline(tmp_path / "whole")
+    assert (crashed["state"], crashed["exit_code"], crashed["config"]["seed"]) == ("failed", 1, 7)
+    assert (whole["state"], whole["exit_code"], whole["config"]["seed"]) == ("finished", 0, 1)
+    assert whole["run_id"] != crashed["run_id"] and whole["name"] == "whole"
+    assert {"mine", "decoder: causal_lm", "data: scenes"} <= set(whole["tags"])
+    result = json.loads((tmp_path / "whole" / "result.json").read_text())
+    assert whole["summary"]["test/CIDEr-D"] == result["scores"]["test"]["CIDEr-D"]["value"]
+    assert whole["summary"]["cost/total_parameters"] == result["cost"]["total_parameters"]
+    assert set(whole["summary"]["val/loss"]) == {"min"} and set(whole["summary"]["val/CIDEr-D"]) == {"max"}
+    assert whole["summary"]["test/captions"]["ncols"] > 5 and whole["summary"]["samples"]["count"] == 2
+
+
+@pytest.mark.usefixtures("without_a_key")
+def test_a_resumed_run_goes_on_under_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("easycap.train._evaluate", stop)
+        train(wandb_settings(), tmp_path / "run", command="")
+    first = read_offline(tmp_path / "run")["run_id"]
+    train(wandb_settings() | {"resume": str(tmp_path / "run")}, tmp_path / "run", command="")
+    files = list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))
+    assert len(files) == 2 and {file.stem for file in files} == {f"run-{first}"}
 
 
 def test_a_key_makes_it_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

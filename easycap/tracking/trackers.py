@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import netrc
 import os
+import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from easycap.registry import register
-from easycap.tracking.run_folder import RunFolder
+from easycap.tracking.run_folder import RunFolder, write_atomically
 from easycap.types import Tracker
 
 logger = logging.getLogger(__name__)
 
+# The dashboard's summary shows the best of these, and the last value of everything else.
+_BEST = {"val/CIDEr-D": "max", "val/BLEU-4": "max", "val/truth": "max", "val/loss": "min"}
 _WANDB_HOST = "api.wandb.ai"
 
 
@@ -107,8 +111,10 @@ class WandbTracker:
             project=project,
             entity=entity,
             group=group,
-            tags=tags,
+            tags=[*tags, *_choices(config)],
             name=path.name,
+            id=_run_id(path / "wandb" / "run_id"),
+            resume="allow",
             dir=str(path),
             mode=mode,
             config=dict(config),
@@ -118,7 +124,8 @@ class WandbTracker:
         self._run.define_metric("global_step")
         for pattern in ("train/*", "val/*"):
             self._run.define_metric(pattern, step_metric="global_step")
-        self._run.define_metric("val/CIDEr-D", step_metric="global_step", summary="max")
+        for metric, best in _BEST.items():
+            self._run.define_metric(metric, step_metric="global_step", summary=best)
 
     def log(self, values: Mapping[str, float], *, step: int) -> None:
         self._run.log({**values, "global_step": step})
@@ -131,12 +138,51 @@ class WandbTracker:
         for split, scores in (result or {}).get("scores", {}).items():
             for metric, score in scores.items():
                 self._run.summary[f"{split}/{metric}"] = score.get("value")
+            self._log_captions(split)
         for name, value in (result or {}).get("cost", {}).items():
             self._run.summary[f"cost/{name}"] = value
         self._run.finish(exit_code=0 if status == "completed" else 1)
         if self._mode == "offline":
             offline = os.path.relpath(Path(self._run.dir).parent)
             logger.info("W&B is offline; to upload this run: wandb sync %s", shlex.quote(offline))
+
+    def _log_captions(self, split: str) -> None:
+        """A table of the captions that the run's folder keeps of a split, each with its own scores."""
+        file = self._path / "samples" / f"{split}.json"
+        if not file.is_file():
+            return
+        kinds = json.loads(file.read_text(encoding="utf-8"))
+        metrics = list(
+            dict.fromkeys(name for rows in kinds.values() for row in rows for name in row["scores"])
+        )
+        table = self._wandb.Table(columns=["kind", "id", "image", "caption", "references", *metrics])
+        for kind, rows in kinds.items():
+            for row in rows:
+                picture = self._wandb.Image(str(self._path / row["image"]))
+                scores = (row["scores"].get(name) for name in metrics)
+                table.add_data(
+                    kind, row["id"], picture, row["caption"], "\n".join(row["references"]), *scores
+                )
+        self._run.log({f"{split}/captions": table})
+
+
+def _choices(config: Mapping[str, Any]) -> list[str]:
+    """The parts a run is made of, as W&B tags (of at most 64 characters)."""
+    groups = ("data", "vocab", "encoder", "image_tokens", "decoder", "objective")
+    parts = (
+        f"{group}: {config[group].get('model') or config[group]['name']}"
+        for group in groups
+        if group in config
+    )
+    return [part[:64] for part in parts]
+
+
+def _run_id(file: Path) -> str:
+    """W&B's id of the run, kept in its folder: a run that is resumed goes on under the same id."""
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, secrets.token_hex(6))
+    return file.read_text(encoding="utf-8").strip()
 
 
 def _has_key() -> bool:
