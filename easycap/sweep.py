@@ -20,7 +20,6 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -36,7 +35,7 @@ from easycap.report.numbers import NOTHING, duration_text, score_text
 from easycap.report.reading import read_result
 from easycap.report.scores import HEADLINE, main_split, score_of
 from easycap.runs import shown
-from easycap.sweeping.cells import LOG, Cell, Children, Outcome, state_of
+from easycap.sweeping.cells import LOG, Cell, Children, Outcome, error_of, state_of
 from easycap.sweeping.space import Axes, axes_of, combinations, products
 from easycap.tracking.run_folder import write_json
 from easycap.train import git_commit
@@ -97,13 +96,14 @@ def _sweep_of(overrides: Sequence[Override]) -> tuple[Sweep, str | None]:
     for key in values:
         if key not in known:
             raise ValueError(f"sweep.{key} does not exist; {describe_choices(str(key), known)}")
-    try:
-        # What a YAML leaves out is as in none.yaml.
-        values = OmegaConf.merge(OmegaConf.load(config_dir() / "sweep" / "none.yaml"), values)
-        checked = OmegaConf.merge(OmegaConf.structured(Sweep), values)
-        return Sweep(**OmegaConf.to_container(checked)), option if option != "none" else None
-    except OmegaConfBaseException as error:
-        raise ValueError(f"sweep: {str(error).splitlines()[0]}") from None
+    # What a YAML leaves out is as in none.yaml.
+    given = {**OmegaConf.load(config_dir() / "sweep" / "none.yaml"), **values}
+    axes = given.pop("axes")
+    axes = OmegaConf.to_container(axes) if OmegaConf.is_config(axes) else axes
+    name, dry_run = given["name"], given["dry_run"]
+    if not isinstance(dry_run, bool):
+        raise ValueError(f"sweep.dry_run={dry_run} must be true or false")
+    return Sweep(axes, None if name is None else str(name), dry_run), option if option != "none" else None
 
 
 def _launcher_of(overrides: Sequence[Override]) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def _run(cells: Sequence[Cell], folder: Path, launcher: Any) -> int:
     except KeyboardInterrupt:
         stopped = True
     for cell in cells:
-        outcomes.setdefault(cell, Outcome("not trained", state_of(cell)))
+        outcomes.setdefault(cell, Outcome("not trained", state_of(cell), error_of(cell)))
     failed = _summarise(outcomes, folder)
     if stopped:
         raise KeyboardInterrupt

@@ -117,7 +117,7 @@ def _wait_for_the_other(cell: Cell, threads: int | None, children: Children) -> 
                 continue
             state = state_of(cell)
             if state in ("completed", "failed"):
-                return Outcome("waited", state, _error_of(cell), time.monotonic() - started)
+                return Outcome("waited", state, error_of(cell), time.monotonic() - started)
             return _run_locked(cell, held, threads, children)
     return Outcome("waited", "interrupted")
 
@@ -136,16 +136,10 @@ def _run_locked(cell: Cell, held: int, threads: int | None, children: Children) 
     did, started = "resumed" if goes_on else "trained", time.monotonic()
     code = _train(cell, goes_on, held, threads, children)
     _record_violent_end(cell, code)
-    state = state_of(cell)
-    if state == "new":  # ended before it made its folder's status
-        state = "failed"
-    return Outcome(did, state, _error_of(cell), time.monotonic() - started)
+    return Outcome(did, state_of(cell), error_of(cell), time.monotonic() - started)
 
 
 def _train(cell: Cell, goes_on: bool, held: int, threads: int | None, children: Children) -> int:
-    arguments = (
-        [f"resume='{cell.folder}'"] if goes_on else [*cell.overrides, f"hydra.run.dir='{cell.folder}'"]
-    )
     environment = {**os.environ, PARENT: str(os.getpid())}
     if threads is not None:
         environment.setdefault("OMP_NUM_THREADS", str(threads))
@@ -153,7 +147,7 @@ def _train(cell: Cell, goes_on: bool, held: int, threads: int | None, children: 
     with (
         (cell.folder / LOG).open("ab") as log,
         children.started(
-            [sys.executable, "-m", "easycap.train", "--debug", *arguments],
+            command_of(cell, goes_on=goes_on),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -165,10 +159,17 @@ def _train(cell: Cell, goes_on: bool, held: int, threads: int | None, children: 
         return process.wait()
 
 
+def command_of(cell: Cell, *, goes_on: bool) -> list[str]:
+    """Return the command that trains a cell, from the start or from where it was stopped."""
+    arguments = (
+        [f"resume='{cell.folder}'"] if goes_on else [*cell.overrides, f"hydra.run.dir='{cell.folder}'"]
+    )
+    return [sys.executable, "-m", "easycap.train", "--debug", *arguments]
+
+
 def _record_violent_end(cell: Cell, code: int) -> None:
     """A process that was killed, or died before its first word, could not write how it ended."""
-    state = state_of(cell)
-    if code == 0 or state in ("completed", "failed"):
+    if state_of(cell) != "new" and read_status(cell.folder).state in ("completed", "failed"):
         return
     if code < 0:
         name = signal.Signals(-code).name
@@ -183,7 +184,8 @@ def _last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
 
 
-def _error_of(cell: Cell) -> str | None:
+def error_of(cell: Cell) -> str | None:
+    """Return why a cell failed, None where it has not."""
     return read_status(cell.folder).error if (cell.folder / "status.json").is_file() else None
 
 

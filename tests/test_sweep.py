@@ -1,0 +1,313 @@
+"""Sweeps: which cells there are, that nothing starts if one is wrong, and that no cell's end harms another."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from tiny import TINY
+
+import easycap
+from easycap import sweep as sweep_module
+from easycap.cli import main
+from easycap.config import options
+from easycap.launch import compose
+from easycap.sweeping import cells as cells_module
+from easycap.sweeping.space import axes_of, combinations, products
+
+FAKE = Path(__file__).parent / "fake_training.py"
+ROOT = str(Path(easycap.__file__).parent.parent)  # for processes: the easycap that is tested
+
+
+def axes(*overrides: str) -> dict[str, list[str]]:
+    parser = OverridesParser.create()
+    groups = {"experiment": ["easycap/coco", "easycap/quickstart", "other/one"]}
+    return axes_of([parser.parse_override(o) for o in overrides], lambda group: groups[group])
+
+
+# --------------------------------------------------------------------------------------------- search spaces
+
+
+def test_values_are_read_as_hydra_writes_them() -> None:
+    found = axes(
+        "seed=range(1,4)", "vocab=word,bert", "x=[1,2]", "y='a b',c", "experiment=glob(easycap/*)", "z=1"
+    )
+    assert found == {
+        "seed": ["1", "2", "3"],
+        "vocab": ["word", "bert"],
+        "y": ["'a b'", "c"],
+        "experiment": ["easycap/coco", "easycap/quickstart"],
+    }
+
+
+@pytest.mark.parametrize("override", ["x=interval(0,1)", "experiment=glob(nothing*)"])
+def test_what_has_no_values_is_refused(override: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(override)):
+        axes(override)
+
+
+def test_axes_of_the_command_line_replace_and_join_those_of_the_file() -> None:
+    spaces = [{"a": [1, True], "b": "x, y"}, {"a": [None]}]
+    assert products(spaces, {"seed": ["1", "2"], "a": ["7"]}, fixed=["b"]) == [
+        {"a": ["7"], "seed": ["1", "2"]}
+    ]
+    assert products(spaces, {}, fixed=[]) == [{"a": ["1", "true"], "b": ["x", "y"]}, {"a": ["null"]}]
+    assert combinations({"a": ["1", "2"], "b": ["x", "y"]})[1] == {"a": "1", "b": "y"}
+    for wrong in (5, [5], {"a": None}, {"a": {"b": 1}}):
+        with pytest.raises(ValueError, match="sweep.axes"):
+            products(wrong, {}, fixed=[])
+
+
+@pytest.mark.parametrize("option", options("sweep"))
+def test_every_ready_search_space_composes(
+    option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sweep_module, "_run", lambda cells, folder, launcher: len(cells))
+    checked = []
+    monkeypatch.setattr(
+        sweep_module, "check_all", lambda config: checked.append(config) or check_only(config)
+    )
+    assert (
+        sweep_module.run_sweep([*NEEDED.get(option, []), f"sweep={option}", f"hydra.sweep.dir={tmp_path}"])
+        >= 1
+    )
+    assert len(checked) == len(json.loads((tmp_path / "sweep.json").read_text())["cells"])
+
+
+# What a search space cannot know: where pretrained parts lie.
+NEEDED: dict[str, list[str]] = {}
+
+
+def check_only(config):
+    from easycap.config import check
+
+    return check(config)
+
+
+# ------------------------------------------------------------------------------------------- before the first
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["image_tokens.count=1,x"], "cell seed=1 image_tokens.count=x: image_tokens.count"),
+        (["image_tokens.count=2,0"], "cell seed=1 image_tokens.count=0: image_tokens.count=0"),
+        (["vocab=word,wrod"], "cell seed=1 vocab=wrod: vocab=wrod does not exist; did you mean 'word'?"),
+        (["sweep=sedes"], "sweep=sedes does not exist; did you mean 'seeds'?"),
+        (["sweep.dryrun=true"], "sweep.dryrun does not exist; did you mean 'dry_run'?"),
+        (["sweep.dry_run=perhaps"], "sweep.dry_run=perhaps must be true or false"),
+        (["sweep=seeds,none"], "takes one value"),
+        (["launcher.jobs=0"], "launcher.jobs=0 must be at least 1"),
+        (["launcher.job=2"], "launcher.job does not exist for launcher 'local'; did you mean 'jobs'?"),
+        (["hydra/launcher=joblib"], "use launcher=local launcher.jobs=2"),
+        (["sweep.name=../x"], "names a folder"),
+        (["resume=x"], "the same command again"),
+    ],
+)
+def test_a_wrong_word_anywhere_stops_everything(words, said, capsys, tmp_path: Path) -> None:
+    assert main(["train", "-m", *TINY, "seed=1,2", *words]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_several_values_without_m_are_explained(capsys) -> None:
+    assert main(["train", "seed=1,2"]) == 1
+    assert "add -m" in capsys.readouterr().err
+    assert main(["train", "sweep=seeds"]) == 1
+    assert "add -m" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------------- running
+
+
+@pytest.fixture
+def deeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Cells are trained by a stand-in; a file <seed> in this folder says how it ends."""
+    folder = tmp_path / "deeds"
+    folder.mkdir()
+    monkeypatch.setenv("FAKE_DEEDS", str(folder))
+    real = cells_module.command_of
+    monkeypatch.setattr(
+        cells_module, "command_of", lambda *a, **k: [sys.executable, str(FAKE), *real(*a, **k)[4:]]
+    )
+    return folder
+
+
+def sweep(*words: str) -> int:
+    return main(["train", "-m", *TINY, "sweep.name=s", *words])
+
+
+def cell(tmp_path: Path, seed: int) -> Path:
+    (found,) = (tmp_path / "outputs" / "sweeps" / "s").glob(f"*s{seed}-*")
+    return found
+
+
+def legs(tmp_path: Path, seed: int) -> list[str]:
+    return (cell(tmp_path, seed) / "legs.txt").read_text().split()
+
+
+def status(tmp_path: Path, seed: int) -> dict:
+    return json.loads((cell(tmp_path, seed) / "status.json").read_text())
+
+
+def test_no_end_of_a_cell_harms_another_and_the_same_command_finishes(
+    deeds: Path, tmp_path: Path, capsys
+) -> None:
+    for seed, deed in (("1", "fail"), ("2", "kill"), ("3", "die before the first word")):
+        (deeds / seed).write_text(deed)
+    assert sweep("seed=1,2,3,4") == 1
+    out = capsys.readouterr().out
+    assert "1 of 4 cells completed (1 trained)" in out
+    for seed, error in (
+        (1, "ValueError: as asked"),
+        (2, "killed by SIGKILL"),
+        (3, "exit code 3: no such luck"),
+    ):
+        assert error in status(tmp_path, seed)["error"]
+        assert re.search(rf"failed +seed={seed}\n +.*{re.escape(error)}.*\n.*output.log", out)
+    assert "Traceback of a failure" in (cell(tmp_path, 1) / "output.log").read_text()
+
+    for file in deeds.iterdir():
+        file.unlink()
+    assert sweep("seed=1,2,3,4,5") == 0
+    out = capsys.readouterr().out
+    assert "5 of 5 cells completed (2 trained, 2 gone on with, 1 skipped)" in out
+    assert [legs(tmp_path, seed) for seed in (1, 2, 3, 4, 5)] == [["new", "resumed"]] * 2 + [["new"]] * 3
+    plan = json.loads((tmp_path / "outputs" / "sweeps" / "s" / "sweep.json").read_text())
+    assert plan["axes"] == {"seed": ["1", "2", "3", "4", "5"]} and len(plan["cells"]) == 5
+    assert plan["cells"][4]["overrides"] == ["seed=5"]
+
+
+def test_cells_trained_by_other_code_are_skipped_with_a_warning(deeds, tmp_path: Path, capsys) -> None:
+    assert sweep("seed=1,2") == 0
+    for seed, commit in ((1, "abc-dirty"), (2, sweep_module.git_commit())):
+        result = cell(tmp_path, seed) / "result.json"
+        result.write_text(
+            json.dumps(json.loads(result.read_text()) | {"environment": {"git_commit": commit}})
+        )
+    capsys.readouterr()
+    assert sweep("seed=1,2") == 0
+    assert "1 completed cell to skip, trained by other code (commit abc-dirty;" in capsys.readouterr().err
+    assert legs(tmp_path, 1) == ["new"]
+
+
+def test_a_grown_axis_keeps_the_finished_cells(deeds, tmp_path: Path, capsys) -> None:
+    assert sweep("seed=1,2") == 0
+    assert sweep("seed=1,2", "image_tokens.count=2,3") == 0  # 2 is what the cells had anyway
+    assert "4 of 4 cells completed (2 trained, 2 skipped)" in capsys.readouterr().out
+
+
+def start(*words: str) -> subprocess.Popen:
+    """A sweep in a process of its own, with the stand-in."""
+    code = (
+        "import sys, signal; from easycap.sweeping import cells; real = cells.command_of;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a background job of a shell ignores it
+        f"cells.command_of = lambda *a, **k: [sys.executable, {str(FAKE)!r}, *real(*a, **k)[4:]];"
+        "from easycap.cli import main; raise SystemExit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "train", "-m", *TINY, "sweep.name=s", *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": ROOT}
+    )
+
+
+def test_two_sweeps_at_once_train_every_cell_once(deeds, tmp_path: Path) -> None:
+    both = [start("seed=1,2,3,4", "launcher.jobs=2") for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert [legs(tmp_path, seed) for seed in (1, 2, 3, 4)] == [["new"]] * 4
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_sweep_stops_its_cells_and_says_so(deeds: Path, tmp_path: Path, number: int) -> None:
+    (deeds / "2").write_text("hang")
+    process = start("seed=1,2,3")
+    wait_for((deeds / "2.hangs").exists)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        os.kill(status(tmp_path, 2)["pid"], signal.SIGKILL)  # a stand-in does not watch its parent
+    else:
+        assert process.returncode == 130
+        assert re.search(r"1 of 3 cells completed \(1 trained\)\ninterrupted +seed=2\nnew +seed=3", out), out
+        assert status(tmp_path, 2)["error"] == "interrupted"
+    (deeds / "2").unlink()
+    assert sweep("seed=1,2,3") == 0
+    assert [legs(tmp_path, seed) for seed in (1, 2, 3)] == [["new"], ["new", "resumed"], ["new"]]
+
+
+def test_a_dry_run_trains_nothing(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", ROOT)
+    assert sweep("seed=1", "sweep.dry_run=true") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"s1-\w+ +new +[\d,]+ ms", out) and "1 cell in" in out, out
+    assert not (tmp_path / "outputs" / "sweeps").exists()
+
+
+@pytest.mark.slow
+def test_jobs_of_a_cluster_are_run_and_their_ends_read(tmp_path: Path, capsys, monkeypatch) -> None:
+    """submitit's local cluster pickles the same jobs and reads their ends from files, as SLURM's does."""
+    monkeypatch.setenv("PYTHONPATH", ROOT)
+    limits = ("launcher=slurm", "launcher.cluster=local", "launcher.gpus=0", "launcher.minutes=5")
+    explodes = ("optim.matrix_lr=0.005,1e30", "optim.lr=1e30", "trainer.clip_norm=null")
+    assert sweep(*limits, *explodes) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"failed +optim.matrix_lr=1e\+?30\n +ValueError: the loss is", out), out
+    assert list((tmp_path / "outputs" / "sweeps" / "s" / ".jobs").glob("*_log.out"))
+
+
+@pytest.mark.slow
+def test_killed_cells_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """The whole with real trainings: killed with its children in the middle, then the same command."""
+    words = ["train", "-m", *TINY, "trainer.checkpoint_every_steps=2", "trainer.epochs=3", "seed=1,2"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(easycap.__file__).parent.parent),
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def start(name: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "easycap.cli", *words, f"sweep.name={name}"]
+        return subprocess.Popen(command, env=environment, start_new_session=True)
+
+    assert start("whole").wait(300) == 0
+    killed = start("s")
+    wait_for(lambda: list((tmp_path / "outputs" / "sweeps" / "s").glob("*/checkpoints/last")) != [], 300)
+    killed.kill()
+    killed.wait()
+    assert start("s").wait(300) == 0
+    for seed in (1, 2):
+        result = json.loads((cell(tmp_path, seed) / "result.json").read_text())
+        (other,) = (tmp_path / "outputs" / "sweeps" / "whole").glob(f"*s{seed}-*")
+        assert json.loads((other / "result.json").read_text())["scores"] == result["scores"]
+
+
+def test_a_cell_is_the_run_its_overrides_describe() -> None:
+    parsed = sweep_module.parse(
+        ["trainer.epochs=3", "seed=1,2", "image_tokens=split,grid", "launcher.jobs=2"]
+    )
+    folder, products_ = sweep_module._plan(parsed, sweep_module.Sweep({}, None, False), None)
+    cells = sweep_module._cells(parsed, products_, folder)
+    assert [c.varied for c in cells] == [
+        (f"seed={seed}", f"image_tokens={tokens}") for seed in (1, 2) for tokens in ("split", "grid")
+    ]
+    config = compose(cells[3].overrides)[0]
+    assert (config.trainer.epochs, config.seed, config.image_tokens.name) == (3, 2, "grid")
+    assert config.tracking.group == folder.name
+    assert cells[3].folder.name.startswith("grid-s2-")
