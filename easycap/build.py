@@ -40,12 +40,14 @@ import easycap.training.validation
 import easycap.vocab.bert
 import easycap.vocab.gpt2
 import easycap.vocab.word  # noqa: F401
-from easycap.config import SUPPLIED, check
+from easycap import paths
+from easycap.config import SUPPLIED, check, to_plain
 from easycap.data.loader import TrainLoader, evaluation_batches
 from easycap.data.transforms import Transform
 from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.models.captioner import Captioner
 from easycap.registry import lookup, parameters
+from easycap.shared import digest_of, made_once
 from easycap.training.checkpoint import CONFIG, load_weights
 from easycap.training.hardware import pick_device
 from easycap.training.optim import Optimization
@@ -112,15 +114,31 @@ class Experiment:
     def vocabulary(self) -> Vocabulary:
         if self.checkpoint is not None:
             return lookup("vocab", self.config["vocab"]["name"]).load(self.checkpoint)
-        captions = (caption for example in self.examples("train") for caption in example.references)
-        return build("vocab", self.config["vocab"], captions=captions)
+        captions = [caption for example in self.examples("train") for caption in example.references]
+        kind = lookup("vocab", self.config["vocab"]["name"])
+        if "captions" not in parameters(kind):
+            return build("vocab", self.config["vocab"])
+        settings = json.dumps(to_plain(self.config["vocab"]), sort_keys=True)
+        code = Path(easycap.vocab.__file__).parent
+        folder = paths.cache_dir() / "vocab" / digest_of([settings, *captions], code=code)
+        # Every run and every cell of a sweep wants the same: one makes it.
+        made_once(folder, lambda new: build("vocab", self.config["vocab"], captions=captions).save(new))
+        return kind.load(folder)
 
     @cached_property
     def training_df(self) -> DocumentFrequencies:
         """Document frequencies of the training references: they make CIDEr-D of any subset comparable."""
-        return DocumentFrequencies.from_references(
-            (e.references for e in self.examples("train")), source="train"
+        documents = [example.references for example in self.examples("train")]
+        texts = ("\0".join(references) + "\0" for references in documents)
+        code = Path(easycap.metrics.__file__).parent
+        folder = paths.cache_dir() / "document_frequencies" / digest_of(texts, code=code)
+        made_once(
+            folder,
+            lambda new: DocumentFrequencies.from_references(documents, source="train").save(
+                new / "train.npz"
+            ),
         )
+        return DocumentFrequencies.load(folder / "train.npz")
 
     @cached_property
     def transform(self) -> Transform:

@@ -20,6 +20,7 @@ ALLOWED = {
     "registry": set(),
     "paths": set(),
     "processes": set(),
+    "shared": {"processes"},
     "hub": set(),
     "config": FOUNDATION,
     "vocab": FOUNDATION,
