@@ -30,6 +30,7 @@ import easycap.models.image_tokens.all
 import easycap.models.image_tokens.grid
 import easycap.models.image_tokens.resampler
 import easycap.models.image_tokens.split
+import easycap.objectives.scheduled_sampling
 import easycap.objectives.xe
 import easycap.sweeping.launchers
 import easycap.tracking.trackers

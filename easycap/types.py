@@ -173,6 +173,9 @@ class Decoder(Protocol):
 class Objective(Protocol):
     """What training minimises."""
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before each epoch, counted from 0, that is begun or gone on with."""
+
     def __call__(self, captioner: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the scalar loss with its graph, and scalars to log without; "loss" is among them."""
 

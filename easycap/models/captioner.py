@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from easycap.types import Decoder, Encoder, Features, ImageTokens, Memory, Output
+from easycap.types import Decoder, Encoder, Features, ImageTokens, Memory, Output, State
 
 
 class Captioner(nn.Module):
@@ -47,9 +47,29 @@ class Captioner(nn.Module):
         tokens, mask = self.image_tokens(self.encode(images))
         return Memory(tokens, mask, {"image": slice(0, tokens.shape[1])})
 
-    def forward(self, images: torch.Tensor, words: torch.Tensor, rows: torch.Tensor) -> Output:
+    def forward(
+        self,
+        images: torch.Tensor,
+        words: torch.Tensor,
+        rows: torch.Tensor,
+        own_words: torch.Tensor | None = None,
+    ) -> Output:
         """N images and B captions of them -> Output; rows (B,) says which image a caption belongs to.
 
-        An image and its memory are encoded once, however many captions it has.
+        An image and its memory are encoded once, however many captions it has. Where own_words (B,T) is True the
+        decoder reads a word it draws itself in the place of the caption's (scheduled sampling).
         """
-        return self.decoder(words, self.decoder.start(self.remember(images)).select(rows))
+        state = self.decoder.start(self.remember(images))
+        if own_words is not None:
+            words = self._with_own_words(words, own_words, state.select(rows))
+        return self.decoder(words, state.select(rows))
+
+    @torch.no_grad()
+    def _with_own_words(self, words: torch.Tensor, own_words: torch.Tensor, state: State) -> torch.Tensor:
+        """Return words (B,T), those marked drawn from what the decoder says after the words before them."""
+        columns = [words[:, 0]]
+        for given, own in zip(words.T[1:], own_words.T[1:], strict=True):
+            logits, state = self.decoder.step(columns[-1], state)
+            drawn = torch.multinomial(logits.float().softmax(1), 1).squeeze(1)
+            columns.append(torch.where(own, drawn, given))
+        return torch.stack(columns, 1)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from easycap.registry import register
-from easycap.types import Batch
+from easycap.types import Batch, Output
 
 
 @register("objective", "xe")
@@ -22,11 +22,17 @@ class CrossEntropy:
         self.label_smoothing = label_smoothing
         self.pad_id = pad_id
 
+    def begin_epoch(self, epoch: int) -> None:
+        """The same in every epoch."""
+
     def __call__(self, captioner: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        output = captioner(batch.images, batch.words, batch.rows)
+        return self.of(captioner(batch.images, batch.words, batch.rows), batch.targets)
+
+    def of(self, output: Output, targets: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss of an Output for targets (B,T), and its parts to log."""
         loss = nn.functional.cross_entropy(
             output.logits.flatten(0, 1).float(),
-            batch.targets.flatten(),
+            targets.flatten(),
             ignore_index=self.pad_id,
             label_smoothing=self.label_smoothing,
         )

@@ -21,6 +21,7 @@ def build(**changes: object) -> AttentionLSTM:
         "hidden_dim": HIDDEN,
         "attention_dim": 3,
         "memory_width": None,
+        "segments": (),
         "attention": Attention.soft,
         "alpha_weight": 1.0,
         "alpha_reduction": Reduction.paper,

@@ -14,7 +14,13 @@ EMBED, HIDDEN, WIDTH, VOCAB = 4, 5, 6, 11
 
 def build(**changes: object) -> UpDown:
     torch.manual_seed(0)
-    sizes = {"embed_dim": EMBED, "hidden_dim": HIDDEN, "attention_dim": 3, "memory_width": None}
+    sizes = {
+        "embed_dim": EMBED,
+        "hidden_dim": HIDDEN,
+        "attention_dim": 3,
+        "memory_width": None,
+        "segments": (),
+    }
     rest = {"max_words": 6, "dropout": 0.0, "channels": WIDTH, "vocab_size": VOCAB}
     return UpDown(**(sizes | rest | changes))
 

@@ -17,6 +17,7 @@ from easycap.models.decoders.attention import (
 from easycap.models.decoders.checks import check_dropout, check_positive
 from easycap.models.decoders.recurrence import LSTMCell
 from easycap.models.decoders.reinforce import AttentionReinforce
+from easycap.models.decoders.segments import SegmentEmbedding
 from easycap.registry import register
 from easycap.types import Memory, Output
 
@@ -71,7 +72,7 @@ class AttentionLSTM(nn.Module):
     (section 4.1; see `AttentionReinforce`), and the expected slot otherwise, and always when generating. While
     training, the doubly stochastic penalty `alpha_weight * sum over cells i of (1 - sum_t alpha_ti)^2` is a loss of
     its own ("doubly_stochastic"): over the real words of a caption and the real cells of its image;
-    `alpha_reduction` says how it is summed.
+    `alpha_reduction` says how it is summed. `segments` names those told apart by a learned vector.
     From the authors' release, not the paper: the tanh before L_o, the gate in hard attention too, dropout (on the
     initial layer, on h_t before the output, before L_o), weights Gaussian with deviation 0.01, square and recurrent
     ones orthogonal, biases 0. Deviations from the release: a learned bos where it has zeros, and cells projected by
@@ -85,6 +86,7 @@ class AttentionLSTM(nn.Module):
         hidden_dim: int,
         attention_dim: int,
         memory_width: int | None,
+        segments: tuple[str, ...],
         attention: Attention,
         alpha_weight: float,
         alpha_reduction: Reduction,
@@ -115,6 +117,7 @@ class AttentionLSTM(nn.Module):
         memory_dim = width_of_memory(memory_width, channels)
         self.memory_dim, self.max_words, self.pad_id = memory_dim, max_words, pad_id
         self.alpha_weight, self.alpha_reduction = alpha_weight, alpha_reduction
+        self.segments = SegmentEmbedding(segments, self.memory_dim)
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.initial = nn.Linear(memory_dim, memory_dim)
         self.initial_hidden = nn.Linear(memory_dim, hidden_dim)
@@ -156,6 +159,7 @@ class AttentionLSTM(nn.Module):
             nn.init.orthogonal_(block)
 
     def start(self, memory: Memory) -> AttentionLSTMState:
+        memory = memory._replace(tokens=self.segments(memory.tokens, memory.segments))
         mean = self.dropout(torch.relu(self.initial(image_mean(memory))))
         hidden, cell = torch.tanh(self.initial_hidden(mean)), torch.tanh(self.initial_cell(mean))
         return AttentionLSTMState(self.attention.remember(memory), hidden, cell.float())

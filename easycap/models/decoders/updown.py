@@ -10,6 +10,7 @@ from torch import nn
 from easycap.models.decoders.attention import AdditiveAttention, AttendedMemory, image_mean, width_of_memory
 from easycap.models.decoders.checks import check_dropout, check_positive
 from easycap.models.decoders.recurrence import LSTMCell
+from easycap.models.decoders.segments import SegmentEmbedding
 from easycap.registry import register
 from easycap.types import Memory, Output
 
@@ -46,9 +47,10 @@ class UpDown(nn.Module):
 
     The slots v are regions or grid cells, and tags or drafts where there are any. `memory_width` null takes the
     encoder's features as they are, as the authors do (`image_tokens=all`); a number asks for a linear map to that
-    width first. All states start at zero. Weights start Gaussian with deviation 0.01, the forget gates' biases at 1,
-    all others at 0, and the attention has no biases, as in the authors' release. That has no dropout; `dropout`
-    applies to word embeddings and to h2 before the output layer, as later repositories do.
+    width first. `segments` names those told apart by a learned vector.
+    As in the authors' release, all states start at zero, weights Gaussian with deviation 0.01, the forget gates'
+    biases at 1 and all others at 0; the attention has no biases. That has no dropout; `dropout` applies to word
+    embeddings and to h2 before the output layer, as later repositories do.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class UpDown(nn.Module):
         hidden_dim: int,
         attention_dim: int,
         memory_width: int | None,
+        segments: tuple[str, ...],
         max_words: int,
         dropout: float,
         channels: int,
@@ -73,6 +76,7 @@ class UpDown(nn.Module):
         )
         self.memory_dim, self.max_words = width_of_memory(memory_width, channels), max_words
         self.hidden_dim = hidden_dim
+        self.segments = SegmentEmbedding(segments, self.memory_dim)
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.word_gates = nn.Linear(embed_dim, 4 * hidden_dim, bias=False)
         self.image_gates = nn.Linear(self.memory_dim, 4 * hidden_dim, bias=False)
@@ -96,6 +100,7 @@ class UpDown(nn.Module):
 
     def start(self, memory: Memory) -> UpDownState:
         zeros = torch.zeros(len(memory.tokens), self.hidden_dim, device=memory.tokens.device)
+        memory = memory._replace(tokens=self.segments(memory.tokens, memory.segments))
         image_gates = self.image_gates(image_mean(memory))
         return UpDownState(self.attention.remember(memory), image_gates, zeros, zeros, zeros, zeros)
 

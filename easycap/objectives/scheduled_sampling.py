@@ -1,0 +1,84 @@
+"""Cross entropy on captions in which some words are the model's own."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+
+import torch
+from torch import nn
+
+from easycap.objectives.xe import CrossEntropy
+from easycap.registry import register
+from easycap.types import Batch
+
+
+class Growth(Enum):
+    linear = "linear"
+    inverse_sigmoid = "inverse_sigmoid"
+
+
+@register("objective", "scheduled_sampling")
+class ScheduledSampling:
+    """Cross entropy where the decoder reads, for a share of the words, what it would have said (1506.03099).
+
+    While training, each word after bos is replaced with a chance of `share` by one drawn from the model, which has
+    read what it drew before; the targets stay. The share grows with n = stages since `start_epoch`, a stage being
+    `every_epochs` epochs: `linear` is rate * n; `inverse_sigmoid` is 1 - rate / (rate + exp(n / rate)); neither
+    exceeds `max_share`. The words are drawn in a pass without gradient before the pass that learns from them: one
+    encoder pass, any decoder, dropout drawn anew. Logs the share as "own_words".
+    Raises `ValueError` for settings out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        growth: Growth,
+        rate: float,
+        max_share: float,
+        start_epoch: int,
+        every_epochs: int,
+        label_smoothing: float,
+        pad_id: int,
+    ) -> None:
+        if rate <= 0 or (growth is Growth.inverse_sigmoid and rate < 1):
+            raise ValueError(
+                f"objective.rate={rate} must be above 0, and at least 1 with objective.growth=inverse_sigmoid"
+            )
+        if not 0 <= max_share <= 1:
+            raise ValueError(f"objective.max_share={max_share} must be in [0, 1]")
+        if start_epoch < 0:
+            raise ValueError(f"objective.start_epoch={start_epoch} must not be negative (0: the first epoch)")
+        if every_epochs < 1:
+            raise ValueError(f"objective.every_epochs={every_epochs} must be at least 1")
+        self.growth, self.rate, self.max_share = growth, rate, max_share
+        self.start_epoch, self.every_epochs, self.pad_id = start_epoch, every_epochs, pad_id
+        self.cross_entropy = CrossEntropy(label_smoothing=label_smoothing, pad_id=pad_id)
+        self.share = 0.0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the share of this epoch (from 0)."""
+        self.share = self.share_at(epoch)
+
+    def share_at(self, epoch: int) -> float:
+        """Return the share of words that are the model's own in this epoch (from 0)."""
+        if epoch < self.start_epoch:
+            return 0.0
+        stage = (epoch - self.start_epoch) // self.every_epochs
+        if self.growth is Growth.linear:
+            return min(self.max_share, self.rate * stage)
+        # exp(-x) instead of exp(x): no overflow after thousands of stages
+        kept = self.rate * math.exp(-stage / self.rate)
+        return min(self.max_share, 1 / (1 + kept))
+
+    def __call__(self, captioner: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        share = self.share if captioner.training else 0.0
+        output = captioner(batch.images, batch.words, batch.rows, self._own_words(batch.words, share))
+        loss, parts = self.cross_entropy.of(output, batch.targets)
+        return loss, parts | {"own_words": torch.tensor(share)}
+
+    def _own_words(self, words: torch.Tensor, share: float) -> torch.Tensor | None:
+        """Return which words (B,T) the model says itself; padding never."""
+        if not share:
+            return None
+        return (torch.rand(words.shape, device=words.device) < share) & (words != self.pad_id)
