@@ -303,11 +303,22 @@ class _OneMatrix(torch.nn.Module):
         self.encoder = torch.nn.Linear(2, 2)
 
 
+def _check_combinations(config: dict[str, Any]) -> None:
+    """Raise `ValueError` for parts that are right alone and wrong together."""
+    hard = to_plain(config["decoder"].get("attention")) == "hard"
+    if hard and config["objective"]["name"] == "scheduled_sampling":
+        raise ValueError(
+            "objective=scheduled_sampling does not go with decoder.attention=hard, which is rewarded for the words it "
+            "reads: take objective=xe or decoder.attention=soft"
+        )
+
+
 def rehearse(config: dict[str, Any]) -> None:
     """Build what needs no data, the model on the meta device: wrong settings end here, before any work.
 
     Raises `ValueError` as the components do.
     """
+    _check_combinations(config)
     vocabulary: Any = _NoWords()
     with torch.device("meta"):
         build_captioner(_without_downloads(config), vocabulary)

@@ -167,6 +167,11 @@ def test_impossible_values_end_before_any_work(override: str, word: str) -> None
         rehearse(checked(override))
 
 
+def test_hard_attention_is_rewarded_for_the_datas_words_only() -> None:
+    with pytest.raises(ValueError, match="objective=xe or decoder.attention=soft"):
+        rehearse(checked("decoder=attention_lstm", "decoder.attention=hard", "objective=scheduled_sampling"))
+
+
 def test_a_grid_that_cannot_be_lists_what_can() -> None:
     with pytest.raises(ValueError, match="4 x 4 map; possible: 1, 2, 3, 4, 6, 8, 9, 12, 16"):
         rehearse(checked("image_tokens=grid", "image_tokens.count=5"))

@@ -276,6 +276,12 @@ OVERLAYS = {
     "image_tokens": {"all": ["decoder.max_positions=96"]},
     "decoder": {"causal_lm": ["decoder.max_positions=64"]},
 }
+# Decoders whose sizes have other names than TINY's.
+RECURRENT = {
+    "lstm": ["decoder.embed_dim=16", "decoder.hidden_dim=16"],
+    "attention_lstm": ["decoder.embed_dim=16", "decoder.hidden_dim=16", "decoder.attention_dim=8"],
+    "updown": ["decoder.embed_dim=16", "decoder.hidden_dim=16", "decoder.attention_dim=8"],
+}
 
 
 def _cases() -> list[tuple[str, str]]:
@@ -295,6 +301,7 @@ def test_every_option_takes_two_real_steps(group: str, option: str, tmp_path: Pa
         sizes = ["image_tokens.count=2"]
     if option == "all":
         own = [o for o in own if not o.startswith("image_tokens.")]
+    sizes = RECURRENT.get(option, sizes)
     if group == "encoder" and option != "small":
         sizes = ["encoder.image_size=64" if option == "vit_b16" else "encoder.image_size=32"]
     extra = OVERLAYS.get(group, {}).get(option, [])

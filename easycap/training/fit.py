@@ -178,6 +178,7 @@ class Fit:
 
     def train_epoch(self, progress: TrainingProgress) -> None:
         self.captioner.train()
+        self.objective.begin_epoch(self.reached.epoch)
         for batches in self.batches_of_epoch():
             started = time.perf_counter()
             values = self.train_step(batches)

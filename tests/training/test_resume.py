@@ -112,6 +112,18 @@ def test_worker_processes_change_nothing(whole: dict[str, Any], tmp_path: Path) 
     assert left_behind(run(killed(tmp_path / "run", Fit, "train_step", 5, "trainer.workers=2"))) == whole
 
 
+def test_the_share_of_own_words_goes_on(tmp_path: Path) -> None:
+    settings = {"rate": 0.4, "max_share": 1, "every_epochs": 1}
+    growing = [
+        "objective=scheduled_sampling",
+        *(f"objective.{key}={value}" for key, value in settings.items()),
+    ]
+    alone = left_behind(run(tmp_path / "alone", *growing))
+    shares = [line["train/own_words"] for line in alone["metrics"] if "train/own_words" in line]
+    assert shares == pytest.approx([0, 0, 0, 0.4, 0.4, 0.4])
+    assert left_behind(run(killed(tmp_path / "run", Fit, "train_step", 5, *growing))) == alone
+
+
 def test_a_damaged_checkpoint_is_gone_around(whole: dict[str, Any], tmp_path: Path, caplog) -> None:
     path = killed(tmp_path / "run", Fit, "train_step", 5)
     weights = path / "checkpoints/last/model.safetensors"
