@@ -12,12 +12,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from easycap.build import TEXT_SCORERS, Experiment
 from easycap.config import option_from_text
-from easycap.generation.captions import captions_of_batch, captions_of_batches
+from easycap.generation.captions import captions_of_batches
+from easycap.generation.flops import flops_per_caption
 from easycap.metrics import (
     Scores,
     caption_health,
@@ -109,7 +107,8 @@ def _reference_points(
 def _cost(
     experiment: Experiment, examples: Sequence[Example], generator: Generator, seconds: float
 ) -> dict[str, float]:
-    flops = flops_per_caption(experiment, examples, generator)
+    image = experiment.transform(examples[0].image).unsqueeze(0).to(experiment.device)
+    flops = flops_per_caption(experiment.captioner, image, generator, eos_id=experiment.vocabulary.eos_id)
     return {"captions_per_second": len(examples) / seconds, "flops_per_caption": flops}
 
 
@@ -127,20 +126,6 @@ def _captions(
         autocast=_autocast(experiment),
     )
     return captions, time.perf_counter() - started
-
-
-def flops_per_caption(experiment: Experiment, examples: Sequence[Example], generator: Generator) -> float:
-    """Return the floating point operations of captioning one image, measured over a few of `examples`.
-
-    A multiply and an add count as two. torch's counter does not see what an nn.LSTM computes.
-    """
-    few = list(examples[:8])
-    images = torch.stack([experiment.transform(example.image) for example in few]).to(experiment.device)
-    with FlopCounterMode(display=False) as counter:
-        captions_of_batch(
-            experiment.captioner, images, generator, experiment.vocabulary, _autocast(experiment)
-        )
-    return counter.get_total_flops() / len(few)
 
 
 def _autocast(experiment: Experiment):

@@ -10,7 +10,6 @@ import platform
 import resource
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,6 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
     A folder that holds a run is only gone on with if the config says `resume`. Whatever happens, status.json says
     how it ended.
     """
-    started = time.perf_counter()
     if (path / "status.json").exists() and not config["resume"]:
         raise ValueError(
             f"{path} holds a run already; go on with it by resume={path}, or choose another folder"
@@ -57,7 +55,7 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
         )  # data, vocabulary, model: before anything is tracked elsewhere
         tracker = experiment.tracker(folder, to_plain(config))
         best = _fit(experiment, tracker, folder, start)
-        result = _evaluate(experiment, folder, command=command, started=started)
+        result = _evaluate(experiment, folder, command=command)
     except BaseException as error:
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
         folder.write_status("failed", reason)
@@ -139,7 +137,7 @@ def make_fit(experiment: Experiment, tracker: Tracker, checkpoints: Path, start:
     )
 
 
-def _evaluate(experiment: Experiment, folder: RunFolder, *, command: str, started: float) -> dict[str, Any]:
+def _evaluate(experiment: Experiment, folder: RunFolder, *, command: str) -> dict[str, Any]:
     """Score the best weights on every test split; the data is not read again."""
     best = Experiment.from_checkpoint(
         checkpoint_of(folder.path), device=experiment.config["device"], data_of=experiment
@@ -153,10 +151,7 @@ def _evaluate(experiment: Experiment, folder: RunFolder, *, command: str, starte
             batch_size=experiment.config["validation"]["batch_size"],
             command=command,
         )
-    cost = {
-        "wall_seconds": time.perf_counter() - started,
-        "peak_memory_bytes": _peak_memory(experiment.device),
-    }
+    cost = {"wall_seconds": folder.seconds(), "peak_memory_bytes": _peak_memory(experiment.device)}
     return folder.update_result({"cost": cost})
 
 

@@ -30,6 +30,13 @@ def test_numbers_that_are_not_finite_are_written_as_null(folder: RunFolder) -> N
     assert (line["step"], line["a"], line["b"], line["c"]) == (4, None, None, 0.3333333)
 
 
+def test_the_clock_goes_on_where_the_last_leg_logged(folder: RunFolder) -> None:
+    with (folder.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1, "seconds": 1000.5}\n{"step": 2, "seco')
+    again = RunFolder(folder.path, command="easycap train")
+    assert 1000.5 <= again.seconds() < 1060 and folder.seconds() < 60
+
+
 def test_results_of_several_splits_live_together(folder: RunFolder) -> None:
     folder.update_result({"scores": {"test": {"x": 1}}, "seed": 1})
     assert folder.update_result({"scores": {"val": {"x": 2}}}) == {

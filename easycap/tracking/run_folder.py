@@ -37,7 +37,8 @@ class RunFolder:
 
     def __init__(self, path: Path, *, command: str) -> None:
         self.path, self.command = path, command
-        self._started = time.time()
+        # A resumed run's clock goes on from what its last leg logged last: a kill writes nothing else.
+        self._started = time.time() - _last_seconds(path / "metrics.jsonl")
         try:
             path.mkdir(parents=True, exist_ok=True)
             (path / "samples" / "images").mkdir(parents=True, exist_ok=True)
@@ -45,6 +46,10 @@ class RunFolder:
             raise ValueError(
                 f"{path} cannot be written ({error.strerror}): choose another with EASYCAP_OUTPUTS"
             ) from None
+
+    def seconds(self) -> float:
+        """Return the wall time of the run, the sum over its legs if it was resumed."""
+        return time.time() - self._started
 
     def write_config(self, yaml: str) -> None:
         write_atomically(self.path / "config.yaml", yaml)
@@ -68,7 +73,7 @@ class RunFolder:
 
     def append_metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Append one line to metrics.jsonl; numbers that are not finite are written as null."""
-        line = {"step": step, "seconds": round(time.time() - self._started, 3)}
+        line = {"step": step, "seconds": round(self.seconds(), 3)}
         line |= {name: _rounded(value) for name, value in values.items()}
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -139,6 +144,18 @@ def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def _last_seconds(metrics: Path) -> float:
+    """The time of the last whole line of a metrics.jsonl, 0 in a new run."""
+    if not metrics.is_file():
+        return 0.0
+    for line in reversed(metrics.read_text(encoding="utf-8", errors="replace").splitlines()):
+        try:
+            return float(json.loads(line)["seconds"])
+        except (ValueError, KeyError, TypeError):  # cut off by a kill
+            continue
+    return 0.0
 
 
 def _rounded(value: float) -> float | None:

@@ -1,0 +1,49 @@
+"""What a caption costs in floating point operations, whatever the model says."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from easycap.types import Decoder, Generator, Memory, State
+
+# Finite: where the rules forbid every other word, eos is still there to be chosen.
+_UNLIKELY = -1e9
+
+
+class _Endless:
+    """A decoder that does not say eos: its captions are as long as the generator lets them be."""
+
+    training = False
+
+    def __init__(self, decoder: Decoder, eos_id: int) -> None:
+        self.decoder, self.eos_id = decoder, eos_id
+        self.memory_dim, self.max_words = decoder.memory_dim, decoder.max_words
+
+    def start(self, memory: Memory) -> State:
+        return self.decoder.start(memory)
+
+    def step(self, words: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        logits, state = self.decoder.step(words, state)
+        logits = logits.float().clone()
+        logits[:, self.eos_id] = _UNLIKELY
+        return logits, state
+
+
+@torch.no_grad()
+def flops_per_caption(
+    captioner: nn.Module, image: torch.Tensor, generator: Generator, *, eos_id: int
+) -> float:
+    """Return the operations of encoding one image (1,3,H,W) and decoding one caption of the greatest length.
+
+    A multiply and an add count as two. Matrix products, convolutions and attention are counted, as torch's counter
+    does, which sees nothing of an nn.LSTM: decoders step by cells. The length is fixed so that a model does not get
+    cheaper by saying less.
+    """
+    was_training = captioner.training
+    captioner.eval()
+    with FlopCounterMode(display=False) as counter:
+        words = generator(_Endless(captioner.decoder, eos_id), captioner.remember(image)).words
+    captioner.train(was_training)
+    return counter.get_total_flops() / len(words)
