@@ -49,12 +49,12 @@ from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.models.captioner import Captioner
 from easycap.registry import lookup, parameters
 from easycap.shared import digest_of, made_once
-from easycap.training.checkpoint import CONFIG, load_weights
+from easycap.training.checkpoint import CONFIG, load_weights, read_preprocessing
 from easycap.training.hardware import pick_device
 from easycap.training.optim import Optimization
 from easycap.training.trainer import Trainer
 from easycap.training.validation import Validator
-from easycap.types import Dataset, Example, Generator, Objective, Tracker, Vocabulary
+from easycap.types import Dataset, Example, Generator, Objective, Preprocessing, Tracker, Vocabulary
 from easycap.vocab.files import read_tokenizer
 
 TEXT_SCORERS = ("bleu", "rouge_l", "cider_d")
@@ -72,11 +72,14 @@ class Experiment:
     """Everything a checked config stands for, each part built when it is first asked for.
 
     With `checkpoint`, a folder written by training, the vocabulary and the weights come from there and nothing is
-    fetched from elsewhere.
+    fetched from elsewhere. With `start`, a checkpoint that training is to go on from, nothing is fetched either; its
+    weights are left to the training.
     """
 
-    def __init__(self, config: dict[str, Any], checkpoint: Path | None = None) -> None:
-        self.config, self.checkpoint = config, checkpoint
+    def __init__(
+        self, config: dict[str, Any], checkpoint: Path | None = None, *, start: Path | None = None
+    ) -> None:
+        self.config, self.checkpoint, self.stored = config, checkpoint, checkpoint or start
 
     @classmethod
     def from_checkpoint(cls, folder: Path, *, device: str, data_of: Experiment | None = None) -> Experiment:
@@ -113,12 +116,12 @@ class Experiment:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        if self.checkpoint is not None:
-            return lookup("vocab", self.config["vocab"]["name"]).load(self.checkpoint)
-        captions = [caption for example in self.examples("train") for caption in example.references]
         kind = lookup("vocab", self.config["vocab"]["name"])
+        if self.stored is not None:
+            return kind.load(self.stored)
         if "captions" not in parameters(kind):
             return build("vocab", self.config["vocab"])
+        captions = [caption for example in self.examples("train") for caption in example.references]
         settings = json.dumps(to_plain(self.config["vocab"]), sort_keys=True)
         code = Path(easycap.vocab.__file__).parent
         folder = paths.cache_dir() / "vocab" / digest_of([settings, *captions], code=code)
@@ -166,8 +169,11 @@ class Experiment:
     def captioner(self) -> Captioner:
         """The model; initial weights depend on the seed alone."""
         torch.manual_seed(self.config["seed"])
-        settings = self.config if self.checkpoint is None else _without_downloads(self.config)
-        captioner = build_captioner(settings, self.vocabulary)
+        if self.stored is None:
+            captioner = build_captioner(self.config, self.vocabulary)
+        else:
+            seen = read_preprocessing(self.stored)
+            captioner = build_captioner(_without_downloads(self.config, seen.size), self.vocabulary, seen)
         if self.checkpoint is not None:
             load_weights(captioner, self.checkpoint)
             captioner.eval().requires_grad_(False).to(self.device)
@@ -238,9 +244,15 @@ class Experiment:
         return build("tracking", self.config["tracking"], folder=folder, config=config)
 
 
-def build_captioner(config: dict[str, Any], vocabulary: Vocabulary) -> Captioner:
-    """Return the model of a config for a vocabulary: encoder, then decoder, then the image tokens between them."""
+def build_captioner(
+    config: dict[str, Any], vocabulary: Vocabulary, preprocessing: Preprocessing | None = None
+) -> Captioner:
+    """Return the model of a config for a vocabulary: encoder, then decoder, then the image tokens between them.
+
+    `preprocessing` is what a checkpoint's encoder expects, where that is not built from its weights' own config.
+    """
     encoder = build("encoder", config["encoder"])
+    encoder.preprocessing = preprocessing or encoder.preprocessing
     decoder = build(
         "decoder",
         config["decoder"],
@@ -277,10 +289,11 @@ def _pieces(decoder: dict[str, Any], vocabulary: Vocabulary) -> list[list[int]] 
         ) from None
 
 
-def _without_downloads(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with untrained parts: a checkpoint brings all weights."""
+def _without_downloads(config: dict[str, Any], image_size: int | None = None) -> dict[str, Any]:
+    """The config with untrained parts, the encoder for `image_size`: a checkpoint brings all weights."""
     encoder, decoder = dict(config["encoder"]), dict(config["decoder"])
-    encoder |= {name: value for name, value in (("pretrained", False), ("weights", None)) if name in encoder}
+    untrained = {"pretrained": False, "weights": None, "image_size": image_size or encoder.get("image_size")}
+    encoder |= {name: value for name, value in untrained.items() if name in encoder}
     if decoder.get("pretrained") is not None:
         decoder |= {"pretrained": None} | ({"embedding": "random"} if "embedding" in decoder else {})
     return config | {"encoder": encoder, "decoder": decoder}
@@ -324,7 +337,8 @@ def rehearse(config: dict[str, Any]) -> None:
         build_captioner(_without_downloads(config), vocabulary)
     factor = build("schedule", config["schedule"], total_steps=1000)
     build("trainer", config["trainer"])
-    build("vocab", config["vocab"], captions=["word"] * config["vocab"].get("min_count", 1))
+    if not config["resume"]:  # a run that goes on has its vocabulary
+        build("vocab", config["vocab"], captions=["word"] * config["vocab"].get("min_count", 1))
     try:
         build("optim", config["optim"])(_OneMatrix(), factor)
     except ValueError as error:

@@ -44,14 +44,13 @@ def fetch(source: str, *names: str) -> list[Path]:
         with hub():
             return [Path(hf_hub_download(source, name)) for name in names]
     except (OSError, ValueError, EntryNotFoundError) as error:
-        reason = f"{source} is no folder here and the hub cannot give it: {first_line(error)}"
+        reason = f"{source} is no folder here and the hub cannot give it: {in_one_line(error)}"
         raise FileNotFoundError(reason) from error
 
 
-def first_line(error: Exception) -> str:
-    """Return what an error says, cut to a line."""
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__
+def in_one_line(error: Exception) -> str:
+    """Return the beginning of what an error says, as one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _reachable() -> bool:

@@ -49,7 +49,7 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
     try:
         rehearse(config)
         start = _tidy(path)
-        experiment = Experiment(config)
+        experiment = Experiment(config, start=start)
         experiment.captioner.to(
             experiment.device
         )  # data, vocabulary, model: before anything is tracked elsewhere

@@ -15,13 +15,14 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from easycap.training.optim import Optimization
-from easycap.types import Vocabulary
+from easycap.types import Preprocessing, Vocabulary
 
 logger = logging.getLogger(__name__)
 
-MODEL, CONFIG, TRAINING, PROGRESS = (
+MODEL, CONFIG, PREPROCESSING, TRAINING, PROGRESS = (
     "model.safetensors",
     "config.json",
+    "preprocessing.json",
     "training.safetensors",
     "progress.json",
 )
@@ -37,7 +38,7 @@ def save_checkpoint(
     optimization: Optimization | None = None,
     tensors: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write weights, vocabulary, config and progress, and with `optimization` what resuming needs, as one folder.
+    """Write weights, vocabulary, config, preprocessing and progress as one folder, with `optimization` to resume.
 
     `tensors` are kept beside the optimiser's. The folder appears whole or not at all. Of checkpoints that training can
     go on from, the one replaced is kept as `<name>.previous` until the next save. Raises `ValueError` if the disk has
@@ -50,6 +51,9 @@ def save_checkpoint(
     save_model(captioner, str(partial / MODEL))
     vocabulary.save(partial)
     (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+    (partial / PREPROCESSING).write_text(
+        json.dumps(captioner.encoder.preprocessing._asdict()), encoding="utf-8"
+    )
     stored: dict[str, Any] = {"progress": progress}
     if optimization is not None:
         states, stored["optimizer"] = _flatten(optimization.state_dict())
@@ -73,6 +77,17 @@ def load_weights(captioner: nn.Module, folder: Path) -> None:
     except (RuntimeError, OSError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(f"{folder / MODEL} cannot be loaded into this model ({reason})") from error
+
+
+def read_preprocessing(folder: Path) -> Preprocessing:
+    """Return what the encoder of a checkpoint expects of images; `ValueError` if it is not there."""
+    try:
+        stored = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
+        return Preprocessing(**stored | {name: tuple(stored[name]) for name in ("mean", "std")})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{folder / PREPROCESSING} is missing or damaged ({error}); use another checkpoint"
+        ) from None
 
 
 def load_training(optimization: Optimization, folder: Path) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from easycap.hub import fetch, first_line
+from easycap.hub import fetch, in_one_line
 
 FILE = "tokenizer.json"  # holds the whole of a tokenizer: what a checkpoint keeps
 
@@ -27,13 +27,13 @@ def read_tokenizer(source: str) -> Tokenizer:
         try:
             files = fetch(source, *names)
         except OSError as error:
-            missing.append(first_line(error))
+            missing.append(in_one_line(error))
             continue
         try:
             return read(*map(str, files))
         except Exception as error:  # the library raises nothing narrower
             raise ValueError(
-                f"{' and '.join(map(str, files))} cannot be read ({first_line(error)})"
+                f"{' and '.join(map(str, files))} cannot be read ({in_one_line(error)})"
             ) from None
     raise ValueError(missing[0] if len(set(missing)) == 1 else f"{source} holds no tokenizer files")
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from tiny import TINY
 
+from easycap.build import Experiment
+from easycap.config import check, to_plain
 from easycap.hub import hub
+from easycap.launch import compose
 from easycap.models.captioner import Captioner
 from easycap.models.encoders.small import SmallEncoder
 from easycap.models.encoders.timm import TimmEncoder
+from easycap.training.checkpoint import save_checkpoint
+from easycap.types import Preprocessing
 
 UNTRAINED = {"pretrained": False, "weights": None}
 
@@ -65,13 +72,107 @@ def test_normalisation_follows_the_weights() -> None:
     assert resnet.preprocessing.mean == pytest.approx((0.485, 0.456, 0.406))
 
 
+def loaded(model: str, weights: Path, image_size: int | None = None) -> TimmEncoder:
+    return TimmEncoder(model=model, pretrained=True, weights=str(weights), image_size=image_size)
+
+
+@pytest.fixture(scope="module")
+def resnet() -> torch.nn.Module:
+    return timm.create_model("resnet18", pretrained=False)
+
+
 def test_weights_from_a_local_file(tmp_path: Path) -> None:
     source = timm.create_model("test_vit", pretrained=False)
     save_file(source.state_dict(), tmp_path / "model.safetensors")
-    encoder = TimmEncoder(
-        model="test_vit", pretrained=True, weights=str(tmp_path / "model.safetensors"), image_size=None
-    )
+    encoder = loaded("test_vit", tmp_path / "model.safetensors")
     assert torch.equal(encoder.network.cls_token, source.cls_token)
+
+
+def test_weights_as_torchvision_gives_them(resnet: torch.nn.Module, tmp_path: Path) -> None:
+    """A pickled state_dict, in old files without the counters of BatchNorm."""
+    from torchvision.models import resnet18
+
+    assert resnet18().state_dict().keys() == resnet.state_dict().keys()  # timm keeps torchvision's names
+    old = {name: value for name, value in resnet.state_dict().items() if "num_batches" not in name}
+    torch.save(old, tmp_path / "resnet18-5c106cde.pth")
+    encoder = loaded("resnet18.tv_in1k", tmp_path / "resnet18-5c106cde.pth", 32)
+    assert torch.equal(encoder.network.layer4[1].conv2.weight, resnet.layer4[1].conv2.weight)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self):
+            return (tmp_path.joinpath("harm").touch, ())
+
+    torch.save({"x": Harmful()}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="weights_only"):
+        loaded("resnet18", tmp_path / "model.pth", 32)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.fixture
+def own_config(tmp_path: Path) -> Path:
+    """A folder as timm saves models, with an input size and normalisation of its own."""
+    from timm.models import save_for_hf
+
+    network = timm.create_model("test_vit", pretrained=False, img_size=96)
+    own = {"input_size": (3, 96, 96), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "crop_pct": 0.8}
+    network.pretrained_cfg |= own | {"interpolation": "nearest"}
+    save_for_hf(network, tmp_path / "vit", safe_serialization=True)
+    return tmp_path / "vit"
+
+
+def test_a_folder_brings_its_own_input_size_and_normalisation(own_config: Path) -> None:
+    expected = Preprocessing(96, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.8, "nearest")
+    encoder = loaded("test_vit", own_config)
+    assert encoder.preprocessing == expected
+    with torch.no_grad():
+        assert encoder(torch.randn(1, 3, 96, 96)).grid == encoder.grid == (6, 6)
+    assert loaded("test_vit", own_config, 64).preprocessing == expected._replace(size=64)
+
+
+def test_a_checkpoint_remembers_what_its_weights_expect(own_config: Path, tmp_path: Path) -> None:
+    weights = ["encoder=timm", "encoder.model=test_vit", f"encoder.weights={own_config}"]
+    tiny = [setting for setting in TINY if not setting.startswith("encoder.")]
+    config = check(compose([*tiny, *weights])[0])
+    experiment = Experiment(config)
+    save_checkpoint(
+        tmp_path / "best", experiment.captioner, experiment.vocabulary, to_plain(config), progress={}
+    )
+    shutil.rmtree(own_config)
+    again = Experiment.from_checkpoint(tmp_path / "best", device="cpu")
+    assert again.captioner.encoder.preprocessing == experiment.captioner.encoder.preprocessing
+    images = torch.randint(0, 255, (2, 3, 96, 96), dtype=torch.uint8)
+    before, after = (e.captioner.eval().remember(images).tokens for e in (experiment, again))
+    assert torch.equal(before, after)
+    assert vars(again.transform) == vars(experiment.transform)
+
+
+def test_a_folder_of_another_architecture_is_named(own_config: Path) -> None:
+    with pytest.raises(ValueError, match="resnet18 cannot be loaded .*they are of test_vit"):
+        loaded("resnet18", own_config)
+
+
+def test_a_file_of_a_larger_or_a_smaller_model_is_refused(resnet: torch.nn.Module, tmp_path: Path) -> None:
+    larger = timm.create_model("resnet34", pretrained=False)
+    save_file(larger.state_dict(), tmp_path / "34.safetensors")
+    with pytest.raises(ValueError, match="of another model, e.g. layer1.2"):
+        loaded("resnet18", tmp_path / "34.safetensors", 32)
+    save_file(resnet.state_dict(), tmp_path / "18.safetensors")
+    with pytest.raises(ValueError, match="tensors are missing, e.g. layer1.2"):
+        loaded("resnet34", tmp_path / "18.safetensors", 32)
+    with pytest.raises(ValueError, match="resnet50 cannot be loaded .*size mismatch"):
+        loaded("resnet50", tmp_path / "18.safetensors", 32)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_a_truncated_file_is_named(name: str, resnet: torch.nn.Module, tmp_path: Path) -> None:
+    file = tmp_path / name
+    (torch.save if name.endswith("pth") else save_file)(resnet.state_dict(), file)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match=f"cannot be loaded from encoder.weights={file}") as error:
+        loaded("resnet18", file, 32)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +180,11 @@ def test_weights_from_a_local_file(tmp_path: Path) -> None:
     [
         ({"model": "resnt18"}, "did you mean resnet18"),
         ({"model": "test_vit", "weights": "x.safetensors"}, "encoder.pretrained=false"),
-        ({"model": "test_vit", "pretrained": True, "weights": "x.bin"}, "must be a .safetensors"),
-        ({"model": "test_vit", "pretrained": True, "weights": "x.safetensors"}, "does not exist"),
+        (
+            {"model": "test_vit", "pretrained": True, "weights": "x.bin"},
+            "weights=x.bin .*there is no such file",
+        ),
+        ({"model": "test_vit", "pretrained": True, "weights": "x.safetensors"}, "there is no such file"),
         ({"model": "resnet10t", "image_size": 0}, "image_size=0"),
         ({"model": "test_vit", "image_size": 63}, "image_size=63 does not fit"),
     ],
@@ -101,7 +205,7 @@ def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
 def test_without_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("easycap.hub._reachable", lambda: False)
     with pytest.raises(
-        ValueError, match=r"encoder.weights=FILE, or train from scratch with encoder.pretrained=false"
+        ValueError, match=r"encoder.weights=FOLDER, or train from scratch with encoder.pretrained=false"
     ):
         TimmEncoder(model="resnet18.tv_in1k", pretrained=True, weights=None, image_size=None)
 

@@ -128,7 +128,9 @@ def test_a_checkpoint_needs_neither_the_weights_nor_the_tokenizer(folder: Path, 
     copy = shutil.copytree(folder, tmp_path / "gone")
     config = settings(copy, "vocab=gpt2", f"vocab.path={copy}")
     experiment = Experiment(config)
-    save_checkpoint(tmp_path / "best", experiment.captioner, experiment.vocabulary, to_plain(config))
+    save_checkpoint(
+        tmp_path / "best", experiment.captioner, experiment.vocabulary, to_plain(config), progress={}
+    )
     shutil.rmtree(copy)
     again = Experiment.from_checkpoint(tmp_path / "best", device="cpu")
     assert torch.equal(table_of(again.captioner), table_of(experiment.captioner))

@@ -11,6 +11,7 @@ from torch import nn
 
 import easycap.training.checkpoint as checkpoint
 from easycap.training.optim import Muon, Optimization
+from easycap.types import Preprocessing
 from easycap.vocab.word import WordVocabulary
 
 WORDS = WordVocabulary(size=5, min_count=1, captions=["a b c"])
@@ -22,6 +23,9 @@ class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Linear(3, 3)
+        self.encoder.preprocessing = Preprocessing(
+            size=4, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), crop=0.9
+        )
         self.embedding = nn.Embedding(4, 3)
         self.output = nn.Linear(3, 4, bias=False)
         self.output.weight = self.embedding.weight

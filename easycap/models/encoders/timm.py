@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import nn
 
-from easycap.hub import first_line, hub
+from easycap.hub import fetch, hub, in_one_line
 from easycap.registry import register
 from easycap.types import Features, Preprocessing
+
+_FILES = {".safetensors", ".pth", ".pt", ".bin"}
+_OF_IMAGES = ("input_size", "mean", "std", "crop_pct", "interpolation")
 
 
 @register("encoder", "timm")
 class TimmEncoder(nn.Module):
     """images (N,3,H,W) -> Features of timm's `model` before pooling; a ViT's class token is left out.
 
-    `pretrained` loads timm's weights from the hub, or from `weights`, a local .safetensors file of the same model.
-    `image_size` overrides the size the weights were trained at; normalisation follows the weights' own config.
-    Raises `ValueError` for an unknown model, an impossible size, or weights that cannot be had.
+    `pretrained` loads timm's weights of `model` from the hub, or other weights of it from `weights`: a file
+    (.safetensors; torchvision's .pth and other pickles, of which only tensors are read), or a folder or hub name with
+    config.json and model.safetensors, as timm saves models. Input size and normalisation are those of config.json, else
+    of timm's weights of that name; `image_size` overrides the size. Raises `ValueError` for an unknown model, an
+    impossible size, or weights that cannot be had or belong to another model.
     """
 
     def __init__(self, *, model: str, pretrained: bool, weights: str | None, image_size: int | None) -> None:
@@ -61,41 +68,63 @@ def _create(model: str, *, pretrained: bool, weights: str | None) -> nn.Module:
         if weights is not None:
             raise ValueError(f"encoder.weights={weights} is set but encoder.pretrained=false: set it to true")
         return timm.create_model(model, pretrained=False, num_classes=0)
-    overlay = {"file": str(_weights_file(weights))} if weights else None
     try:
+        overlay = _local_weights(model, weights) if weights else None
         with hub():
             network = timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except (
         Exception
-    ) as error:  # the hub client has no common base class for 'offline', 'missing' and 'refused'
-        source = f"from {weights}" if weights else f"from the hub (timm/{model})"
+    ) as error:  # neither the hub's client nor torch.load has one class for 'offline', 'missing', 'damaged'
+        where = f"encoder.weights={weights}" if weights else f"the hub (timm/{model})"
         raise ValueError(
-            f"the pretrained weights of {model} cannot be loaded {source} ({first_line(error)}): download the "
-            f"model.safetensors of huggingface.co/timm/{model} and pass encoder.weights=FILE, or train from "
-            "scratch with encoder.pretrained=false"
+            f"the weights of {model} cannot be loaded from {where} ({in_one_line(error)}): download model.safetensors "
+            f"and config.json of huggingface.co/timm/{model} into a folder and pass encoder.weights=FOLDER, or train "
+            "from scratch with encoder.pretrained=false"
         ) from error
-    if weights is not None:
-        _check_belongs(network, model, weights)
+    if overlay is not None:
+        _check_belongs(network, model, overlay["file"])
     return network
 
 
-def _check_belongs(network: nn.Module, model: str, weights: str) -> None:
-    # timm only logs what a file lacks and leaves it random
-    with safe_open(weights, framework="pt") as file:
-        missing = sorted(network.state_dict().keys() - set(file.keys()))
-    if missing:
-        raise ValueError(
-            f"encoder.weights={weights} are not of {model}: {len(missing)} tensors are missing, e.g. {missing[0]}"
-        )
-
-
-def _weights_file(weights: str) -> Path:
+def _local_weights(model: str, weights: str) -> dict[str, Any]:
+    """What timm should take from elsewhere than its own config of `model`: the file, and what its images are like."""
     path = Path(weights).expanduser()
-    if path.suffix != ".safetensors":
-        raise ValueError(f"encoder.weights={weights} must be a .safetensors file: other formats can run code")
-    if not path.is_file():
-        raise ValueError(f"encoder.weights={weights} does not exist")
-    return path
+    if path.is_file():
+        return {"file": str(path)}
+    if path.suffix in _FILES:
+        raise ValueError("there is no such file")
+    described, file = fetch(weights, "config.json", "model.safetensors")
+    config = json.loads(described.read_text(encoding="utf-8"))
+    if config["architecture"] != model.partition(".")[0]:
+        raise ValueError(f"they are of {config['architecture']}")
+    own = config.get("pretrained_cfg", config)
+    return {"file": str(file)} | {name: own[name] for name in _OF_IMAGES if name in own}
+
+
+def _check_belongs(network: nn.Module, model: str, file: str) -> None:
+    # timm only logs what a file lacks or has too much; a smaller model finds all it needs in a larger one's file
+    import timm
+
+    with torch.device("meta"):
+        whole = timm.create_model(model, pretrained=False)  # with its classifier
+    found = _names(file)
+    # old files of torchvision count no batches
+    missing = sorted(n for n in network.state_dict().keys() - found if "num_batches_tracked" not in n)
+    foreign = sorted(n for n in found - whole.state_dict().keys() if n.endswith(".weight"))
+    for names, what in ((missing, "missing"), (foreign, "of another model")):
+        if names:
+            raise ValueError(
+                f"encoder.weights={file} are not of {model}: {len(names)} tensors are {what}, e.g. {names[0]}"
+            )
+
+
+def _names(file: str) -> set[str]:
+    from timm.models import load_state_dict
+
+    if file.endswith(".safetensors"):
+        with safe_open(file, framework="pt") as opened:
+            return set(opened.keys())
+    return set(load_state_dict(file))
 
 
 def _set_input_size(network: nn.Module, size: int) -> None:
@@ -114,7 +143,7 @@ def _probe(model: str, size: int) -> tuple[int, tuple[int, int] | None, bool]:
             maps = twin.forward_features(torch.zeros(1, 3, size, size))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"encoder.image_size={size} does not fit {model} ({first_line(error)})"
+                f"encoder.image_size={size} does not fit {model} ({in_one_line(error)})"
             ) from error
     channels = twin.num_features
     if maps.ndim == 4:
