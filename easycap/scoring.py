@@ -17,8 +17,9 @@ from easycap.metrics.scoring import DEFAULT_SCORERS, TEXT_METRICS, metric_names
 from easycap.metrics.several import several_by_id
 from easycap.types import Scorer
 
-# Read as a whole, a file needs about ten times its size in memory.
-_LARGEST = 400_000_000
+# Bytes. Ordinary captions need five times their file's size in memory, captions of a million words thirty times.
+# COCO's largest file of captions has 92 MB.
+_LARGEST = 200_000_000
 
 _EXAMPLES = """
 examples:
@@ -177,7 +178,7 @@ def read_file(path: Path) -> Any:
                 f"it has {size / 1e6:,.0f} MB, and up to {_LARGEST / 1e6:,.0f} MB are read: is it a file of captions? "
                 "else score it in parts"
             )
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return json.load(file, object_pairs_hook=_unique)
     except OSError as error:
         raise ValueError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None

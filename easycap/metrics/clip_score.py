@@ -5,6 +5,7 @@ The only metric that needs images and torch, so torch is loaded when it is used 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,11 @@ class _Clip:
             self.processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
             raise Absent(f"no CLIP could be loaded from {str(folder)!r}: {error}") from None
-        self.name, self.device, self.batch_size = folder.name, device, batch_size
+        self.device, self.batch_size = device, batch_size
+        # Two folders of one name may hold different weights; a score must say which it is from.
+        projection = self.model.text_projection.weight.detach().cpu().float().numpy()
+        digest = hashlib.blake2b(projection.tobytes(), digest_size=4).hexdigest()
+        self.name = f"{folder.resolve().name},{digest}"
 
     def pictures(self, sources: Sequence[ImageSource]) -> torch.Tensor:
         """Return vectors (N, D) of N images."""

@@ -1,6 +1,7 @@
 """CLIPScore with a tiny random CLIP that was saved and loaded, against the formula in plain torch."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -118,3 +119,16 @@ def test_images_are_found_by_their_ids(tmp_path) -> None:
         images_by_id(tmp_path, ["42"])
     with pytest.raises(ValueError, match="is no folder of images"):
         images_by_id(tmp_path / "nowhere", ["42"])
+
+
+def test_the_signature_tells_weights_apart(folder, tmp_path) -> None:
+    other = tmp_path / folder.name
+    shutil.copytree(folder, other)
+    model = transformers.CLIPModel.from_pretrained(other)
+    model.text_projection.weight.data.add_(1)
+    model.save_pretrained(other)
+    first, second = (
+        score(CAPTIONS, REFERENCES, scorers=[ClipScore(model=where, images=IMAGES)])["CLIPScore"].signature
+        for where in (folder, other)
+    )
+    assert first != second and f"clip:{folder.name}," in first and f"clip:{folder.name}," in second

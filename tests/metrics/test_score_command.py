@@ -72,6 +72,8 @@ def test_metrics_can_be_chosen_and_absent_ones_are_named(tmp_path, capsys, monke
         (ROWS, '{"1": ["a"], "2": ["b"], "1": ["c"]}', "the key '1' comes twice"),
         ('[{"image_id": 1, "caption": NaN}]', COCO, "caption of image '1' is nan"),
         ('[{"image_id": NaN, "caption": "x"}]', COCO, "image id nan"),
+        (ROWS, '{"1": [NaN], "2": ["a cat"]}', "a reference of image '1' is nan, not a string"),
+        (ROWS, '{"1": ["a"], "2": null}', "the references of image '2' are None, not a list"),
         ([*ROWS, ROWS[0]], COCO, "image '1' has two captions"),
         (ROWS[:1], COCO, "1 image has no caption; add them, or pass partial .--partial"),
         ([*ROWS, {"image_id": 3, "caption": "x"}], COCO, "1 caption has no references.*'3'"),
@@ -82,6 +84,12 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path, captions, references, m
     with pytest.raises(ValueError, match=message) as error:
         main(files)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_as_windows_writes_it_is_read(tmp_path, capsys) -> None:
+    text = json.dumps(ROWS, indent=0).replace("\n", "\r\n")
+    (tmp_path / "c.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert main([str(tmp_path / "c.json"), _write(tmp_path / "r.json", COCO)]) == 0
 
 
 def test_files_that_cannot_be_read(tmp_path) -> None:
@@ -154,7 +162,7 @@ def test_a_file_of_five_hundred_megabytes_is_refused_at_once(tmp_path) -> None:
     with open(tmp_path / "big.json", "wb") as file:
         file.truncate(500_000_000)
     start = time.perf_counter()
-    with pytest.raises(ValueError, match="big.json': it has 500 MB, and up to 400 MB are read"):
+    with pytest.raises(ValueError, match="big.json': it has 500 MB, and up to 200 MB are read"):
         main([str(tmp_path / "big.json"), _write(tmp_path / "r.json", COCO)])
     assert time.perf_counter() - start < 1
 

@@ -59,6 +59,15 @@ def test_a_token_with_a_no_break_space_is_split_again_for_n_grams() -> None:
         assert [ours[name].per_image[i] for i in wanted] == pytest.approx(per_image, abs=1e-9), name
 
 
+def test_a_caption_beyond_a_thousand_words_scores_as_pycocoevalcap_does() -> None:
+    """Its longest common subsequence is found in another way."""
+    captions, references = made_up(4, seed=15)
+    captions["001"] = " ".join(random.Random(15).choices([*WORDS, "else"], k=1200))
+    ours = score(captions, references, intervals=False)
+    for name, (_, per_image) in reference_tool.overlap_scores(captions, references).items():
+        assert [ours[name].per_image[i] for i in references] == pytest.approx(per_image, abs=1e-9), name
+
+
 def test_order_of_rows_keys_and_references_changes_nothing() -> None:
     captions, references = made_up(120, seed=1)
     shuffled = {i: references[i][::-1] for i in sorted(references, key=lambda i: hash((i, 7)))}
