@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tiny import TINY
 
@@ -311,3 +312,13 @@ def test_a_cell_is_the_run_its_overrides_describe() -> None:
     assert (config.trainer.epochs, config.seed, config.image_tokens.name) == (3, 2, "grid")
     assert config.tracking.group == folder.name
     assert cells[3].folder.name.startswith("grid-s2-")
+
+
+def test_the_sweep_for_wandbs_agent_names_real_settings() -> None:
+    plan = yaml.safe_load((Path(ROOT) / "docs" / "wandb_sweep.yaml").read_text())
+    assert plan["command"][-1] == "${args_no_hyphens}"
+    words = [
+        f"{key}={space.get('value') or space.get('values', [0.002])[0]}"
+        for key, space in plan["parameters"].items()
+    ]
+    assert check_only(compose(words)[0])["seed"] == 1
