@@ -181,7 +181,8 @@ class Experiment:
 
     def generator(self, settings: dict[str, Any] | None = None) -> Generator:
         """Return the way of decoding, the config's unless `settings` are given."""
-        return build("decoding", settings or self.config["decoding"], **_ids(self.vocabulary))
+        settings = settings or self.config["decoding"]
+        return build("decoding", settings, encode=self.vocabulary.encode, **_ids(self.vocabulary))
 
     # --------------------------------------------------------------------------------------- training
 
@@ -307,6 +308,9 @@ class _NoWords:
     def __len__(self) -> int:
         return 1000
 
+    def encode(self, text: str) -> list[int]:
+        return []
+
 
 class _OneMatrix(torch.nn.Module):
     """The smallest thing an optimiser can be made for."""
@@ -344,5 +348,5 @@ def rehearse(config: dict[str, Any]) -> None:
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith("optim.") else f"optim: {error}") from None
     for group in ("objective", "decoding"):
-        build(group, config[group], **_ids(vocabulary))
+        build(group, config[group], encode=vocabulary.encode, **_ids(vocabulary))
     pick_device(config["device"])

@@ -46,6 +46,7 @@ SUPPLIED = frozenset(
         "bos_id",
         "eos_id",
         "unk_id",
+        "encode",  # decoding: the vocabulary's, text -> ids
         "pieces",  # decoder: the vocabulary in the ids of a language model's own
         "channels",  # image_tokens, decoder: the encoder's C
         "source_grid",  # image_tokens: the encoder's (h, w)

@@ -5,6 +5,7 @@ Shape legend: n images still searched, k beams of each, c candidates of each, t 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,7 @@ class Beam:
         max_words: int | None,
         min_words: int,
         no_repeat_ngram: int,
+        may_repeat: tuple[str, ...],
         allow_unk: bool,
         num_beams: int,
         length_penalty: float,
@@ -39,6 +41,7 @@ class Beam:
         bos_id: int,
         eos_id: int,
         unk_id: int | None,
+        encode: Callable[[str], list[int]],
     ) -> None:
         if num_beams < 1:
             raise ValueError(f"decoding.num_beams={num_beams} must be at least 1")
@@ -50,11 +53,13 @@ class Beam:
             max_words=max_words,
             min_words=min_words,
             no_repeat_ngram=no_repeat_ngram,
+            may_repeat=may_repeat,
             allow_unk=allow_unk,
             pad_id=pad_id,
             bos_id=bos_id,
             eos_id=eos_id,
             unk_id=unk_id,
+            encode=encode,
         )
         self.max_words = max_words
         self.num_beams, self.length_penalty, self.early_stopping = num_beams, length_penalty, early_stopping

@@ -6,7 +6,7 @@ log-probabilities alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +21,10 @@ def forbid(scores: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
     return scores.index_fill(1, torch.tensor(ids, dtype=torch.long, device=scores.device), NEVER)
 
 
-def forbid_repeated_ngrams(scores: torch.Tensor, words: torch.Tensor, size: int) -> torch.Tensor:
-    """Forbid a word that would complete an n-gram of `size` words for the second time in its row."""
+def forbid_repeated_ngrams(
+    scores: torch.Tensor, words: torch.Tensor, size: int, may_repeat: Sequence[int] = ()
+) -> torch.Tensor:
+    """Forbid a word, unless in `may_repeat`, that would complete an n-gram of `size` words again in its row."""
     num_ngrams = words.shape[1] - size + 1
     if num_ngrams < 1:
         return scores
@@ -31,8 +33,10 @@ def forbid_repeated_ngrams(scores: torch.Tensor, words: torch.Tensor, size: int)
     for i in range(size - 1):
         seen &= words[:, i : i + num_ngrams] == begun[:, i : i + 1]
     row, ngram = seen.nonzero(as_tuple=True)
+    last = words[row, ngram + size - 1]
+    again = ~torch.isin(last, torch.tensor(may_repeat, dtype=last.dtype, device=last.device))
     scores = scores.clone()
-    scores[row, words[row, ngram + size - 1]] = NEVER
+    scores[row[again], last[again]] = NEVER
     return scores
 
 
@@ -66,13 +70,14 @@ class Rules:
     forbidden: tuple[int, ...]
     min_words: int
     no_repeat_ngram: int
+    may_repeat: tuple[int, ...]
     eos_id: int
 
     def __call__(self, scores: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         too_short = words.shape[1] < self.min_words
         ruled = forbid(scores, (*self.forbidden, self.eos_id) if too_short else self.forbidden)
         if self.no_repeat_ngram:  # the only rule that can leave no word at all
-            ruled = forbid_repeated_ngrams(ruled, words, self.no_repeat_ngram)
+            ruled = forbid_repeated_ngrams(ruled, words, self.no_repeat_ngram, self.may_repeat)
             ruled = end_where_stuck(ruled, scores, self.eos_id)
         return ruled
 
@@ -82,13 +87,18 @@ def make_rules(
     max_words: int | None,
     min_words: int,
     no_repeat_ngram: int,
+    may_repeat: Sequence[str],
     allow_unk: bool,
     pad_id: int,
     bos_id: int,
     eos_id: int,
     unk_id: int | None,
+    encode: Callable[[str], list[int]],
 ) -> Rules:
-    """Return the shared rules; raises `ValueError` for settings out of range."""
+    """Return the shared rules; `encode` maps text to ids. Raises `ValueError` for settings out of range.
+
+    no_repeat_ngram=1 with stop words in `may_repeat` is Up-Down's rule of decoding (1707.07998's release).
+    """
     if max_words is not None and max_words < 1:
         raise ValueError(f"decoding.max_words={max_words} must be at least 1, or null for decoder.max_words")
     if min_words < 0:
@@ -97,9 +107,19 @@ def make_rules(
         raise ValueError(f"decoding.min_words={min_words} must not exceed decoding.max_words={max_words}")
     if no_repeat_ngram < 0:
         raise ValueError(f"decoding.no_repeat_ngram={no_repeat_ngram} must be at least 0 (0: off)")
+    if may_repeat and not no_repeat_ngram:
+        raise ValueError("decoding.may_repeat has no effect without decoding.no_repeat_ngram: set that to 1")
     assert len({pad_id, bos_id, eos_id}) == 3, f"pad {pad_id}, bos {bos_id} and eos {eos_id} must differ"
     forbidden = (pad_id, bos_id) if allow_unk or unk_id is None else (pad_id, bos_id, unk_id)
-    return Rules(forbidden=forbidden, min_words=min_words, no_repeat_ngram=no_repeat_ngram, eos_id=eos_id)
+    # Twice: vocabularies of word pieces know a word by other ids at the start of a caption than within it.
+    repeatable = {index for word in may_repeat for index in encode(f"{word} {word}")}
+    return Rules(
+        forbidden=forbidden,
+        min_words=min_words,
+        no_repeat_ngram=no_repeat_ngram,
+        may_repeat=tuple(sorted(repeatable)),
+        eos_id=eos_id,
+    )
 
 
 def word_limit(max_words: int | None, min_words: int, decoder: Decoder) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -28,6 +29,7 @@ class Sample:
         max_words: int | None,
         min_words: int,
         no_repeat_ngram: int,
+        may_repeat: tuple[str, ...],
         allow_unk: bool,
         temperature: float,
         top_k: int,
@@ -38,6 +40,7 @@ class Sample:
         bos_id: int,
         eos_id: int,
         unk_id: int | None,
+        encode: Callable[[str], list[int]],
     ) -> None:
         if not 0 < temperature < math.inf:
             raise ValueError(
@@ -53,11 +56,13 @@ class Sample:
             max_words=max_words,
             min_words=min_words,
             no_repeat_ngram=no_repeat_ngram,
+            may_repeat=may_repeat,
             allow_unk=allow_unk,
             pad_id=pad_id,
             bos_id=bos_id,
             eos_id=eos_id,
             unk_id=unk_id,
+            encode=encode,
         )
         self.max_words = max_words
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p

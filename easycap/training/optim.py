@@ -96,6 +96,27 @@ class AdamW:
         return Optimization([torch.optim.AdamW(groups, betas=self.betas, eps=self.eps, fused=True)], factor)
 
 
+@register("optim", "sgd")
+class SGD:
+    """Stochastic gradient descent with momentum; everything but vectors is decayed.
+
+    The settings of it: called with a captioner and a schedule they make the `Optimization`.
+    """
+
+    def __init__(self, *, lr: float, encoder_lr: float, momentum: float, weight_decay: float) -> None:
+        _check_not_negative(lr=lr, encoder_lr=encoder_lr, momentum=momentum, weight_decay=weight_decay)
+        self.lr, self.encoder_lr = lr, encoder_lr
+        self.momentum, self.weight_decay = momentum, weight_decay
+
+    def __call__(self, captioner: nn.Module, factor: Callable[[int], float]) -> Optimization:
+        """Return the optimiser of all parameters, frozen ones included: they move once they get gradients."""
+        parameters = list(captioner.parameters())
+        matrices, vectors = ([p for p in parameters if (p.ndim > 1) == wanted] for wanted in (True, False))
+        groups = _groups_by_part(captioner, matrices, self.lr, self.encoder_lr, self.weight_decay)
+        groups += _groups_by_part(captioner, vectors, self.lr, self.encoder_lr, 0.0)
+        return Optimization([torch.optim.SGD(groups, momentum=self.momentum)], factor)
+
+
 @register("optim", "muon")
 class Muon:
     """Muon for hidden matrices and convolutions, AdamW for embeddings, tables, vectors and the output layer.

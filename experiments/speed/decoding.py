@@ -94,6 +94,8 @@ def ours(num_beams: int) -> Generator:
         "max_words": MAX_WORDS,
         "min_words": MIN_WORDS,
         "no_repeat_ngram": 0,
+        "may_repeat": (),
+        "encode": lambda text: [],
         "allow_unk": False,
         "pad_id": PAD,
         "bos_id": BOS,

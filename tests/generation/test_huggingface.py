@@ -85,8 +85,10 @@ def test_greedy(decoder, memory, min_words, no_repeat_ngram):
         max_words=None,
         min_words=min_words,
         no_repeat_ngram=no_repeat_ngram,
+        may_repeat=(),
         allow_unk=False,
         unk_id=UNK,
+        encode=lambda text: [],
         **IDS,
     )
     theirs = generate(decoder, memory, min_words, no_repeat_ngram)
@@ -103,11 +105,13 @@ def test_beam(decoder, memory, min_words, no_repeat_ngram, num_beams, length_pen
         max_words=None,
         min_words=min_words,
         no_repeat_ngram=no_repeat_ngram,
+        may_repeat=(),
         allow_unk=False,
         num_beams=num_beams,
         length_penalty=length_penalty,
         early_stopping=early_stopping,
         unk_id=UNK,
+        encode=lambda text: [],
         **IDS,
     )
     search = {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}

@@ -6,7 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_decoder import COMMON
 
+from easycap.generation.greedy import Greedy
 from easycap.generation.rules import (
     Rules,
     end_where_stuck,
@@ -89,7 +91,7 @@ def test_a_caption_that_may_not_go_on_ends():
 
 
 def test_no_end_before_min_words():
-    rules = Rules(forbidden=(0,), min_words=2, no_repeat_ngram=0, eos_id=1)
+    rules = Rules(forbidden=(0,), min_words=2, no_repeat_ngram=0, may_repeat=(), eos_id=1)
     scores = torch.zeros(1, VOCAB)
     for length, ends in [(0, False), (1, False), (2, True), (3, True)]:
         kept = allowed(rules(scores, torch.full((1, length), 5)))[0]
@@ -97,5 +99,20 @@ def test_no_end_before_min_words():
 
 
 def test_min_words_yields_where_every_word_is_used_up():
-    rules = Rules(forbidden=(0,), min_words=9, no_repeat_ngram=1, eos_id=1)
+    rules = Rules(forbidden=(0,), min_words=9, no_repeat_ngram=1, may_repeat=(), eos_id=1)
     assert allowed(rules(torch.zeros(1, VOCAB), torch.tensor([[2, 3, 4, 5]]))) == [{1}]
+
+
+@QUICK
+@given(st.lists(st.integers(2, VOCAB - 1), max_size=6), st.sets(st.integers(2, VOCAB - 1)))
+def test_stop_words_may_come_again_and_others_not(words, stop_words):
+    rules = Rules(forbidden=(0,), min_words=0, no_repeat_ngram=1, may_repeat=tuple(stop_words), eos_id=1)
+    kept = allowed(rules(torch.zeros(1, VOCAB), torch.tensor([words], dtype=torch.long)))[0]
+    assert kept == {1} | set(range(2, VOCAB)) - (set(words) - stop_words)
+
+
+def test_stop_words_are_found_by_the_vocabulary():
+    rules = Greedy(**(COMMON | {"no_repeat_ngram": 1, "may_repeat": ("0", "2")})).rules
+    assert rules.may_repeat == (4, 6)
+    with pytest.raises(ValueError, match="no_repeat_ngram"):
+        Greedy(**(COMMON | {"may_repeat": ("0",)}))

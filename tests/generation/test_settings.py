@@ -73,4 +73,4 @@ def test_no_images_no_captions(name):
 def test_yaml_states_every_setting_and_nothing_else(name):
     stated = yaml.safe_load((config_dir() / "decoding" / f"{name}.yaml").read_text())
     assert stated.pop("name") == name
-    assert set(stated) == set(inspect.signature(lookup("decoding", name)).parameters) - set(IDS)
+    assert set(stated) == set(inspect.signature(lookup("decoding", name)).parameters) - {*IDS, "encode"}

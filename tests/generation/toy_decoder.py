@@ -11,7 +11,15 @@ from easycap.types import Memory
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 IDS = {"pad_id": PAD, "bos_id": BOS, "eos_id": EOS, "unk_id": UNK}
-COMMON = {"max_words": None, "min_words": 0, "no_repeat_ngram": 0, "allow_unk": False, **IDS}
+COMMON = {
+    "max_words": None,
+    "min_words": 0,
+    "no_repeat_ngram": 0,
+    "may_repeat": (),
+    "allow_unk": False,
+    "encode": lambda text: [4 + int(word) for word in text.split()],
+    **IDS,
+}
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from easycap.registry import lookup, names
-from easycap.training.optim import AdamW, Muon, MuonForTensors, hidden_matrices
+from easycap.training.optim import SGD, AdamW, Muon, MuonForTensors, hidden_matrices
 from easycap.training.schedule import cosine, linear, noam, step
 
 ADAMW = {"lr": 1e-2, "encoder_lr": 1e-3, "weight_decay": 0.1, "betas": (0.9, 0.98), "eps": 1e-8}
 MUON = {"matrix_lr": 1e-2, "encoder_matrix_lr": 2e-2, "momentum": 0.95}
+SGD_SETTINGS = {"lr": 0.1, "encoder_lr": 1e-2, "momentum": 0.9, "weight_decay": 0.1}
 
 
 class Model(nn.Module):
@@ -37,7 +38,9 @@ def test_hidden_matrices_leave_out_embeddings_tables_and_the_output_layer() -> N
     assert {id(p) for p in hidden_matrices(model)} == {id(model.encoder[0].weight), id(model.hidden.weight)}
 
 
-@pytest.mark.parametrize("make", [AdamW(**ADAMW), Muon(**MUON, **ADAMW)], ids=["adamw", "muon"])
+@pytest.mark.parametrize(
+    "make", [AdamW(**ADAMW), Muon(**MUON, **ADAMW), SGD(**SGD_SETTINGS)], ids=["adamw", "muon", "sgd"]
+)
 def test_every_parameter_moves_and_belongs_to_one_group(make) -> None:
     torch.manual_seed(0)
     model = Model()
@@ -59,6 +62,20 @@ def test_the_encoder_has_its_own_learning_rate_and_only_matrices_decay() -> None
     assert rates[id(model.encoder[1].weight)] == (1e-3, 0.0)
     assert rates[id(model.hidden.weight)] == (1e-2, 0.1)
     assert rates[id(model.embedding.weight)] == rates[id(model.output.weight)] == (1e-2, 0.0)
+
+
+def test_sgd_decays_all_matrices_and_no_vectors() -> None:
+    model = Model()
+    groups = SGD(**SGD_SETTINGS)(model, lambda step: 1.0).optimizers[0].param_groups
+    rates = {id(p): (g["peak_lr"], g["weight_decay"], g["momentum"]) for g in groups for p in g["params"]}
+    assert rates[id(model.encoder[0].weight)] == (1e-2, 0.1, 0.9)
+    assert rates[id(model.encoder[1].weight)] == (1e-2, 0.0, 0.9)
+    assert rates[id(model.embedding.weight)] == rates[id(model.output.weight)] == (0.1, 0.1, 0.9)
+
+
+def test_an_lstms_matrices_are_hidden_ones() -> None:
+    lstm = nn.LSTM(3, 4)
+    assert {id(p) for p in hidden_matrices(lstm)} == {id(lstm.weight_ih_l0), id(lstm.weight_hh_l0)}
 
 
 def test_frozen_parameters_stay() -> None:
