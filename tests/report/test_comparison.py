@@ -96,6 +96,13 @@ def test_other_terms_are_marked_and_take_no_part(sweep: Path) -> None:
     )
 
 
+def test_more_per_second_is_no_cost(tmp_path: Path) -> None:
+    for name, speed in (("a", 100.0), ("b", 200.0)):
+        make_cell(tmp_path / name, {"seed": speed}, 0.5, cost={"images_per_second": speed})
+    page = page_of(tmp_path)
+    assert "images_<wbr>per" not in page and "200" in page and 'id="cost"' not in page
+
+
 def test_the_order_of_references_is_no_difference(sweep: Path) -> None:
     turned = {image: REFERENCES[image][::-1] for image in reversed(IDS)}
     make_cell(sweep / "turned", {"image_tokens.count": 9}, 0.7, references=turned)
@@ -109,7 +116,8 @@ def test_unfinished_runs_stay_in_the_table(sweep: Path) -> None:
     write(sweep / "at-once" / "status.json", status("failed", error="ValueError: no config yet"))
     found = compared(sweep)
     assert [(run.name, run.state) for run in found.runs[4:]] == [("at-once", "failed"), ("failed", "failed")]
-    assert "failed" in printed(found, 120) and "#6 failed: OutOfMemoryError: 3 <GiB>" in notes(found)
+    assert "failed" in printed(found, 120) and printed(found, 60).count("failed") == 2
+    assert "#6 failed: OutOfMemoryError: 3 <GiB>" in notes(found)
     assert [row["status"] for row in rows_of(found)] == ["completed"] * 4 + ["failed"] * 2
     page = page_of(sweep)
     assert "OutOfMemoryError: 3 &lt;GiB&gt;" in page and "2 runs with an error" in page
@@ -203,6 +211,7 @@ def test_the_data_of_the_page(sweep: Path) -> None:
     # 1 MFLOP for 41.0, 1.5 for 51.0, 5 for 61.0, 5.5 for 91.0
     assert data["fronts"]["CIDEr-D"]["flops_per_caption"] == [4, 3, 2, 1]
     assert data["fronts"]["CIDEr-D"]["wall_seconds"] == [3, 1]
+    assert [cost["key"] for cost in data["costs"]] == ["wall_seconds", "flops_per_caption"]
     loss = next(chart for chart in data["curves"] if chart["title"] == "train/loss")
     steps, values = loss["lines"]["1"]
     assert steps[0] == 10 and steps[-1] == 400 and len(steps) == len(values) == 40

@@ -20,7 +20,9 @@ from easycap.report.images import Thumbnails
 from easycap.report.numbers import signed_text
 from easycap.report.page import environment, replace_file
 
-_LABELLED = 12  # up to so many runs a caption names them in words, above by number
+_LABELLED = range(2, 13)  # as many runs a caption names in words, more by number
+
+_NOT_SPENT = ("images_per_second",)  # more of it is better: no axis to look for less on
 
 
 def write_page(comparison: Comparison, path: Path, *, title: str, command: str) -> None:
@@ -44,14 +46,14 @@ def render(comparison: Comparison, *, title: str, command: str) -> str:
         "title": title,
         "comparison": comparison,
         "command": command,
-        "columns": table,
+        "columns": _read_first(table),
         "data": _data(comparison, table),
         "effects": {
             metric: _effects(comparison, metric, values.get(metric)) for metric in comparison.metrics
         },
         "effect_box": effect_box,
         "images": images,
-        "labelled": len(comparison.runs) <= _LABELLED,
+        "labelled": len(comparison.runs) in _LABELLED,
         "thumbnails": Thumbnails(image.sample.image for image in images),
         "made": datetime.now().astimezone().isoformat(),
         "problems": [run for run in comparison.runs if run.problem],
@@ -72,6 +74,13 @@ def effect_box(effects: Sequence[Effect]) -> tuple[float, float]:
     ]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     return (low, high) if high > low else (low - 1, high + 1)
+
+
+def _read_first(table: Sequence[Column]) -> list[Column]:
+    """The first score in front, where a narrow window shows it, and what became of a run behind the scores."""
+    scores = [column for column in table if column.kind == "score"]
+    groups = [[column for column in table if column.kind == kind] for kind in ("setting", "run", "cost")]
+    return [*scores[:1], *groups[0], *scores[1:], *groups[1], *groups[2]]
 
 
 def _breakable(key: str) -> Markup:
@@ -97,7 +106,7 @@ def _data(comparison: Comparison, table: Sequence[Column]) -> dict[str, Any]:
     costs = [
         {"key": column.key, "title": column.title, "text": [cell.text for cell in column.cells]}
         for column in table
-        if column.kind == "cost" and not column.is_constant
+        if column.kind == "cost" and column.key not in _NOT_SPENT and not column.is_constant
     ]
     metrics = [
         {"key": metric, "factor": 1 if numbers.is_count(metric) else 100} for metric in comparison.metrics

@@ -27,6 +27,7 @@ _COST_ORDER = (
     "train_seconds",
 )
 _GAP = 2  # characters between columns
+_FEW = 4
 _LISTED = 8  # reasons or problems told before "and n more"
 
 
@@ -40,7 +41,10 @@ def comparison_table(comparison: Comparison, *, width: int | None = None) -> tup
         justify = "left" if column.kind in ("run", "setting") else "right"
         table.add_column(_header(column), justify=justify, no_wrap=column.kind != "setting", overflow="fold")
     for place, run in enumerate(comparison.runs):
-        table.add_row(Text(str(run.number)), *(_text(column, column.cells[place]) for column in shown))
+        texts = {column.key: _text(column, column.cells[place]) for column in shown}
+        if comparison.score(run, comparison.metrics[0]) is None and "status" not in texts:
+            texts[comparison.metrics[0]] = _state(run.state)
+        table.add_row(Text(str(run.number)), *texts.values())
     return table, [column.title for column in everything if column not in shown]
 
 
@@ -49,6 +53,7 @@ def notes(comparison: Comparison) -> list[str]:
     lines = [f"{SCALE_NOTE} With 95 % intervals over the images of {comparison.split}."]
     if front := _front(comparison):
         lines.append(front)
+    lines += [f"#{run.number} is {run.folder}" for run in comparison.runs if run.number <= _named(comparison)]
     marks = [
         f"{DIFFERENT} {metric} of #{number} is on other terms than most: {why}"
         for metric, terms in comparison.terms.items()
@@ -59,6 +64,11 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.waiting:
         lines += _few([f"not started: {overrides}" for overrides in comparison.waiting])
     return lines
+
+
+def _named(comparison: Comparison) -> int:
+    """So many runs are told by their folder: all of a few, else the best alone."""
+    return len(comparison.runs) if len(comparison.runs) <= _FEW else 1
 
 
 def _front(comparison: Comparison) -> str:
@@ -89,15 +99,20 @@ def _fitting(everything: Sequence[Column], width: int, digits: int) -> list[Colu
 
 
 def _by_importance(everything: Sequence[Column]) -> list[Column]:
-    """The first score; what a run is, by its first three settings; its main cost; then everything else."""
+    """The first score; what a run is, by its first three settings; its main cost; then everything else.
+
+    A run without a score has its state in the score's place, so the column of states may go.
+    """
     scores = [column for column in everything if column.kind == "score"]
     costs = sorted(
         (column for column in everything if column.kind == "cost"), key=lambda c: _COST_ORDER.index(c.key)
     )
-    marks = [column for column in everything if column.kind in ("run", "setting")]
+    marks = [column for column in everything if column.kind == "setting"]
+    state = [column for column in everything if column.kind == "run"]
     same_seed = [column for column in marks if column.key == SEED and column.is_constant]
     marks = [column for column in marks if column not in same_seed]
-    return [*scores[:1], *marks[:3], *costs[:1], *marks[3:], *costs[1:2], *scores[1:], *same_seed, *costs[2:]]
+    last = [*scores[1:], *state, *same_seed, *costs[2:]]
+    return [*scores[:1], *marks[:3], *costs[:1], *marks[3:], *costs[1:2], *last]
 
 
 def _width(column: Column) -> int:
@@ -117,9 +132,13 @@ def _plain(cell: Cell) -> str:
 
 def _text(column: Column, cell: Cell) -> Text:
     if column.key == "status":
-        return Text(cell.text, style=STATE_STYLES.get(cell.text, ""))
+        return _state(cell.text)
     text = Text(cell.text)
     if column.kind == "score":
         text.append(f" {cell.interval}" if cell.interval else "", style="dim")
         text.append(DIFFERENT if cell.why else "", style="yellow")
     return text
+
+
+def _state(state: str) -> Text:
+    return Text(state, style=STATE_STYLES.get(state, ""))

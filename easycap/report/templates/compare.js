@@ -113,7 +113,7 @@ document.querySelectorAll(".runs thead th").forEach((head, column) => {
 });
 
 // Axes: round numbers, linear or by powers of ten.
-function scale(values, start, end, {log = false, zero = false, margin = .05} = {}) {
+function scale(values, start, end, {log = false, zero = 0, margin = .05} = {}) {
   let low = Math.min(...values), high = Math.max(...values);
   if (!values.length) [low, high] = [0, 1];
   if (log) {
@@ -130,7 +130,8 @@ function scale(values, start, end, {log = false, zero = false, margin = .05} = {
       }
     return {of: value => start + (Math.log10(value) - low) / (high - low) * (end - start), ticks};
   }
-  if (zero && low > 0 && low < .25 * high) low = 0;
+  if (low > 0 && low < zero * high) low = 0;
+  if (low === 0 && high === 0) high = 1;
   if (high - low < 1e-12) [low, high] = [low - Math.abs(low || 1) / 2, high + Math.abs(high || 1) / 2];
   const room = margin * (high - low);
   [low, high] = [low === 0 && zero ? 0 : low - room, high + room];
@@ -220,21 +221,19 @@ function drawScatter() {
   const shown = visible.filter(known);
   const narrow = figure.clientWidth < 560, width = narrow ? 400 : 800, height = narrow ? 300 : 340;
   const box = {left: 44, right: width - 14, top: 12, bottom: height - 40};
-  const costs = shown.map(run => run.cost[cost.key]);
+  const [unit, unitName] = unitOf(cost.key, Math.max(...shown.map(run => run.cost[cost.key])));
+  const costOf = run => run.cost[cost.key] / unit;
+  const costs = shown.map(costOf);
   const log = costs.length > 1 && Math.min(...costs) > 0 && Math.max(...costs) / Math.min(...costs) > 20;
   const few = shown.length <= 40;
   figure.classList.toggle("many", !few);
-  const x = scale(costs, box.left + 8, box.right - 8, {log, zero: !log});
+  const x = scale(costs, box.left + 8, box.right - 8, {log, zero: .25});
   const ends = shown.flatMap(run => run.scores[metric.key].slice(0, few ? 3 : 1)).filter(value => value !== null);
-  const y = scale(ends.map(value => value * factor), box.bottom, box.top, {zero: true});
+  const y = scale(ends.map(value => value * factor), box.bottom, box.top, {zero: .25});
   const svg = element("svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${metric.key} against ${cost.title}`});
-  const nearestText = tick => {
-    const run = data.runs.filter(known).find(one => one.cost[cost.key] === tick);
-    return run ? costText(cost, run) : amount(cost.key, tick);
-  };
-  axes(svg, x, y, box, nearestText);
-  svg.append(element("text", {class: "x", x: (box.left + box.right) / 2, y: height - 4}, cost.title + (log ? ", logarithmic" : "")));
-  const place = run => ({run: run.number, x: x.of(run.cost[cost.key]), y: y.of(run.scores[metric.key][0] * factor)});
+  axes(svg, x, y, box);
+  svg.append(element("text", {class: "x", x: (box.left + box.right) / 2, y: height - 4}, [cost.title, unitName, log ? "logarithmic" : ""].filter(Boolean).join(", ")));
+  const place = run => ({run: run.number, x: x.of(costOf(run)), y: y.of(run.scores[metric.key][0] * factor)});
   const front = data.fronts[metric.key][cost.key].map(n => runs.get(n)).filter(run => shown.includes(run));
   const steps = front.map(place);
   if (steps.length > 1) svg.append(element("path", {class: "front", d: steps.map((p, i) => i ? `H${p.x}V${p.y}` : `M${p.x} ${p.y}`).join("")}));
@@ -264,14 +263,14 @@ function drawScatter() {
   byId("front").replaceChildren("On the front, where no run has a higher score at a lower cost: ",
     ...front.flatMap((run, i) => [i ? ", " : "", html("a", {href: `#run-${run.number}`, textContent: `#${run.number} ${runs.get(run.number).label}`})]),
     front.length ? "." : "none of the runs shown.", apart ? ` Rings stand on other terms and take no part.` : "",
-    missing ? ` ${missing} of the runs shown in the table have no such score or cost.` : "");
+    missing ? ` Without such a score or cost: ${missing} of the runs in the table.` : "");
 }
-function amount(key, value) {
-  if (key.endsWith("_seconds")) return value >= 7200 ? `${short(value / 3600)} h` : value >= 120 ? `${short(value / 60)} min` : `${short(value)} s`;
-  if (key.endsWith("_bytes")) return value >= 2 ** 30 ? `${(value / 2 ** 30).toPrecision(3)} GiB` : `${(value / 2 ** 20).toPrecision(3)} MiB`;
-  for (const [limit, suffix] of [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]])
-    if (value >= limit) return `${short(value / limit)} ${suffix}`;
-  return short(value);
+// The unit that an axis up to `high` is written in: its size, and what follows the axis' name.
+function unitOf(key, high) {
+  const units = key.endsWith("_seconds") ? [[3600, "hours"], [60, "minutes"], [1, "seconds"]]
+    : key.endsWith("_bytes") ? [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [1, "bytes"]]
+    : [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]].map(([size, name]) => [size, key.startsWith("flops") ? `${name}FLOPs` : {T: "×10¹²", G: "billions", M: "millions", k: "thousands"}[name] || ""]);
+  return units.find(([size]) => high >= 1.5 * size) || units.at(-1);
 }
 
 // Curves of all runs shown, over each other.
@@ -280,9 +279,9 @@ function drawCurves() {
     const shown = visible.filter(run => lines[run.number]);
     const width = 400, height = 220, box = {left: 42, right: width - 10, top: 10, bottom: height - 28};
     const finite = shown.flatMap(run => lines[run.number][1]).filter(value => value !== null);
-    const x = scale(shown.flatMap(run => lines[run.number][0]), box.left, box.right, {zero: true, margin: 0});
+    const x = scale(shown.flatMap(run => lines[run.number][0]), box.left, box.right, {zero: .5, margin: 0});
     const log = title.endsWith("loss") && finite.length > 0 && Math.min(...finite) > 0 && Math.max(...finite) / Math.min(...finite) > 50;
-    const y = scale(finite, box.bottom, box.top, {log, zero: true});
+    const y = scale(finite, box.bottom, box.top, {log, zero: .25});
     const svg = element("svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title} of ${shown.length} runs`});
     axes(svg, x, y, box, step => step >= 1e4 ? `${short(step / 1000)}k` : short(step));
     const group = svg.appendChild(element("g")), points = [];
