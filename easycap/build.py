@@ -47,6 +47,7 @@ from easycap.data.loader import TrainLoader, evaluation_batches
 from easycap.data.transforms import Transform
 from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.models.captioner import Captioner
+from easycap.models.decoders.language_models import architecture_of
 from easycap.registry import lookup, parameters
 from easycap.shared import digest_of, made_once
 from easycap.training.checkpoint import CONFIG, load_weights, read_preprocessing
@@ -184,6 +185,14 @@ class Experiment:
         settings = settings or self.config["decoding"]
         return build("decoding", settings, encode=self.vocabulary.encode, **_ids(self.vocabulary))
 
+    @property
+    def stored_config(self) -> dict[str, Any]:
+        """The config for a checkpoint: with the architecture of pretrained parts, to build them without fetching."""
+        decoder = self.config["decoder"]
+        if decoder.get("pretrained") is None:
+            return self.config
+        return self.config | {"decoder": decoder | {"architecture": architecture_of(decoder["pretrained"])}}
+
     # --------------------------------------------------------------------------------------- training
 
     @cached_property
@@ -296,7 +305,8 @@ def _without_downloads(config: dict[str, Any], image_size: int | None = None) ->
     untrained = {"pretrained": False, "weights": None, "image_size": image_size or encoder.get("image_size")}
     encoder |= {name: value for name, value in untrained.items() if name in encoder}
     if decoder.get("pretrained") is not None:
-        decoder |= {"pretrained": None} | ({"embedding": "random"} if "embedding" in decoder else {})
+        architecture = decoder["architecture"] or architecture_of(decoder["pretrained"])
+        decoder |= {"pretrained": None, "architecture": architecture, "embedding": "random"}
     return config | {"encoder": encoder, "decoder": decoder}
 
 

@@ -132,7 +132,7 @@ def make_fit(experiment: Experiment, tracker: Tracker, checkpoints: Path, start:
         tracker=tracker,
         checkpoints=checkpoints,
         start=start,
-        config=to_plain(experiment.config),
+        config=to_plain(experiment.stored_config),
         device=experiment.device,
     )
 

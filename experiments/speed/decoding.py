@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 from easycap.generation.beam import Beam
 from easycap.generation.greedy import Greedy
 from easycap.models.decoders.causal_lm import CausalLM
+from easycap.models.decoders.language_models import Tune
 from easycap.types import Generated, Generator, Memory
 
 UNK, BOS, EOS, PAD = 0, 1, 2, 3  # generate pads with eos where the pad id is 0
@@ -62,8 +63,11 @@ def parse() -> argparse.Namespace:
 def build_decoder(sizes: dict[str, int]) -> CausalLM:
     """An untrained GPT-2 whose weights are scaled up until words differ from image to image."""
     ids = {"pad_id": PAD, "bos_id": BOS, "eos_id": EOS}
-    untrained = {"pretrained": None, "embedding": "random", "pieces": None}
-    decoder = CausalLM(**sizes, max_positions=64, max_words=MAX_WORDS, dropout=0.0, **untrained, **ids)
+    untrained = {"pretrained": None, "architecture": None, "embedding": "random", "pieces": None}
+    whole = {"tune": Tune.all, "lora_rank": 8, "lora_alpha": 16.0}
+    decoder = CausalLM(
+        **sizes, max_positions=64, max_words=MAX_WORDS, dropout=0.0, **untrained, **whole, **ids
+    )
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
             if parameter.ndim > 1 and "wte" not in name:

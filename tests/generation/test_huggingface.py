@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from easycap.generation.beam import Beam
 from easycap.generation.greedy import Greedy
 from easycap.models.decoders.causal_lm import CausalLM
+from easycap.models.decoders.language_models import Tune
 from easycap.types import Generated, Memory
 
 # generate pads with eos where the pad id is 0, so pad is another one here.
@@ -31,7 +32,11 @@ def decoder() -> CausalLM:
         max_words=MAX_WORDS,
         dropout=0.1,
         pretrained=None,
+        architecture=None,
         embedding="random",
+        tune=Tune.all,
+        lora_rank=8,
+        lora_alpha=16.0,
         pieces=None,
         vocab_size=40,
         **IDS,

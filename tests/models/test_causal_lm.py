@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from easycap.models.decoders.causal_lm import CausalLM
+from easycap.models.decoders.language_models import Tune
 from easycap.types import Memory
 
 TINY = {
@@ -19,7 +20,11 @@ TINY = {
     "max_positions": 12,
     "max_words": 6,
     "dropout": 0.0,
+    "architecture": None,
     "embedding": "random",
+    "tune": Tune.all,
+    "lora_rank": 2,
+    "lora_alpha": 4.0,
 }
 IDS = {"vocab_size": 30, "pad_id": 0, "bos_id": 1, "eos_id": 2, "pieces": None}
 

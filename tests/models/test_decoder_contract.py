@@ -14,6 +14,7 @@ import torch
 
 import easycap.models.decoders
 from easycap.models.decoders.attention_lstm import Attention, Reduction
+from easycap.models.decoders.language_models import Tune
 from easycap.models.decoders.m2 import Mesh
 from easycap.models.decoders.transformer_blocks import Norm
 from easycap.registry import lookup, names
@@ -32,7 +33,11 @@ TINY = {
         "max_words": 6,
         "dropout": 0.0,
         "pretrained": None,
+        "architecture": None,
         "embedding": "random",
+        "tune": Tune.all,
+        "lora_rank": 2,
+        "lora_alpha": 4.0,
     },
     "attention_lstm": {
         "embed_dim": 8,
@@ -68,7 +73,7 @@ TINY = {
         "dropout": 0.0,
         "norm": Norm.pre,
         "tied": False,
-        "feature_dim": 12,
+        "raw_features": True,
         "segments": ("tags", "image"),
     },
     "m2": {
@@ -81,7 +86,7 @@ TINY = {
         "max_words": 6,
         "dropout": 0.0,
         "mesh": Mesh.paper,
-        "feature_dim": 12,
+        "raw_features": True,
         "segments": (),
     },
 }

@@ -20,7 +20,8 @@ TINY = {
     "max_words": 6,
     "dropout": 0.0,
     "mesh": Mesh.paper,
-    "feature_dim": 5,
+    "raw_features": True,
+    "channels": 5,
     "segments": (),
     "vocab_size": 30,
 }
@@ -33,7 +34,8 @@ PAPER = {
     "num_memory_vectors": 40,
     "max_words": 55,
     "dropout": 0.1,
-    "feature_dim": 2048,
+    "raw_features": True,
+    "channels": 2048,
     "segments": (),
     "vocab_size": 10_201,
 }

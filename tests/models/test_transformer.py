@@ -19,7 +19,8 @@ TINY = {
     "dropout": 0.0,
     "norm": Norm.pre,
     "tied": True,
-    "feature_dim": None,
+    "raw_features": False,
+    "channels": 5,
     "segments": (),
     "vocab_size": 30,
 }
@@ -44,7 +45,7 @@ def test_positions_are_the_papers_and_no_parameter() -> None:
 
 def test_a_padding_mask_fires_in_the_encoder_too() -> None:
     """Real slots must see nothing of padding, also with biases that make a zero row non-zero after LN."""
-    decoder = Transformer(**(TINY | {"feature_dim": 5}))
+    decoder = Transformer(**(TINY | {"raw_features": True}))
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.add_(0.5)
@@ -102,7 +103,6 @@ def test_tying_saves_the_output_layer() -> None:
         ({"width": 15, "num_heads": 3}, "decoder.width=15 must be even"),
         ({"num_encoder_layers": -1}, "decoder.num_encoder_layers=-1"),
         ({"dropout": 1.0}, "decoder.dropout=1.0"),
-        ({"feature_dim": 0}, "decoder.feature_dim=0"),
         ({"segments": ("image", "picture")}, "must name each of tags, image, draft"),
     ],
 )

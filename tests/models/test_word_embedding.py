@@ -129,7 +129,11 @@ def test_a_checkpoint_needs_neither_the_weights_nor_the_tokenizer(folder: Path, 
     config = settings(copy, "vocab=gpt2", f"vocab.path={copy}")
     experiment = Experiment(config)
     save_checkpoint(
-        tmp_path / "best", experiment.captioner, experiment.vocabulary, to_plain(config), progress={}
+        tmp_path / "best",
+        experiment.captioner,
+        experiment.vocabulary,
+        to_plain(experiment.stored_config),
+        progress={},
     )
     shutil.rmtree(copy)
     again = Experiment.from_checkpoint(tmp_path / "best", device="cpu")

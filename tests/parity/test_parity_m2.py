@@ -18,7 +18,8 @@ SIZES = {
     "num_levels": 3,
     "num_heads": 2,
     "feed_forward_dim": 12,
-    "feature_dim": 6,
+    "raw_features": True,
+    "channels": 6,
 }
 
 

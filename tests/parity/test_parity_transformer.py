@@ -14,7 +14,7 @@ N, M, T, V = 2, 5, 4, 11
 SIZES = {"width": 8, "num_layers": 2, "num_encoder_layers": 2, "num_heads": 2, "feed_forward_dim": 12}
 
 
-def built(norm: Norm, tied: bool, feature_dim: int | None) -> Transformer:
+def built(norm: Norm, tied: bool, raw_features: bool) -> Transformer:
     torch.manual_seed(0)
     decoder = Transformer(
         **SIZES,
@@ -22,8 +22,9 @@ def built(norm: Norm, tied: bool, feature_dim: int | None) -> Transformer:
         dropout=0.0,
         norm=norm,
         tied=tied,
-        feature_dim=feature_dim,
+        raw_features=raw_features,
         segments=(),
+        channels=6,
         vocab_size=V,
     )
     with (
@@ -85,17 +86,19 @@ def next_word(decoder: Transformer, slots: list[torch.Tensor], words: list[int])
     return table.weight @ last
 
 
-@pytest.mark.parametrize(("norm", "tied", "feature_dim"), [(Norm.pre, True, None), (Norm.post, False, 6)])
+@pytest.mark.parametrize(
+    ("norm", "tied", "raw_features"), [(Norm.pre, True, False), (Norm.post, False, True)]
+)
 @torch.no_grad()
-def test_logits_are_those_of_the_equations(norm: Norm, tied: bool, feature_dim: int | None) -> None:
-    decoder = built(norm, tied, feature_dim)
+def test_logits_are_those_of_the_equations(norm: Norm, tied: bool, raw_features: bool) -> None:
+    decoder = built(norm, tied, raw_features)
     tokens = torch.randn(N, M, decoder.memory_dim)
     mask = torch.tensor([[True] * M, [True, False, True, True, False]])
     words = torch.randint(0, V, (N, T))
     logits = decoder(words, decoder.start(Memory(tokens, mask, {"image": slice(0, M)}))).logits
     for row in range(N):
         slots = list(tokens[row, mask[row]])
-        if feature_dim is not None:
+        if raw_features:
             slots = [project(decoder.project, x) for x in slots]
         slots = encode(decoder, slots)
         if norm is Norm.pre:

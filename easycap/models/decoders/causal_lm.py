@@ -10,13 +10,14 @@ logits                       w1   w2  w3 ...      the loss is on the words only
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GPT2Config, PretrainedConfig
+from transformers import DynamicCache
 
-from easycap.hub import hub
-from easycap.models.decoders.checks import check_positive
+from easycap.models.decoders.checks import check_dropout, check_positive
+from easycap.models.decoders.language_models import Tune, check_sizes, gpt2, load, set_tuning, untrained
 from easycap.models.decoders.word_embedding import check_embedding, start_words
 from easycap.registry import register
 from easycap.types import Memory, Output
@@ -42,26 +43,35 @@ class CausalLMState:
 
 @register("decoder", "causal_lm")
 class CausalLM(nn.Module):
-    """GPT-2 with memory slots in front of the words; memory (N,M,D) has the model's own width D.
+    """A language model with memory slots in front of the words; memory (N,M,D) has the model's own width D.
 
-    Built untrained at the given size, or, with `pretrained` (a name on the hub or a local folder), from those
-    weights; the size must then be the weights' own. The word embedding is sized to the vocabulary, tied to the
-    output layer, and starts random, or, with `embedding` pretrained, at the weights' own: `pieces` says for each word
-    which of their ids it consists of. Positions count valid slots only, so a masked memory slot changes nothing.
-    Raises `ValueError` for sizes that do not fit or weights that cannot be had.
+    Any causal language model of transformers that keeps keys and values (GPT-2, Llama, SmolLM, Qwen, ...): `pretrained`
+    (a name on the hub or a local folder), or untrained, by `architecture` (its config, `model_type` among it) or, with
+    that None, a GPT-2 of the given sizes. Sizes of None are the model's own, GPT-2 small's if it is a GPT-2 by sizes;
+    others must be the weights' own. `dropout` is set wherever the family has one.
+
+    The word embedding is sized to the vocabulary and starts random, or, with `embedding` pretrained, at the weights'
+    own: `pieces` says for each word which of their ids it consists of. `tune` says what is trained: all; lora, matrices
+    of rank `lora_rank` scaled by `lora_alpha` / `lora_rank`; none, which also keeps its dropout off. A random table is
+    trained in any case. Positions count valid slots only, so a masked memory slot changes nothing. Raises `ValueError`
+    for sizes that do not fit or weights that cannot be had.
     """
 
     def __init__(
         self,
         *,
-        width: int,
-        num_layers: int,
-        num_heads: int,
-        max_positions: int,
+        width: int | None,
+        num_layers: int | None,
+        num_heads: int | None,
+        max_positions: int | None,
         max_words: int,
         dropout: float,
         pretrained: str | None,
+        architecture: dict[str, Any] | None,
         embedding: str,
+        tune: Tune,
+        lora_rank: int,
+        lora_alpha: float,
         vocab_size: int,
         pad_id: int,
         bos_id: int,
@@ -70,35 +80,56 @@ class CausalLM(nn.Module):
     ) -> None:
         super().__init__()
         sizes = {"width": width, "num_layers": num_layers, "num_heads": num_heads}
-        check_positive("decoder", **sizes, max_positions=max_positions, max_words=max_words)
-        if width % num_heads:
-            raise ValueError(f"decoder.num_heads={num_heads} must divide decoder.width={width}")
-        if max_words >= max_positions:
-            raise ValueError(
-                f"decoder.max_words={max_words} leaves no room for image tokens in max_positions={max_positions}"
-            )
+        given = {name: value for name, value in sizes.items() if value is not None}
+        check_positive("decoder", **given, max_words=max_words)
+        check_dropout(dropout)
         check_embedding(embedding, pretrained)
         special = {"pad_token_id": pad_id, "bos_token_id": bos_id, "eos_token_id": eos_id}
-        if pretrained is None:
-            config = GPT2Config(
-                vocab_size=vocab_size,
-                n_embd=width,
-                n_layer=num_layers,
-                n_head=num_heads,
-                n_positions=max_positions,
-                activation_function="gelu_pytorch_tanh",  # GPT-2's own formula in one kernel
-                embd_pdrop=dropout,
-                attn_pdrop=dropout,
-                resid_pdrop=dropout,
-                **special,
-            )
-            self.lm = AutoModelForCausalLM.from_config(config)
+        if pretrained is not None:
+            self.lm = load(pretrained, dropout=dropout)
+            ends = {
+                special[name]: getattr(self.lm.config, name, None)
+                for name in ("bos_token_id", "eos_token_id")
+            }
+            start_words(self.lm, vocab_size, pieces, ends)
+            self.lm.config.update(special)
         else:
-            self.lm = _load(pretrained, vocab_size, special, sizes, pieces)
-        self._attention_for = ""
-        self.memory_dim = width
+            if width and num_heads and width % num_heads:
+                raise ValueError(f"decoder.num_heads={num_heads} must divide decoder.width={width}")
+            if tune is not Tune.all and architecture is None:
+                raise ValueError(
+                    f"decoder.tune={tune.name} would freeze random weights: set decoder.pretrained, or decoder.tune=all"
+                )
+            architecture = architecture or gpt2(sizes, max_positions)
+            self.lm = untrained(architecture, vocab_size=vocab_size, special=special, dropout=dropout)
+        check_sizes(self.lm, sizes)
+        set_tuning(self.lm, tune, new_words=pieces is None, rank=lora_rank, alpha=lora_alpha)
+        self._frozen, self._attention_for = tune is Tune.none, ""
+        self.memory_dim = self.lm.config.hidden_size
         self.max_words = max_words
-        self.max_positions = max_positions
+        self.max_positions = self._room(max_positions)
+
+    def _room(self, max_positions: int | None) -> int:
+        """Return how many positions there are for image tokens and words."""
+        own = getattr(self.lm.config, "max_position_embeddings", None) or max_positions
+        if max_positions is not None and own is not None and max_positions > own:
+            raise ValueError(
+                f"decoder.max_positions={max_positions} is more than the language model's own {own}"
+            )
+        room = max_positions or own
+        if room is None:
+            raise ValueError("decoder.max_positions has no value, and the language model names none; set it")
+        if self.max_words >= room:
+            raise ValueError(
+                f"decoder.max_words={self.max_words} leaves no room for image tokens in max_positions={room}"
+            )
+        return room
+
+    def train(self, mode: bool = True) -> CausalLM:
+        super().train(mode)
+        if self._frozen:
+            self.lm.eval()
+        return self
 
     def start(self, memory: Memory) -> CausalLMState:
         self._pick_attention(memory.tokens.device.type)
@@ -109,13 +140,15 @@ class CausalLM(nn.Module):
                 f"(decoder.max_positions={self.max_positions} less decoder.max_words={self.max_words}); "
                 "lower image_tokens.count or raise decoder.max_positions"
             )
-        outputs = self.lm.base_model(
+        cache = DynamicCache()
+        self.lm.base_model(
             inputs_embeds=memory.tokens,
             attention_mask=memory.mask.long(),
             position_ids=(memory.mask.cumsum(1) - 1).clamp(min=0),
+            past_key_values=cache,
             use_cache=True,
         )
-        return CausalLMState(_layers(outputs.past_key_values), memory.mask)
+        return CausalLMState(_layers(cache), memory.mask)
 
     def _pick_attention(self, device: str) -> None:
         # On a CPU, torch's fused attention has a backward pass that costs twice the plain matrix products' at
@@ -150,41 +183,3 @@ class CausalLM(nn.Module):
 
 def _layers(cache: DynamicCache) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
     return tuple((layer.keys, layer.values) for layer in cache.layers)
-
-
-def _load(
-    source: str,
-    vocab_size: int,
-    special: dict[str, int],
-    sizes: dict[str, int],
-    pieces: list[list[int]] | None,
-) -> nn.Module:
-    try:
-        with hub():
-            config = AutoConfig.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise ValueError(
-            f"decoder.pretrained={source!r} cannot be loaded ({reason}): pass a folder with config.json and "
-            "model.safetensors (e.g. a download of huggingface.co/openai-community/gpt2), or train from scratch "
-            "with decoder.pretrained=null"
-        ) from error
-    _check_sizes(source, config, sizes)
-    ends = {special[name]: getattr(config, name, None) for name in ("bos_token_id", "eos_token_id")}
-    start_words(model, vocab_size, pieces, ends)
-    model.config.update(special)
-    return model
-
-
-def _check_sizes(source: str, config: PretrainedConfig, sizes: dict[str, int]) -> None:
-    actual = {
-        "width": config.hidden_size,
-        "num_layers": config.num_hidden_layers,
-        "num_heads": config.num_attention_heads,
-    }
-    wrong = [f"decoder.{name}={value}" for name, value in actual.items() if sizes[name] != value]
-    if wrong:
-        raise ValueError(
-            f"decoder.pretrained={source!r} has other sizes than the config; set {' '.join(wrong)}"
-        )

@@ -17,14 +17,10 @@ def check_dropout(dropout: float) -> float:
     return dropout
 
 
-def check_transformer(
-    width: int, num_heads: int, max_words: int, dropout: float, feature_dim: int | None
-) -> None:
+def check_transformer(width: int, num_heads: int, max_words: int, dropout: float) -> None:
     """Raise `ValueError` naming what does not fit a decoder with heads and sinusoid positions."""
     check_positive("decoder", width=width, num_heads=num_heads, max_words=max_words)
     check_dropout(dropout)
-    if feature_dim is not None:
-        check_positive("decoder", feature_dim=feature_dim)
     if width % num_heads:
         raise ValueError(f"decoder.num_heads={num_heads} must divide decoder.width={width}")
     if width % 2:

@@ -51,10 +51,10 @@ class MeshedMemory(nn.Module):
         mesh=paper:   z = LN(s + sum_i a_i * c_i)
         mesh=release: c_i = LN(s + C(X_i, s)),  z = sum_i a_i * c_i / sqrt(levels)
 
-    With `feature_dim` the memory has that width D and goes through LN(drop(relu(W x))) first. The memory vectors are
-    stored as the release stores them, keys divided by sqrt(d), values by sqrt(m): that is only a scale of their
-    learning rate. Words are embedded as in `transformer`; the output layer is not tied. Attention is the last layer's,
-    the mean over heads and levels. Raises `ValueError` for sizes that do not fit.
+    With `raw_features` D is the encoder's C, and slots go through LN(drop(relu(W x))) first; else D is `width`. The
+    memory vectors are stored as the release stores them, keys divided by sqrt(d), values by sqrt(m): only a scale of
+    their learning rate. Words are embedded as in `transformer`; the output layer is not tied. Attention is the last
+    layer's, the mean over heads and levels. Raises `ValueError` for sizes that do not fit.
 
     What the released code (aimagelab/meshed-memory-transformer) does otherwise, and this does not:
     1. Its padding mask asks whether a region's LN output sums to zero. Bias and LN make a zero row non-zero, so nothing
@@ -78,8 +78,9 @@ class MeshedMemory(nn.Module):
         max_words: int,
         dropout: float,
         mesh: Mesh,
-        feature_dim: int | None,
+        raw_features: bool,
         segments: tuple[str, ...],
+        channels: int,
         vocab_size: int,
     ) -> None:
         super().__init__()
@@ -88,10 +89,10 @@ class MeshedMemory(nn.Module):
         )
         if num_memory_vectors < 0:
             raise ValueError(f"decoder.num_memory_vectors={num_memory_vectors} must be 0 (none) or more")
-        check_transformer(width, num_heads, max_words, dropout, feature_dim)
-        self.memory_dim, self.max_words = feature_dim or width, max_words
+        check_transformer(width, num_heads, max_words, dropout)
+        self.memory_dim, self.max_words = channels if raw_features else width, max_words
         sizes = (width, feed_forward_dim, dropout)
-        self.project = project_features(feature_dim, width, dropout)
+        self.project = project_features(channels, width, dropout) if raw_features else nn.Identity()
         self.segments = SegmentEmbedding(segments, width)
         self.encoder = nn.ModuleList(
             EncoderLayer(MemoryAttention(width, num_heads, num_memory_vectors), *sizes, Norm.post)

@@ -35,8 +35,8 @@ class Transformer(nn.Module):
     """Encoder and decoder layers of Vaswani et al. (1706.03762): memory (N,M,D) and words (B,T) -> logits.
 
     `norm` is post (the paper's, LN after each residual sum) or pre (LN before each sub-layer and once at the end of
-    encoder and decoder). `num_encoder_layers` run over the memory once per image; 0 for none. With `feature_dim` the
-    memory has that width D and goes through LN(drop(relu(W x))) first; without, D is `width`. `segments` names those
+    encoder and decoder). `num_encoder_layers` run over the memory once per image; 0 for none. With `raw_features` D is
+    the encoder's C, and slots go through LN(drop(relu(W x))) first; else D is `width`. `segments` names those
     told apart by a learned vector. `tied` shares the word table with the output layer. Dropout is where the paper has
     it: on each sub-layer's output and on the embedded words. Attention is the last layer's, the mean over heads.
     Raises `ValueError` for sizes that do not fit.
@@ -54,18 +54,19 @@ class Transformer(nn.Module):
         dropout: float,
         norm: Norm,
         tied: bool,
-        feature_dim: int | None,
+        raw_features: bool,
         segments: tuple[str, ...],
+        channels: int,
         vocab_size: int,
     ) -> None:
         super().__init__()
         check_positive("decoder", num_layers=num_layers, feed_forward_dim=feed_forward_dim)
         if num_encoder_layers < 0:
             raise ValueError(f"decoder.num_encoder_layers={num_encoder_layers} must be 0 (none) or more")
-        check_transformer(width, num_heads, max_words, dropout, feature_dim)
-        self.memory_dim, self.max_words = feature_dim or width, max_words
+        check_transformer(width, num_heads, max_words, dropout)
+        self.memory_dim, self.max_words = channels if raw_features else width, max_words
         sizes = (width, feed_forward_dim, dropout, norm)
-        self.project = project_features(feature_dim, width, dropout)
+        self.project = project_features(channels, width, dropout) if raw_features else nn.Identity()
         self.segments = SegmentEmbedding(segments, width)
         self.encoder = nn.ModuleList(
             EncoderLayer(Attention(width, num_heads), *sizes) for _ in range(num_encoder_layers)

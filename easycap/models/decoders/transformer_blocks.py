@@ -186,11 +186,9 @@ def sinusoids(count: int, width: int) -> torch.Tensor:
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
 
 
-def project_features(feature_dim: int | None, width: int, dropout: float) -> nn.Module:
-    """Return what turns slots of `feature_dim` into the decoder's width: LN(drop(relu(W x))); None: nothing."""
-    if feature_dim is None:
-        return nn.Identity()
-    return nn.Sequential(nn.Linear(feature_dim, width), nn.ReLU(), nn.Dropout(dropout), nn.LayerNorm(width))
+def project_features(channels: int, width: int, dropout: float) -> nn.Sequential:
+    """Return what turns an encoder's cells (N,M,C) into slots (N,M,D): LN(drop(relu(W x)))."""
+    return nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Dropout(dropout), nn.LayerNorm(width))
 
 
 def draw_linear_layers(module: nn.Module) -> None:
