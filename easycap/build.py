@@ -80,7 +80,8 @@ class Experiment:
     def __init__(
         self, config: dict[str, Any], checkpoint: Path | None = None, *, start: Path | None = None
     ) -> None:
-        self.config, self.checkpoint, self.stored = config, checkpoint, checkpoint or start
+        self.config = with_architecture(config)
+        self.checkpoint, self.stored = checkpoint, checkpoint or start
 
     @classmethod
     def from_checkpoint(cls, folder: Path, *, device: str, data_of: Experiment | None = None) -> Experiment:
@@ -184,14 +185,6 @@ class Experiment:
         """Return the way of decoding, the config's unless `settings` are given."""
         settings = settings or self.config["decoding"]
         return build("decoding", settings, encode=self.vocabulary.encode, **_ids(self.vocabulary))
-
-    @property
-    def stored_config(self) -> dict[str, Any]:
-        """The config for a checkpoint: with the architecture of pretrained parts, to build them without fetching."""
-        decoder = self.config["decoder"]
-        if decoder.get("pretrained") is None:
-            return self.config
-        return self.config | {"decoder": decoder | {"architecture": architecture_of(decoder["pretrained"])}}
 
     # --------------------------------------------------------------------------------------- training
 
@@ -299,14 +292,24 @@ def _pieces(decoder: dict[str, Any], vocabulary: Vocabulary) -> list[list[int]] 
         ) from None
 
 
+def with_architecture(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config with the architecture of a pretrained language model: a checkpoint is built from that alone.
+
+    Raises `ValueError` if there is no such language model.
+    """
+    decoder = config["decoder"]
+    if decoder.get("pretrained") is None or decoder["architecture"] is not None:
+        return config
+    return config | {"decoder": decoder | {"architecture": architecture_of(decoder["pretrained"])}}
+
+
 def _without_downloads(config: dict[str, Any], image_size: int | None = None) -> dict[str, Any]:
     """The config with untrained parts, the encoder for `image_size`: a checkpoint brings all weights."""
     encoder, decoder = dict(config["encoder"]), dict(config["decoder"])
     untrained = {"pretrained": False, "weights": None, "image_size": image_size or encoder.get("image_size")}
     encoder |= {name: value for name, value in untrained.items() if name in encoder}
     if decoder.get("pretrained") is not None:
-        architecture = decoder["architecture"] or architecture_of(decoder["pretrained"])
-        decoder |= {"pretrained": None, "architecture": architecture, "embedding": "random"}
+        decoder |= {"pretrained": None, "embedding": "random"}
     return config | {"encoder": encoder, "decoder": decoder}
 
 
@@ -348,7 +351,7 @@ def rehearse(config: dict[str, Any]) -> None:
     _check_combinations(config)
     vocabulary: Any = _NoWords()
     with torch.device("meta"):
-        build_captioner(_without_downloads(config), vocabulary)
+        build_captioner(_without_downloads(with_architecture(config)), vocabulary)
     factor = build("schedule", config["schedule"], total_steps=1000)
     build("trainer", config["trainer"])
     if not config["resume"]:  # a run that goes on has its vocabulary

@@ -130,6 +130,8 @@ def config_hash(config: dict[str, Any]) -> str:
     relevant = {key: value for key, value in config.items() if key not in _NOT_IN_HASH}
     relevant["trainer"] = {k: v for k, v in config["trainer"].items() if k != "workers"}
     relevant["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "cache", "workers")}
+    if config["decoder"].get("pretrained") is not None:  # the weights' own, whether written out or not
+        relevant["decoder"] = config["decoder"] | {"architecture": None}
     text = json.dumps(to_plain(relevant), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

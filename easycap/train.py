@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from easycap.build import Experiment, rehearse
+from easycap.build import Experiment, rehearse, with_architecture
 from easycap.config import config_hash, to_plain, to_yaml
 from easycap.evaluate import evaluate_split
 from easycap.runs import checkpoint_of
@@ -42,6 +42,7 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
         raise ValueError(
             f"{path} holds a run already; go on with it by resume={path}, or choose another folder"
         )
+    config = with_architecture(config)
     folder = RunFolder(path, command=command)
     folder.write_config(to_yaml(config))
     folder.write_status("running")
@@ -132,7 +133,7 @@ def make_fit(experiment: Experiment, tracker: Tracker, checkpoints: Path, start:
         tracker=tracker,
         checkpoints=checkpoints,
         start=start,
-        config=to_plain(experiment.stored_config),
+        config=to_plain(experiment.config),
         device=experiment.device,
     )
 

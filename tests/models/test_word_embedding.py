@@ -132,7 +132,7 @@ def test_a_checkpoint_needs_neither_the_weights_nor_the_tokenizer(folder: Path, 
         tmp_path / "best",
         experiment.captioner,
         experiment.vocabulary,
-        to_plain(experiment.stored_config),
+        to_plain(experiment.config),
         progress={},
     )
     shutil.rmtree(copy)

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from easycap.hub import first_line, hub
+from easycap.hub import hub, in_one_line
 
 _DROPOUTS = ("embd_pdrop", "attn_pdrop", "resid_pdrop", "attention_dropout", "hidden_dropout")
 
@@ -51,7 +51,7 @@ def untrained(
         config = AutoConfig.for_model(**architecture)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"decoder.architecture must be the config of a language model of transformers ({first_line(error)}), "
+            f"decoder.architecture must be the config of a language model of transformers ({in_one_line(error)}), "
             "e.g. {model_type: llama, hidden_size: 64, ...}"
         ) from error
     config.update({"vocab_size": vocab_size, **special})
@@ -131,7 +131,7 @@ def _read_config(source: str) -> PretrainedConfig:
 
 def _cannot_load(source: str, error: Exception) -> ValueError:
     return ValueError(
-        f"decoder.pretrained={source!r} cannot be loaded ({first_line(error)}): pass a folder with config.json and "
+        f"decoder.pretrained={source!r} cannot be loaded ({in_one_line(error)}): pass a folder with config.json and "
         "model.safetensors (e.g. a download of huggingface.co/openai-community/gpt2), or train from scratch with "
         "decoder.pretrained=null"
     )
