@@ -53,6 +53,7 @@ from easycap.shared import digest_of, made_once
 from easycap.training.checkpoint import CONFIG, load_weights, read_preprocessing
 from easycap.training.hardware import pick_device
 from easycap.training.optim import Optimization
+from easycap.training.ranks import ALONE, Ranks
 from easycap.training.trainer import Trainer
 from easycap.training.validation import Validator
 from easycap.types import Dataset, Example, Generator, Objective, Preprocessing, Tracker, Vocabulary
@@ -78,16 +79,23 @@ class Experiment:
     """
 
     def __init__(
-        self, config: dict[str, Any], checkpoint: Path | None = None, *, start: Path | None = None
+        self,
+        config: dict[str, Any],
+        checkpoint: Path | None = None,
+        *,
+        start: Path | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.config = with_architecture(config)
         self.checkpoint, self.stored = checkpoint, checkpoint or start
+        self.ranks = ranks
 
     @classmethod
     def from_checkpoint(cls, folder: Path, *, device: str, data_of: Experiment | None = None) -> Experiment:
         """Return the experiment a checkpoint belongs to, on another device, for evaluation.
 
-        `data_of` lends the data it has read already. Raises `ValueError` if the folder holds no checkpoint.
+        `data_of` lends the data it has read already, and its ranks. Raises `ValueError` if the folder holds no
+        checkpoint.
         """
         if not (folder / CONFIG).is_file():
             raise ValueError(f"{folder} holds no checkpoint ({CONFIG} is missing)")
@@ -98,6 +106,7 @@ class Experiment:
         experiment = cls(check(OmegaConf.create(stored)) | {"device": device}, folder)
         if data_of is not None:
             experiment.dataset, experiment.training_df = data_of.dataset, data_of.training_df
+            experiment.ranks = data_of.ranks
         return experiment
 
     # ------------------------------------------------------------------------------------------- data
@@ -207,6 +216,7 @@ class Experiment:
             max_words=self.captioner.decoder.max_words,
             workers=self.trainer.workers,
             seed=self.config["seed"],
+            ranks=(self.ranks.number, self.ranks.count),
         )
 
     def optimization(self) -> Optimization:
@@ -226,6 +236,7 @@ class Experiment:
             generator=self.generator(),
             vocabulary=self.vocabulary,
             score=self._score_epoch,
+            ranks=self.ranks,
         )
 
     def _score_epoch(

@@ -58,6 +58,7 @@ SUPPLIED = frozenset(
         "generator",
         "vocabulary",
         "score",
+        "ranks",
         "folder",  # tracking: the run's folder
         "config",  # tracking: the resolved config as plain data
     }

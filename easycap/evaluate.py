@@ -57,7 +57,7 @@ def evaluate_split(
     """
     label = label or split
     examples = experiment.examples(split)
-    captions, seconds = _captions(experiment, examples, generator, batch_size)
+    captions, seconds = caption_examples(experiment, examples, generator, batch_size)
     references = {example.id: example.references for example in examples}
     several = any(len(texts) > 1 for texts in captions.values())
     scores = (score_several if several else score)(
@@ -112,20 +112,21 @@ def _cost(
     return {"captions_per_second": len(examples) / seconds, "flops_per_caption": flops}
 
 
-def _captions(
+def caption_examples(
     experiment: Experiment, examples: Sequence[Example], generator: Generator, batch_size: int
 ) -> tuple[dict[str, list[str]], float]:
-    """Return {id: captions} and the seconds it took."""
+    """Return {id: captions} and the seconds it took; several ranks share the batches."""
     started = time.perf_counter()
     captions = captions_of_batches(
         experiment.captioner,
-        experiment.batches(examples, batch_size),
+        experiment.batches(experiment.ranks.part(examples, batch_size), batch_size),
         generator,
         experiment.vocabulary,
         device=experiment.device,
         autocast=_autocast(experiment),
     )
-    return captions, time.perf_counter() - started
+    captions = experiment.ranks.merge(captions)
+    return {example.id: captions[example.id] for example in examples}, time.perf_counter() - started
 
 
 def _autocast(experiment: Experiment):

@@ -26,6 +26,7 @@ from easycap.processes import PARENT, end_with_parent
 from easycap.registry import describe_choices
 from easycap.runs import shown
 from easycap.tracking.run_folder import is_alive, new_run_folder
+from easycap.training.place import place
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,14 @@ def main(argv: Sequence[str]) -> int:
     flags, overrides = _split(argv)
     if parent := os.environ.get(PARENT):
         end_with_parent(int(parent), signal.SIGTERM)
+    here = place()
+    if here.number > 0 and not flags:
+        from easycap.train import follow
+
+        return follow()
     if flags and flags <= {"-m", "--multirun"}:
+        if here.count > 1:
+            raise ValueError("a sweep (-m) starts processes of its own: run it without torchrun or srun")
         from easycap.sweep import run_sweep
 
         return run_sweep(overrides)

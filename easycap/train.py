@@ -8,8 +8,11 @@ from __future__ import annotations
 import logging
 import platform
 import resource
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,12 @@ import torch
 
 from easycap.build import Experiment, rehearse, with_architecture
 from easycap.config import config_hash, to_plain, to_yaml
-from easycap.evaluate import evaluate_split
+from easycap.evaluate import caption_examples, evaluate_split
 from easycap.runs import checkpoint_of
 from easycap.tracking.run_folder import RunFolder, write_atomically
 from easycap.training.checkpoint import newest, read_progress, remove_leftovers
 from easycap.training.fit import Fit
+from easycap.training.ranks import Ranks, joined
 from easycap.types import Tracker
 from easycap.vocab.survey import Survey, survey
 
@@ -50,13 +54,13 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
     try:
         rehearse(config)
         start = _tidy(path)
-        experiment = Experiment(config, start=start)
-        experiment.captioner.to(
-            experiment.device
-        )  # data, vocabulary, model: before anything is tracked elsewhere
-        tracker = experiment.tracker(folder, to_plain(config))
-        best = _fit(experiment, tracker, folder, start)
-        result = _evaluate(experiment, folder, command=command)
+        with joined() as ranks:
+            ranks.on_loss = partial(folder.write_status, "failed")
+            ranks.share((config, path.absolute(), start))
+            experiment = _prepare(config, start, ranks)  # before anything is tracked elsewhere
+            tracker = experiment.tracker(folder, to_plain(config))
+            best = _fit(experiment, tracker, folder, start)
+            result = _evaluate(experiment, folder, command=command)
     except BaseException as error:
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
         folder.write_status("failed", reason)
@@ -66,6 +70,38 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
     tracker.finish(result, status="completed")
     remove_leftovers(path / "checkpoints", finished=True)
     return best
+
+
+def follow() -> int:
+    """What the ranks above 0 do: the same computations, on a config from rank 0, with no folder and no log."""
+    logging.disable()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with joined() as ranks:
+        config, path, start = ranks.share(None)
+        experiment = _prepare(config, start, ranks)
+        make_fit(experiment, _Silent(), path / "checkpoints", start).run()
+        best = _best(experiment, path)
+        for split in _test_splits(experiment):
+            batch_size = config["validation"]["batch_size"]
+            caption_examples(best, best.examples(split), best.generator(), batch_size)
+    return 0
+
+
+class _Silent:
+    """The tracker of a rank that tracks nothing."""
+
+    def log(self, values: Mapping[str, float], *, step: int) -> None: ...
+    def samples(self, rows: Sequence[Mapping[str, Any]], *, step: int, epoch: int) -> None: ...
+    def finish(self, result: Mapping[str, Any] | None, *, status: str, error: str | None = None) -> None: ...
+
+
+def _prepare(config: dict[str, Any], start: Path | None, ranks: Ranks) -> Experiment:
+    """Data, vocabulary, model; rank 0 draws or reads the data first, so that the others find it."""
+    experiment = Experiment(config, start=start, ranks=ranks)
+    with ranks.first_first():
+        experiment.examples("train")
+    experiment.captioner.to(experiment.device)
+    return experiment
 
 
 def _tidy(run: Path) -> Path | None:
@@ -114,7 +150,7 @@ def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder, start: Pat
             },
             "config_hash": config_hash(config),
             "seed": config["seed"],
-            "environment": environment(experiment.device),
+            "environment": environment(experiment.device) | {"ranks": experiment.ranks.count},
         }
     )
     return fitted.best
@@ -135,15 +171,24 @@ def make_fit(experiment: Experiment, tracker: Tracker, checkpoints: Path, start:
         start=start,
         config=to_plain(experiment.config),
         device=experiment.device,
+        ranks=experiment.ranks,
     )
+
+
+def _best(experiment: Experiment, run: Path) -> Experiment:
+    """The experiment with the run's best weights; the data is not read again."""
+    device = experiment.config["device"]
+    return Experiment.from_checkpoint(checkpoint_of(run), device=device, data_of=experiment)
+
+
+def _test_splits(experiment: Experiment) -> list[str]:
+    return [name for name in experiment.dataset.splits if name.startswith("test")]
 
 
 def _evaluate(experiment: Experiment, folder: RunFolder, *, command: str) -> dict[str, Any]:
-    """Score the best weights on every test split; the data is not read again."""
-    best = Experiment.from_checkpoint(
-        checkpoint_of(folder.path), device=experiment.config["device"], data_of=experiment
-    )
-    for split in [name for name in experiment.dataset.splits if name.startswith("test")]:
+    """Score the best weights on every test split."""
+    best = _best(experiment, folder.path)
+    for split in _test_splits(experiment):
         evaluate_split(
             best,
             folder,

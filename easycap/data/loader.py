@@ -15,20 +15,24 @@ from easycap.types import Batch, Example, Vocabulary
 
 
 class EpochSampler(Sampler[int]):
-    """The order of an epoch: a permutation drawn from (seed, epoch), from `start` on.
+    """The order of an epoch: a permutation drawn from (seed, epoch), in whole batches, from batch `start` on.
 
-    Restarting in the middle of an epoch gives exactly the images that were left.
+    Restarting in the middle of an epoch gives exactly the images that were left. Of each batch, rank `number` of
+    `count` gets its equal part, so that a batch has the same images however many ranks there are.
     """
 
-    def __init__(self, length: int, *, seed: int) -> None:
+    def __init__(self, length: int, *, seed: int, batch_size: int, number: int, count: int) -> None:
         self.length, self.seed, self.epoch, self.start = length, seed, 0, 0
+        self.batch_size, self.number, self.own = batch_size, number, batch_size // count
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(hash_seed(self.seed, self.epoch))
-        yield from torch.randperm(self.length, generator=generator)[self.start :].tolist()
+        batches = torch.randperm(self.length, generator=generator).split(self.batch_size)
+        for batch in batches[self.start : self.length // self.batch_size]:
+            yield from batch[self.number * self.own : (self.number + 1) * self.own].tolist()
 
     def __len__(self) -> int:
-        return self.length - self.start
+        return (self.length // self.batch_size - self.start) * self.own
 
 
 class ImageDataset(TorchDataset):
@@ -85,7 +89,11 @@ class Collate:
 
 
 class TrainLoader:
-    """Endless supply of epochs: `epoch(e, start)` iterates over the batches of epoch e from batch `start` on."""
+    """Endless supply of epochs: `epoch(e, start)` iterates over the batches of epoch e from batch `start` on.
+
+    `batch_size` images are a batch of all `ranks` (number, count) together; each loads its own part. Raises
+    `ValueError` if they cannot share it equally.
+    """
 
     def __init__(
         self,
@@ -98,15 +106,23 @@ class TrainLoader:
         max_words: int,
         workers: int,
         seed: int,
+        ranks: tuple[int, int],
     ) -> None:
-        self.batch_size = min(batch_size, len(examples))
-        self.sampler = EpochSampler(len(examples), seed=seed)
+        number, count = ranks
+        if batch_size % count:
+            raise ValueError(
+                f"trainer.batch_size={batch_size} is the batch of all ranks together: it must be a multiple of {count}"
+            )
+        self.batch_size = min(batch_size, len(examples) // count * count)
+        self.sampler = EpochSampler(
+            len(examples), seed=seed, batch_size=self.batch_size, number=number, count=count
+        )
         self.collate = Collate(
             vocabulary, max_words=max_words, captions_per_image=captions_per_image, seed=seed
         )
         self.loader = DataLoader(
             ImageDataset(examples, transform),
-            batch_size=self.batch_size,
+            batch_size=self.sampler.own,
             sampler=self.sampler,
             collate_fn=self.collate,
             num_workers=workers,
@@ -123,7 +139,7 @@ class TrainLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         # Workers are forked anew each epoch and so see these values.
         self.sampler.epoch = self.collate.epoch = epoch
-        self.sampler.start = start * self.batch_size
+        self.sampler.start = start
         return iter(self.loader)
 
 

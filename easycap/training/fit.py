@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 import easycap.training.checkpoint as checkpoint
-from easycap.data.loader import TrainLoader
+from easycap.data.loader import TrainLoader, hash_seed
 from easycap.training.hardware import autocast
 from easycap.training.optim import Optimization
 from easycap.training.progress import TrainingProgress
+from easycap.training.ranks import Ranks
 from easycap.training.stop import OutOfTime, Stop
 from easycap.training.trainer import Trainer
 from easycap.training.validation import Validation, Validator, warnings_of
@@ -79,11 +80,12 @@ class Fit:
         start: Path | None,
         config: dict[str, Any],
         device: torch.device,
+        ranks: Ranks,
     ) -> None:
         self.trainer, self.captioner, self.objective = trainer, captioner, objective
         self.optimization, self.loader, self.validator = optimization, loader, validator
         self.vocabulary, self.tracker, self.device = vocabulary, tracker, device
-        self.checkpoints, self.start, self.config = checkpoints, start, config
+        self.checkpoints, self.start, self.config, self.ranks = checkpoints, start, config, ranks
         self.reached = Reached()
         self.stop = Stop(trainer.max_hours)
         self.train_loss = float("nan")
@@ -98,7 +100,8 @@ class Fit:
         self.resume()
         self.check_space()
         self.rehearse()
-        with self.stop, TrainingProgress(self.total_steps, self.reached.step) as progress:
+        bar = TrainingProgress(self.total_steps, self.reached.step, shown=self.ranks.first)
+        with self.stop, bar as progress:
             while not self.finished:
                 self.freeze_or_release_encoder()
                 self.train_epoch(progress)
@@ -106,6 +109,7 @@ class Fit:
                 self.reached.epoch += 1
                 self.save_last()
                 self.save_best()
+        self.ranks.meet()
         return Fitted(self.reached.best, self.cost(), self.reached.warnings, self.ended_early())
 
     @property
@@ -132,19 +136,40 @@ class Fit:
     def resume(self) -> None:
         """Go on from the checkpoint `start`, if there is one."""
         if self.start is None:
+            self.ranks.share_weights(self.captioner)
+            self.seed_rank()
             return
         checkpoint.load_weights(self.captioner, self.start)
-        random_states = checkpoint.load_training(self.optimization, self.start)
-        torch.set_rng_state(random_states["rng.cpu"])
-        if "rng.cuda" in random_states and torch.cuda.is_available():
-            torch.cuda.set_rng_state(random_states["rng.cuda"])
         self.reached = Reached(**checkpoint.read_progress(self.start))
+        self.restore_random_state(checkpoint.load_training(self.optimization, self.start))
         logger.info("going on from %s at step %d of %d", self.start.name, self.reached.step, self.total_steps)
         self.restore_best()
 
+    def seed_rank(self) -> None:
+        """Let dropout differ between ranks; the first keeps the numbers of a run of one rank."""
+        if not self.ranks.first:
+            torch.manual_seed(hash_seed(torch.initial_seed(), self.reached.step, self.ranks.number))
+
+    def random_state(self) -> dict[str, torch.Tensor]:
+        """Return the states of the random number generators of all ranks."""
+        states = {f"rng.cpu.{self.ranks.number}": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states[f"rng.cuda.{self.ranks.number}"] = torch.cuda.get_rng_state(self.device)
+        return self.ranks.merge(states)
+
+    def restore_random_state(self, states: dict[str, torch.Tensor]) -> None:
+        own = {kind: states.get(f"rng.{kind}.{self.ranks.number}") for kind in ("cpu", "cuda")}
+        if own["cpu"] is None:
+            logger.warning("the checkpoint is of fewer ranks: going on with other dropout")
+            self.seed_rank()
+            return
+        torch.set_rng_state(own["cpu"])
+        if own["cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(own["cuda"], self.device)
+
     def restore_best(self) -> None:
         """Make checkpoints/best what `reached` says: a kill may have come between the two saves of an epoch."""
-        on_disk = checkpoint.read_progress(self.checkpoints / "best") or {}
+        on_disk = self.ranks.share(checkpoint.read_progress(self.checkpoints / "best")) or {}
         if on_disk.get("step") == self.reached.best_step or self.reached.best is None:
             return
         if self.reached.best_step == self.reached.step:
@@ -184,7 +209,7 @@ class Fit:
             values = self.train_step(batches)
             self.train_loss = values["loss"]
             self.reached.train_seconds += time.perf_counter() - started
-            self.reached.images_seen += sum(len(batch.ids) for batch in batches)
+            self.reached.images_seen += self.ranks.count * sum(len(batch.ids) for batch in batches)
             self.reached.step += 1
             progress.advance(self.reached.step, values["loss"], self.images_per_second)
             if self.is_every(self.trainer.log_every_steps) or self.reached.step == self.total_steps:
@@ -202,10 +227,11 @@ class Fit:
 
     def stop_if_asked(self) -> None:
         """Save and end if somebody pressed Ctrl-C, sent SIGTERM, or gave no more hours than these."""
-        if not (self.stop.interrupted or self.stop.out_of_time):
+        asked = self.ranks.largest(self.stop.asked)
+        if not asked:
             return
         self.save_last()
-        if self.stop.interrupted:
+        if asked == self.stop.INTERRUPTED:
             raise KeyboardInterrupt
         raise OutOfTime(
             f"trainer.max_hours={self.stop.max_hours:g} are over at step {self.reached.step} of {self.total_steps}; "
@@ -227,17 +253,21 @@ class Fit:
             yield list(islice(batches, per_step))
 
     def train_step(self, batches: list[Batch]) -> dict[str, float]:
-        """One optimiser step; each batch counts by its number of words, as if all were one batch."""
+        """One optimiser step; each batch counts by its number of words, as if those of all ranks were one batch."""
         words = [int((batch.targets != self.vocabulary.pad_id).sum()) for batch in batches]
+        all_words = self.ranks.add({"words": sum(words)})["words"]
         values: dict[str, float] = {}
         for batch, count in zip(batches, words, strict=True):
             with self.autocast():
                 loss, parts = self.objective(self.captioner, batch.to(self.device))
-            share = count / sum(words)
+            share = count / all_words
             (loss * share).backward()
             for name, value in parts.items():
                 values[name] = values.get(name, 0.0) + float(value) * share
+        values = self.ranks.add(values)
         self.check_finite(values["loss"], batches)
+        self.ranks.add_gradients(self.captioner.parameters())
+        self.ranks.average_batch_norms(self.captioner)
         values |= self.clip_gradients(with_parts=(self.reached.step + 1) % self.trainer.log_every_steps == 0)
         values["lr_factor"] = self.optimization.step(self.reached.step)
         return values
@@ -304,10 +334,7 @@ class Fit:
 
     def save_last(self) -> None:
         """Save what going on bit for bit needs."""
-        random_states = {"rng.cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random_states["rng.cuda"] = torch.cuda.get_rng_state(self.device)
-        self.save("last", optimization=self.optimization, tensors=random_states)
+        self.save("last", optimization=self.optimization, tensors=self.random_state())
 
     def save_best(self) -> None:
         """Save the weights if they are those of the best validation."""
@@ -315,10 +342,11 @@ class Fit:
             self.save("best")
 
     def save(self, name: str, **training: Any) -> None:
-        folder, progress = self.checkpoints / name, asdict(self.reached)
-        checkpoint.save_checkpoint(
-            folder, self.captioner, self.vocabulary, self.config, progress=progress, **training
-        )
+        if self.ranks.first:
+            folder, progress = self.checkpoints / name, asdict(self.reached)
+            checkpoint.save_checkpoint(
+                folder, self.captioner, self.vocabulary, self.config, progress=progress, **training
+            )
 
     def cost(self) -> dict[str, float]:
         parameters = [p.numel() for p in self.captioner.parameters()]

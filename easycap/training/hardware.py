@@ -7,6 +7,8 @@ from enum import Enum
 
 import torch
 
+from easycap.training.place import place
+
 
 class Precision(Enum):
     """`auto` is bf16 where the hardware multiplies it natively, else fp32."""
@@ -17,7 +19,13 @@ class Precision(Enum):
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device `name` (auto, cpu, cuda, cuda:1, mps); `ValueError` if this machine has no such device."""
+    """Return the device `name` (auto, cpu, cuda, cuda:1, mps); `ValueError` if this machine has no such device.
+
+    Of several ranks each takes the GPU of its local number.
+    """
+    here = place()
+    if here.count > 1 and torch.cuda.is_available() and name in ("auto", "cuda"):
+        name = f"cuda:{here.local}"
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 class TrainingProgress:
     """A progress bar with loss, images/s and time left; without a terminal only the lines of `report`."""
 
-    def __init__(self, total_steps: int, step: int) -> None:
+    def __init__(self, total_steps: int, step: int, *, shown: bool) -> None:
         console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("training"),
@@ -24,7 +24,7 @@ class TrainingProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not (shown and console.is_terminal),
         )
         self.task = self.bar.add_task(
             "training", total=total_steps, completed=step, loss=float("nan"), speed=0.0

@@ -27,6 +27,8 @@ class Stop:
     can be noted in the main thread only; elsewhere just `max_hours`, counted from here, has an effect.
     """
 
+    OUT_OF_TIME, INTERRUPTED = 1, 2
+
     def __init__(self, max_hours: float | None) -> None:
         self.max_hours = max_hours
         self._deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
@@ -53,8 +55,12 @@ class Stop:
         return self._asked_at is not None
 
     @property
-    def out_of_time(self) -> bool:
-        return self._deadline is not None and time.monotonic() >= self._deadline
+    def asked(self) -> int:
+        """INTERRUPTED, OUT_OF_TIME, or 0 as long as the training may go on."""
+        if self.interrupted:
+            return self.INTERRUPTED
+        over = self._deadline is not None and time.monotonic() >= self._deadline
+        return self.OUT_OF_TIME if over else 0
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

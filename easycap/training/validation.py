@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from easycap.generation.captions import caption_batches
 from easycap.registry import describe_choices, register
+from easycap.training.ranks import Ranks
 from easycap.types import Batch, Example, Generator, Objective, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Validator:
 
     `objective` gives the loss; `score` takes examples and the generated {id: caption} and returns scores, of which
     `metric` (higher is better) picks the best checkpoint, and signs of health; `samples` images are logged with their
-    captions. `make_batches` turns examples and `batch_size` into batches.
+    captions. `make_batches` turns examples and `batch_size` into batches. Several `ranks` share the batches.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Validator:
         generator: Generator,
         vocabulary: Vocabulary,
         score: Callable[[Sequence[Example], dict[str, str]], tuple[dict[str, float], dict[str, float]]],
+        ranks: Ranks,
     ) -> None:
         for name, value in (
             ("batch_size", batch_size),
@@ -64,7 +66,8 @@ class Validator:
         if samples < 0:
             raise ValueError(f"validation.samples={samples} must not be negative")
         self.examples = examples[:images]
-        self.batches = make_batches(self.examples, batch_size)
+        self.batches = make_batches(ranks.part(self.examples, batch_size), batch_size)
+        self.ranks = ranks
         self.objective, self.generator, self.vocabulary = objective, generator, vocabulary
         self.score, self.every_epochs, self.samples, self.metric = score, every_epochs, samples, metric
 
@@ -78,10 +81,7 @@ class Validator:
         """Two batches through everything validation does, so that it cannot fail after hours of training."""
         batches = list(islice(self.batches, 2))
         self._loss(captioner, batches, device, autocast)
-        captions = caption_batches(
-            captioner, batches, self.generator, self.vocabulary, device=device, autocast=autocast
-        )
-        found, _ = self.score(self.examples[: len(captions)], captions)
+        _, found, _ = self._scored_captions(captioner, batches, device, autocast)
         if self.metric not in found:
             raise ValueError(
                 f"validation.metric={self.metric!r} is not measured; {describe_choices(self.metric, found)}"
@@ -91,11 +91,25 @@ class Validator:
         self, captioner: nn.Module, device: torch.device, autocast: Callable[[], AbstractContextManager]
     ) -> Validation:
         loss, shuffled = self._loss(captioner, self.batches, device, autocast)
-        captions = caption_batches(
-            captioner, self.batches, self.generator, self.vocabulary, device=device, autocast=autocast
-        )
-        scores, health = self.score(self.examples, captions)
+        captions, scores, health = self._scored_captions(captioner, self.batches, device, autocast)
         return Validation({"loss": loss, "loss_of_shuffled_images": shuffled, **scores, **health}, captions)
+
+    def _scored_captions(
+        self,
+        captioner: nn.Module,
+        batches: Sequence[Batch] | DataLoader,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager],
+    ) -> tuple[dict[str, str], dict[str, float], dict[str, float]]:
+        """Captions of the batches of all ranks, in the examples' order, and what rank 0 makes of them."""
+        own = caption_batches(
+            captioner, batches, self.generator, self.vocabulary, device=device, autocast=autocast
+        )
+        found = self.ranks.merge(own)
+        examples = [example for example in self.examples if example.id in found]
+        captions = {example.id: found[example.id] for example in examples}
+        scores, health = self.ranks.share(self.score(examples, captions) if self.ranks.first else None)
+        return captions, scores, health
 
     def sample_rows(self, validation: Validation) -> list[dict]:
         """Return the first few images with their caption and references, as a Tracker takes them."""
@@ -132,7 +146,8 @@ class Validator:
                     shuffled = float(self.objective(captioner, batch)[0])
             words += count
         captioner.train(was_training)
-        return total / words, shuffled
+        sums = self.ranks.add({"loss": total, "words": words})
+        return sums["loss"] / sums["words"], self.ranks.share(shuffled)
 
 
 def warnings_of(validation: Validation, images: int) -> list[str]:

@@ -26,6 +26,7 @@ from easycap.config import check
 from easycap.launch import compose
 from easycap.models.captioner import Captioner
 from easycap.training.fit import Fit
+from easycap.training.ranks import ALONE
 from easycap.types import Batch
 
 IDS = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
@@ -134,6 +135,7 @@ def our_step(config: dict[str, Any], captioner: Captioner, batch: Batch) -> Call
         start=None,
         config={},
         device=torch.device("cpu"),
+        ranks=ALONE,
     )
     return lambda: fit.train_step([batch])
 

@@ -28,6 +28,7 @@ def examples(tmp_path: Path) -> list[Example]:
 
 def loader(examples: list[Example], **changes: object) -> TrainLoader:
     settings = {"batch_size": 4, "captions_per_image": 2, "max_words": 5, "workers": 0, "seed": 1}
+    settings |= {"ranks": (0, 1)}
     return TrainLoader(examples, TRANSFORM, VOCABULARY, **(settings | changes))
 
 

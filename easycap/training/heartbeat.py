@@ -1,0 +1,70 @@
+"""Signs of life between ranks: a rank that waits for one that died would wait for hours."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 2.0
+# Long enough for a call that holds Python's lock for a while.
+DEAD_SECONDS = 40.0
+# A rank in the middle of a collective mostly learns it there and says so itself.
+GRACE_SECONDS = 10.0
+
+
+class Heartbeat:
+    """While entered, writes a count of this rank to the `store` and ends the process if another's stands still.
+
+    `store` is a torch.distributed.Store. `on_loss` is told why before the process ends with exit code 1.
+    """
+
+    def __init__(self, store: Any, number: int, count: int, on_loss: Callable[[str], None]) -> None:
+        self.store, self.number, self.on_loss = store.clone(), number, on_loss
+        self.others = [rank for rank in range(count) if rank != number]
+        self._over = threading.Event()
+
+    def __enter__(self) -> Heartbeat:
+        threading.Thread(target=self._beat, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+
+    def _beat(self) -> None:
+        seen = {rank: (b"", time.monotonic()) for rank in self.others}
+        for beat in range(10**9):
+            if self._over.wait(BEAT_SECONDS):
+                return
+            try:
+                self.store.set(f"alive/{self.number}", str(beat))
+                dead = self._silent(seen)
+            except RuntimeError:  # the store lives in rank 0 or in the launcher
+                dead = "the launcher or rank 0"
+            if dead and not self._over.wait(GRACE_SECONDS):
+                self._end(f"rank {self.number} ends because {dead} died")
+
+    def _silent(self, seen: dict[int, tuple[bytes, float]]) -> str | None:
+        for rank in self.others:
+            key = f"alive/{rank}"
+            beat = self.store.get(key) if self.store.check([key]) else b""
+            if beat != seen[rank][0]:
+                seen[rank] = (beat, time.monotonic())
+            elif time.monotonic() - seen[rank][1] > DEAD_SECONDS:
+                return f"rank {rank}"
+        return None
+
+    def _end(self, why: str) -> None:
+        logger.error(why)
+        try:
+            self.on_loss(why)
+        finally:
+            os._exit(1)

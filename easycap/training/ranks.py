@@ -1,0 +1,199 @@
+"""Several processes (ranks) that train one model: each takes its part of every batch, gradients are added up.
+
+torchrun --nproc-per-node 2 -m easycap.train ...        one process per GPU, or on CPUs
+
+Rank 0 makes the run's folder and alone writes to it, so the others must see the same disk. Every method here is
+called by all ranks at the same point; with one rank each returns what it was given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from easycap.training.heartbeat import Heartbeat
+from easycap.training.place import place
+
+_BUCKET_BYTES = 64 * 2**20
+_TIME_TO_MEET = timedelta(minutes=5)
+# Rank 0 may draw a data set or score for long while the others wait; who died is known from the missing heartbeat.
+_TIME_TO_WORK = timedelta(hours=12)
+
+
+class RankLost(ValueError):
+    """Another rank is gone."""
+
+
+class Ranks:
+    """This process among `count`, being the `number`-th (from 0)."""
+
+    def __init__(self, number: int, count: int) -> None:
+        self.number, self.count = number, count
+        self.on_loss: Callable[[str], None] = lambda why: None
+
+    @property
+    def first(self) -> bool:
+        return self.number == 0
+
+    def part(self, items: Sequence[Any], batch_size: int) -> list[Any]:
+        """Return this rank's items, in whole batches: 0 takes the first batch, 1 the second, and so on."""
+        return [
+            item for i, item in enumerate(items) if i // batch_size % self.count == self.number
+        ]  # the batches, and so their padding, are those of one rank
+
+    def share(self, value: Any) -> Any:
+        """Return rank 0's `value` on every rank."""
+        if self.count == 1:
+            return value
+        box = [value]
+        with self._together():
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every rank's `value`, in their order."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        with self._together():
+            dist.all_gather_object(values, value)
+        return values
+
+    def merge(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Return the entries of all ranks."""
+        return {key: value for part in self.gather(found) for key, value in part.items()}
+
+    def add(self, values: dict[str, float]) -> dict[str, float]:
+        """Return the sums over ranks; all have the same keys."""
+        if self.count == 1:
+            return values
+        sums = torch.tensor(list(values.values()), dtype=torch.float64)
+        with self._together():
+            dist.all_reduce(sums)
+        return dict(zip(values, sums.tolist(), strict=True))
+
+    def largest(self, value: int) -> int:
+        """Return the largest `value` of all ranks."""
+        return max(self.gather(value)) if self.count > 1 else value
+
+    def meet(self) -> None:
+        """Wait for all."""
+        if self.count > 1:
+            self.add({"here": 1.0})
+
+    @contextmanager
+    def first_first(self) -> Iterator[None]:
+        """Rank 0 does it alone, then the others: what it made, they find."""
+        if not self.first:
+            self.meet()
+        yield
+        if self.first:
+            self.meet()
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up the gradients of all ranks; a parameter that only some ranks used counts as zero on the others."""
+        if self.count == 1:
+            return
+        parameters = [p for p in parameters if p.requires_grad]
+        used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
+        with self._together():
+            dist.all_reduce(used, op=dist.ReduceOp.MAX)
+            gradients = [
+                _gradient(p) for p, is_used in zip(parameters, used.tolist(), strict=True) if is_used
+            ]
+            for bucket in _buckets(gradients):
+                _all_reduce(bucket)
+
+    def average_batch_norms(self, module: nn.Module) -> None:
+        """Average what BatchNorm layers in training have seen: each rank normalises by its own part of a batch."""
+        if self.count == 1:
+            return
+        norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        seen = [
+            t for m in norms if m.training and m.track_running_stats for t in (m.running_mean, m.running_var)
+        ]
+        if seen:
+            with self._together():
+                _all_reduce(seen)
+            for statistics in seen:
+                statistics.div_(self.count)
+
+    def share_weights(self, module: nn.Module) -> None:
+        """Give every rank the weights of rank 0."""
+        if self.count > 1:
+            with self._together():
+                for tensor in module.state_dict().values():
+                    dist.broadcast(tensor, src=0)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RankLost(
+                f"rank {self.number} of {self.count} lost another one, whose own message says more ({reason})"
+            ) from error
+
+
+ALONE = Ranks(0, 1)
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Meet the other ranks, if a launcher started several; every rank ends within a minute after one has died."""
+    here = place()
+    if here.count == 1:
+        yield ALONE
+        return
+    has_cuda = torch.cuda.is_available()
+    if has_cuda:
+        torch.cuda.set_device(here.local)
+    os.environ.setdefault("MASTER_PORT", "29500")
+    store, _, _ = next(dist.rendezvous("env://", here.number, here.count, timeout=_TIME_TO_MEET))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if has_cuda else "gloo",
+        store=dist.PrefixStore("ranks", store),
+        rank=here.number,
+        world_size=here.count,
+        timeout=_TIME_TO_WORK,
+    )
+    ranks = Ranks(here.number, here.count)
+    with Heartbeat(store, here.number, here.count, lambda why: ranks.on_loss(why)):
+        yield ranks
+        ranks.meet()
+    dist.destroy_process_group()
+
+
+def _gradient(parameter: nn.Parameter) -> torch.Tensor:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Group tensors of one type into messages of about `_BUCKET_BYTES`."""
+    bucket: list[torch.Tensor] = []
+    for tensor in tensors:
+        full = sum(t.numel() * t.element_size() for t in bucket) >= _BUCKET_BYTES
+        if bucket and (full or bucket[0].dtype != tensor.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+def _all_reduce(tensors: list[torch.Tensor]) -> None:
+    """Add up tensors of one type over ranks, in place, in one message."""
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    for tensor, piece in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(piece.view_as(tensor))

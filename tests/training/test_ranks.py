@@ -1,0 +1,214 @@
+"""Several ranks, as forked processes on one CPU: the same numbers as one rank, and no rank waits for a dead one."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from test_resume import left_behind, run
+from torch import nn
+
+import easycap.training.heartbeat as heartbeat
+import easycap.training.ranks as ranks
+from easycap.data.loader import EpochSampler
+from easycap.train import follow
+from easycap.training.fit import Fit
+from easycap.training.place import Place, place
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def together(*targets: Callable[[], Any], seconds: float = 60) -> list[int]:
+    """Run each target in a process that is its rank; return their exit codes."""
+    port = str(free_port())
+
+    def start(number: int, target: Callable[[], Any]) -> None:
+        os.environ.update(RANK=str(number), WORLD_SIZE=str(len(targets)), LOCAL_RANK=str(number))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        try:
+            target()
+        except BaseException as error:
+            print(f"rank {number}: {error}")
+            os._exit(3)
+        os._exit(0)
+
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=start, args=pair) for pair in enumerate(targets)]
+    for process in processes:
+        process.start()
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+    return [process.exitcode for process in processes]
+
+
+def run_together(path: Path, *overrides: str) -> Path:
+    assert together(lambda: run(path, *overrides), follow) == [0, 0]
+    return path
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, scenes_cache: Path) -> dict[str, Any]:
+    """What two ranks with dropout leave behind."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("EASYCAP_CACHE", str(scenes_cache))
+    kept = left_behind(run_together(tmp_path_factory.mktemp("pair") / "run"))
+    patch.undo()
+    return kept
+
+
+def test_two_ranks_give_the_losses_of_one(tmp_path: Path) -> None:
+    two = left_behind(run_together(tmp_path / "two", "decoder.dropout=0"))
+    one = left_behind(run(tmp_path / "one", "decoder.dropout=0"))
+    assert [line.keys() for line in two["metrics"]] == [line.keys() for line in one["metrics"]]
+    for ours, theirs in zip(two["metrics"], one["metrics"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+    assert two["captions"] == one["captions"] and two["folders"] == ["best", "last"]
+    result = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert result["environment"]["ranks"] == 2
+
+
+def test_a_rank_that_dies_ends_the_run_which_goes_on_to_the_same_bits(
+    pair: dict[str, Any], tmp_path: Path, monkeypatch
+) -> None:
+    original = Fit.train_step
+
+    def dying(self: Fit, batches: list) -> dict[str, float]:
+        if self.reached.step == 4 and self.ranks.number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "train_step", dying)
+        started = time.monotonic()
+        assert together(lambda: run(tmp_path / "run"), follow) == [3, -9]
+        assert time.monotonic() - started < 50
+    status = json.loads((tmp_path / "run/status.json").read_text())
+    assert status["status"] == "failed" and "rank 0 of 2 lost another one" in status["error"]
+    assert left_behind(run_together(tmp_path / "run")) == pair
+
+
+def test_a_signal_to_one_rank_saves_all(pair: dict[str, Any], tmp_path: Path, monkeypatch) -> None:
+    original = Fit.train_step
+
+    def signalled(self: Fit, batches: list) -> dict[str, float]:
+        if self.reached.step == 4 and self.ranks.number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "train_step", signalled)
+        assert together(lambda: run(tmp_path / "run"), follow) == [3, 3]
+    assert json.loads((tmp_path / "run/status.json").read_text())["error"] == "interrupted"
+    assert left_behind(run_together(tmp_path / "run")) == pair
+
+
+def test_one_rank_may_go_on_with_the_run_of_two(tmp_path: Path) -> None:
+    assert together(lambda: run(tmp_path / "run", "trainer.max_hours=1e-9"), follow) == [3, 3]
+    kept = left_behind(run(tmp_path / "run", "trainer.max_hours=null"))
+    assert [line["step"] for line in kept["metrics"] if "train/loss" in line] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_rank_that_waits_for_a_silent_one_is_ended(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(heartbeat, "DEAD_SECONDS", 1.0)
+    monkeypatch.setattr(heartbeat, "GRACE_SECONDS", 0.1)
+
+    def wait() -> None:
+        store, _, _ = next(dist.rendezvous("env://", 0, 2))
+        with heartbeat.Heartbeat(store, 0, 2, (tmp_path / "why").write_text):
+            time.sleep(30)
+
+    def die() -> None:
+        store, _, _ = next(dist.rendezvous("env://", 1, 2))
+        with heartbeat.Heartbeat(store, 1, 2, print):
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert together(wait, die, seconds=20) == [1, -9]
+    assert (tmp_path / "why").read_text() == "rank 0 ends because rank 1 died"
+
+
+def test_gradients_are_added_up_whoever_used_a_parameter(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(ranks, "_BUCKET_BYTES", 8)  # a message or two per parameter
+
+    def add() -> None:
+        with ranks.joined() as group:
+            used, mixed, unused, frozen = (nn.Parameter(torch.zeros(2, 3)) for _ in range(4))
+            frozen.requires_grad_(False)
+            used.grad = torch.full((2, 3), 1.0 + group.number)
+            if group.number:
+                mixed.grad = torch.arange(6.0).view(2, 3)
+            group.add_gradients([used, mixed, unused, frozen])
+            assert torch.equal(used.grad, torch.full((2, 3), 3.0))
+            assert torch.equal(mixed.grad, torch.arange(6.0).view(2, 3))
+            assert unused.grad is None and frozen.grad is None
+            norm = nn.BatchNorm2d(1)
+            norm.running_mean.fill_(group.number)
+            group.average_batch_norms(nn.ModuleList([norm]))
+            assert norm.running_mean.item() == 0.5 and norm.running_var.item() == 1.0
+
+    assert together(add, add) == [0, 0]
+
+
+def test_the_ranks_share_every_batch() -> None:
+    def order(**changes: Any) -> list[int]:
+        settings = {"seed": 1, "batch_size": 4, "number": 0, "count": 1}
+        sampler = EpochSampler(22, **(settings | changes))
+        sampler.start = 1
+        assert len(list(sampler)) == len(sampler)
+        return list(sampler)
+
+    whole, first, second = order(), order(count=2), order(count=2, number=1)
+    assert len(whole) == 16
+    for batch in range(4):
+        own = [part[2 * batch : 2 * batch + 2] for part in (first, second)]
+        assert own[0] + own[1] == whole[4 * batch : 4 * batch + 4]
+    parts = [ranks.Ranks(number, 3).part(range(10), 2) for number in range(3)]
+    assert parts == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5]]
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_refused(tmp_path: Path, capfd) -> None:
+    assert together(lambda: run(tmp_path / "run", "trainer.batch_size=3"), follow) == [3, 3]
+    assert "trainer.batch_size=3 is the batch of all ranks together: it must be a multiple of 2" in (
+        capfd.readouterr().out
+    )
+
+
+SLURM = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({}, Place(0, 1, 0)),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Place(3, 4, 1)),
+        ({**SLURM, "MASTER_ADDR": "node1"}, Place(5, 8, 1)),
+        ({**SLURM, "SLURM_PROCID": "0"}, Place(0, 1, 0)),  # the batch script itself
+        ({**SLURM, "SLURM_NTASKS": "1", "MASTER_ADDR": "node1"}, Place(0, 1, 0)),
+    ],
+)
+def test_the_launchers_variables_are_read(environment: dict[str, str], wanted: Place) -> None:
+    assert place(environment) == wanted
+
+
+def test_several_tasks_without_an_address_are_refused() -> None:
+    with pytest.raises(ValueError, match="srun started 8 tasks but MASTER_ADDR is not set"):
+        place({**SLURM, "SLURM_STEP_NUM_TASKS": "8"})
