@@ -40,7 +40,8 @@ def needed(*overrides: str) -> list[str]:
     """The overrides with what the options they choose need: the user's data, one of timm's models, tokenizer files."""
     extra = []
     text = " ".join(overrides)
-    if "data=coco" in text or "experiment=easycap/coco" in text:
+    recipes = [o.removeprefix("experiment=") for o in overrides if o.startswith("experiment=")]
+    if "data=coco" in text or any(recipe != "easycap/quickstart" for recipe in recipes):
         extra.append("data.root=somewhere")
     if "encoder=timm" in text:
         extra.append("encoder.model=resnet10t")
