@@ -2,6 +2,10 @@
 
     python experiments/speed/scorers.py [--images 5000] [--references 5] [--repeats 3] [--meteor] [--out FILE]
 
+    python experiments/speed/scorers.py --agreement captions_val2017.json
+
+The second compares tokens and scores only, on a file in COCO's format: each image's first caption against its others.
+
 Each step of each side runs in a fresh process, the two sides in turn; the table shows medians. Memory is the peak
 of the whole process, with Python, the captions and their tokens, plus Java where it has ended by itself. Needs Java.
 """
@@ -174,10 +178,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--meteor", action="store_true", help="METEOR too, once (a minute or two)")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "scorers.json")
+    parser.add_argument(
+        "--agreement", type=Path, metavar="FILE", help="compare on these captions, measure no time"
+    )
     parser.add_argument("--worker", nargs=3, metavar=("SIDE", "STEP", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         worker(arguments.worker[0], arguments.worker[1], Path(arguments.worker[2]))
+        return
+    if arguments.agreement:
+        print("\n".join(_agreement_lines(agreement(*_first_against_others(arguments.agreement)))))
         return
     captions, references = make_captions(arguments.images, arguments.references)
     with tempfile.TemporaryDirectory() as folder:
@@ -196,6 +206,13 @@ def main() -> None:
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(result))
+
+
+def _first_against_others(path: Path) -> tuple[dict, dict]:
+    from easycap.scoring import read_references
+
+    references = {i: texts for i, texts in read_references(path).items() if len(texts) > 1}
+    return {i: texts[0] for i, texts in references.items()}, {i: texts[1:] for i, texts in references.items()}
 
 
 def _interval_seconds(captions: dict, references: dict) -> dict[str, float]:
@@ -221,17 +238,21 @@ def table(result: dict[str, Any]) -> str:
             f"| {step} | {ours['seconds']:.3f} | {theirs['seconds']:.3f} | {ratio:.1f} "
             f"| {ours['mib']:.0f} | {theirs['mib']:.0f} |"
         )
-    same = result["agreement"]
-    lines.append(
-        f"\n{same['tokenised_equally']} of {same['captions']} captions tokenised equally. Largest differences:"
-    )
-    for name, gaps in same["largest_difference"].items():
-        lines.append(f"- {name}: corpus {gaps['corpus']:.1e}, per image {gaps['per_image']:.1e}")
+    lines += ["", *_agreement_lines(result["agreement"])]
     spent = result["intervals"]
     lines.append(
         f"\nIntervals of {spent['metrics']} metrics, {spent['resamples']} resamples: {spent['seconds']} s."
     )
     return "\n".join(lines)
+
+
+def _agreement_lines(same: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{same['tokenised_equally']} of {same['captions']} captions tokenised equally. Largest differences:"
+    ]
+    for name, gaps in same["largest_difference"].items():
+        lines.append(f"- {name}: corpus {gaps['corpus']:.1e}, per image {gaps['per_image']:.1e}")
+    return lines
 
 
 if __name__ == "__main__":
