@@ -62,6 +62,19 @@ def test_a_setting_that_only_one_choice_has_is_no_difference(tmp_path: Path) -> 
     assert compared(tmp_path).settings == ("image_tokens",)
 
 
+def test_what_follows_from_a_choice_comes_last(tmp_path: Path) -> None:
+    for name, width in (("causal_lm", 256), ("lstm", 512)):
+        for count in (1, 5):
+            own = {"decoder.name": name, "decoder.width": width, "image_tokens.count": count}
+            make_cell(tmp_path / f"{name}{count}", own, 0.5)
+    found = compared(tmp_path)
+    assert found.settings == ("image_tokens.count", "decoder") and found.following == ("decoder.width",)
+    assert list(rows_of(found)[0])[-1] == "decoder.width"
+    assert "changing with it: decoder.width" in page_of(tmp_path)
+    _, left_out = comparison_table(found, width=75)
+    assert "decoder.width" in left_out and "work per caption" not in left_out
+
+
 def test_runs_are_found_once_wherever_they_are(sweep: Path) -> None:
     assert len(compared(sweep.parent, sweep, sweep / "split-1-s1").runs) == 4
 

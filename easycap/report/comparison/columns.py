@@ -9,6 +9,7 @@ from easycap.report.comparison.runs import Comparison, Run
 from easycap.report.numbers import COSTS, NOTHING, interval_text, is_number, score_text
 
 DIFFERENT = "≠"  # marks a score that stands on other terms
+TEXT_KINDS = ("run", "setting", "following")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column; `kind` is run, setting, score or cost, and `cells` stand in the order of the runs."""
+    """One column; `kind` is run, setting, score, cost or following, and `cells` stand in the order of the runs."""
 
     kind: str
     key: str
@@ -38,14 +39,13 @@ class Column:
 
 
 def columns(comparison: Comparison) -> list[Column]:
-    """Return all columns: status where a run is not completed, settings, seed, scores, cost."""
+    """Return all columns: status where a run is not completed, settings, seed, scores, cost, what follows from a
+    choice."""
     found = []
     if any(run.state != "completed" for run in comparison.runs):
         states = tuple(Cell(run.state, why=run.problem) for run in comparison.runs)
         found.append(Column("run", "status", "status", states))
-    for key in comparison.keys:
-        cells = tuple(Cell(run.settings.get(key, NOTHING)) for run in comparison.runs)
-        found.append(Column("setting", key, key, cells))
+    found += [_setting(comparison, key, "setting") for key in comparison.keys]
     for metric in comparison.metrics:
         cells = tuple(_score(comparison, run, metric) for run in comparison.runs)
         found.append(Column("score", metric, metric, cells))
@@ -53,12 +53,16 @@ def columns(comparison: Comparison) -> list[Column]:
         title, text = COSTS[key]
         cells = tuple(Cell(text(run.cost(key)), number=run.cost(key)) for run in comparison.runs)
         found.append(Column("cost", key, title, cells))
-    return found
+    return found + [_setting(comparison, key, "following") for key in comparison.following]
 
 
 def names(comparison: Comparison) -> Column:
     """Return the runs' names as a column."""
     return Column("run", "run", "run", tuple(Cell(run.name) for run in comparison.runs))
+
+
+def _setting(comparison: Comparison, key: str, kind: str) -> Column:
+    return Column(kind, key, key, tuple(Cell(run.settings.get(key, NOTHING)) for run in comparison.runs))
 
 
 def _score(comparison: Comparison, run: Run, metric: str) -> Cell:

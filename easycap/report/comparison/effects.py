@@ -15,7 +15,7 @@ import numpy as np
 
 from easycap.metrics.intervals import weight_blocks
 from easycap.report.comparison.runs import Comparison
-from easycap.report.comparison.settings import sort_key
+from easycap.report.comparison.settings import follows, group_of, sort_key
 
 MAX_PANELS = 3  # sets of values shown of one setting
 # Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom (Fisher and Yates, Statistical Tables).
@@ -85,7 +85,7 @@ def main_effects(points: Sequence[Point], keys: Sequence[str]) -> list[Effect]:
     """
     effects = []
     for group in _together(points, keys):
-        if len({_group(key) for key in group}) == 1:
+        if len({group_of(key) for key in group}) == 1:
             effects += _effects_of(points, group, [other for other in keys if other not in group])
     return effects
 
@@ -101,7 +101,9 @@ def _together(points: Sequence[Point], keys: Sequence[str]) -> list[tuple[str, .
 
 def _effects_of(points: Sequence[Point], group: tuple[str, ...], others: Sequence[str]) -> list[Effect]:
     key = group[0]
-    dependent = [other for other in others if _group(other) == _group(key) and _depends(points, other, key)]
+    dependent = [
+        other for other in others if group_of(other) == group_of(key) and _depends(points, other, key)
+    ]
     group, others = (*group, *dependent), [other for other in others if other not in dependent]
     contexts: dict[tuple, dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
     for point in points:
@@ -113,16 +115,11 @@ def _effects_of(points: Sequence[Point], group: tuple[str, ...], others: Sequenc
     return [_effect(group, values, cells) for values, cells in panels[:MAX_PANELS]]
 
 
-def _group(key: str) -> str:
-    return key.split(".")[0]
-
-
 def _depends(points: Sequence[Point], other: str, key: str) -> bool:
     """Whether `other` follows from `key`, or has no meaning for one of its values (a choice's own setting)."""
-    seen: dict[str | None, set[str | None]] = defaultdict(set)
-    for point in points:
-        seen[point.settings.get(key)].add(point.settings.get(other))
-    return all(len(values) == 1 for values in seen.values()) or any(v == {None} for v in seen.values())
+    settings = [point.settings for point in points]
+    known = {of[key] for of in settings if key in of and other in of}
+    return follows(settings, other, key) or any(of[key] not in known for of in settings if key in of)
 
 
 def _effect(

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 
-from easycap.report.comparison.columns import DIFFERENT, Cell, Column, columns, names
+from easycap.report.comparison.columns import DIFFERENT, TEXT_KINDS, Cell, Column, columns, names
 from easycap.report.comparison.runs import Comparison
 from easycap.report.numbers import SCALE_NOTE
 
@@ -63,7 +63,7 @@ def to_markdown(comparison: Comparison) -> str:
     """Return the table in GitHub's Markdown, scores ×100 with their intervals, followed by what it says and how."""
     table = [names(comparison), *columns(comparison)]
     lines = [_row([_markdown(column.title) for column in table])]
-    lines.append(_row(["---" if column.kind in ("run", "setting") else "---:" for column in table]))
+    lines.append(_row(["---" if column.kind in TEXT_KINDS else "---:" for column in table]))
     for place in range(len(comparison.runs)):
         lines.append(_row([_markdown(_scored(column.cells[place])) for column in table]))
     return "\n".join([*lines, "", *(f"{_markdown(line)}  " for line in _footer(comparison))]) + "\n"
@@ -83,7 +83,7 @@ def _markdown(text: str) -> str:
 def to_latex(comparison: Comparison) -> str:
     """Return the table for a paper: booktabs, everything escaped, scores ×100 with small intervals."""
     table = [names(comparison), *columns(comparison)]
-    align = "".join("l" if column.kind in ("run", "setting") else "r" for column in table)
+    align = "".join("l" if column.kind in TEXT_KINDS else "r" for column in table)
     comments = [f"% {line}" for line in _footer(comparison)]
     rows = [[_latex_cell(column.cells[place]) for column in table] for place in range(len(comparison.runs))]
     body = [" & ".join(row) + r" \\" for row in rows]

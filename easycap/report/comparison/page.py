@@ -79,8 +79,11 @@ def effect_box(effects: Sequence[Effect]) -> tuple[float, float]:
 def _read_first(table: Sequence[Column]) -> list[Column]:
     """The first score in front, where a narrow window shows it, and what became of a run behind the scores."""
     scores = [column for column in table if column.kind == "score"]
-    groups = [[column for column in table if column.kind == kind] for kind in ("setting", "run", "cost")]
-    return [*scores[:1], *groups[0], *scores[1:], *groups[1], *groups[2]]
+    groups = [
+        [column for column in table if column.kind == kind]
+        for kind in ("setting", "run", "cost", "following")
+    ]
+    return [*scores[:1], *groups[0], *scores[1:], *groups[1], *groups[2], *groups[3]]
 
 
 def _breakable(key: str) -> Markup:
@@ -98,7 +101,7 @@ def _effects(comparison: Comparison, metric: str, values: PerImage | None) -> li
         )
         for run in comparison.comparable(metric)
     ]
-    return main_effects(points, comparison.settings)
+    return main_effects(points, comparison.settings + comparison.following)
 
 
 def _data(comparison: Comparison, table: Sequence[Column]) -> dict[str, Any]:
@@ -111,24 +114,22 @@ def _data(comparison: Comparison, table: Sequence[Column]) -> dict[str, Any]:
     metrics = [
         {"key": metric, "factor": 1 if numbers.is_count(metric) else 100} for metric in comparison.metrics
     ]
+    keys = comparison.keys + comparison.following
     runs = [
         {
             "number": run.number,
             "label": comparison.label(run),
-            "settings": [run.settings.get(key, numbers.NOTHING) for key in comparison.keys],
+            "settings": [run.settings.get(key, numbers.NOTHING) for key in keys],
             "scores": {m: _plain_score(comparison, run, m) for m in comparison.metrics},
             "cost": {cost["key"]: run.cost(cost["key"]) for cost in costs},
         }
         for run in comparison.runs
     ]
     fronts = {m: {c["key"]: front_of(comparison, m, c["key"]) for c in costs} for m in comparison.metrics}
-    levels = [
-        sorted({run["settings"][place] for run in runs}, key=sort_key)
-        for place in range(len(comparison.keys))
-    ]
+    levels = [sorted({run["settings"][place] for run in runs}, key=sort_key) for place in range(len(keys))]
     return {
         "runs": runs,
-        "keys": comparison.keys,
+        "keys": keys,
         "levels": levels,
         "metrics": metrics,
         "costs": costs,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from easycap.registry import describe_choices
-from easycap.report.comparison.settings import SEED, differing, flat
+from easycap.report.comparison.settings import SEED, differing, flat, following
 from easycap.report.comparison.settings import label as label_of
 from easycap.report.comparison.terms import ReferenceReader, References, Terms, common_terms
 from easycap.report.numbers import COSTS, is_number, metric_order
@@ -49,13 +49,15 @@ class Run:
 class Comparison:
     """Runs in the order of their scores, and the columns of the table that shows them.
 
-    `settings` differ among the runs; `metrics` come with their `terms`; `costs` are keys of result.json's cost that
-    some run has; `waiting` are the overrides of a sweep's cells that no folder exists for yet.
+    `settings` differ among the runs, `following` too, but only with the choice they belong to. `metrics` come with
+    their `terms`; `costs` are keys of result.json's cost that some run has; `waiting` are the overrides of a sweep's
+    cells that no folder exists for yet.
     """
 
     split: str
     runs: tuple[Run, ...]
     settings: tuple[str, ...]
+    following: tuple[str, ...]
     has_seeds: bool
     metrics: tuple[str, ...]
     terms: Mapping[str, Terms]
@@ -101,11 +103,14 @@ def read_comparison(paths: Sequence[Path], *, split: str, metrics: Sequence[str]
     runs = sorted(runs, key=lambda run: _rank(run, split, names[0]))
     runs = [replace(run, number=number) for number, run in enumerate(runs, start=1)]
     known = [run.settings for run in runs if run.settings]
+    keys = differing(known)
+    implied = following(known, keys)
     commands, waiting = _sweeps(paths)
     return Comparison(
         split=split,
         runs=tuple(runs),
-        settings=differing(known),
+        settings=tuple(key for key in keys if key not in implied),
+        following=implied,
         has_seeds=any(SEED in settings for settings in known),
         metrics=names,
         terms={metric: terms for metric in names if (terms := _terms(runs, split, metric))},

@@ -40,6 +40,28 @@ def differing(runs: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     return tuple(key for key in keys if len({settings[key] for settings in runs if key in settings}) > 1)
 
 
+def group_of(key: str) -> str:
+    """Return the config group of a dotted key, which is also the key of the group's choice."""
+    return key.split(".")[0]
+
+
+def follows(runs: Sequence[Mapping[str, str]], other: str, key: str) -> bool:
+    """Return whether `other` has one value, or none, for each value of `key`."""
+    seen: dict[str | None, set[str | None]] = {}
+    for settings in runs:
+        seen.setdefault(settings.get(key), set()).add(settings.get(other))
+    return all(len(values) == 1 for values in seen.values())
+
+
+def following(runs: Sequence[Mapping[str, str]], keys: Sequence[str]) -> tuple[str, ...]:
+    """Return those of `keys` that change only with their group's choice, as a decoder's own sizes do."""
+    return tuple(
+        key
+        for key in keys
+        if group_of(key) != key and group_of(key) in keys and follows(runs, key, group_of(key))
+    )
+
+
 def label(settings: Mapping[str, str], keys: Sequence[str]) -> str:
     """Return a run's settings in a few words: choices alone, the others as key=value by their last part."""
     parts = []

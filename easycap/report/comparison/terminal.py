@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from easycap.report.comparison.columns import DIFFERENT, Cell, Column, columns
+from easycap.report.comparison.columns import DIFFERENT, TEXT_KINDS, Cell, Column, columns
 from easycap.report.comparison.effects import front_of
 from easycap.report.comparison.runs import Comparison
 from easycap.report.comparison.settings import SEED
@@ -38,8 +38,13 @@ def comparison_table(comparison: Comparison, *, width: int | None = None) -> tup
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("#", justify="right", no_wrap=True)
     for column in shown:
-        justify = "left" if column.kind in ("run", "setting") else "right"
-        table.add_column(_header(column), justify=justify, no_wrap=column.kind != "setting", overflow="fold")
+        justify = "left" if column.kind in TEXT_KINDS else "right"
+        table.add_column(
+            _header(column),
+            justify=justify,
+            no_wrap=column.kind not in ("setting", "following"),
+            overflow="fold",
+        )
     for place, run in enumerate(comparison.runs):
         texts = {column.key: _text(column, column.cells[place]) for column in shown}
         if comparison.score(run, comparison.metrics[0]) is None and "status" not in texts:
@@ -111,7 +116,8 @@ def _by_importance(everything: Sequence[Column]) -> list[Column]:
     state = [column for column in everything if column.kind == "run"]
     same_seed = [column for column in marks if column.key == SEED and column.is_constant]
     marks = [column for column in marks if column not in same_seed]
-    last = [*scores[1:], *state, *same_seed, *costs[2:]]
+    following = [column for column in everything if column.kind == "following"]
+    last = [*scores[1:], *state, *same_seed, *following, *costs[2:]]
     return [*scores[:1], *marks[:3], *costs[:1], *marks[3:], *costs[1:2], *last]
 
 
@@ -123,7 +129,7 @@ def _width(column: Column) -> int:
 def _header(column: Column) -> str:
     if column.kind == "cost":
         return column.title.replace(" ", "\n", 1)
-    return column.title.replace(".", ".\n") if column.kind == "setting" else column.title
+    return column.title.replace(".", ".\n") if column.kind in ("setting", "following") else column.title
 
 
 def _plain(cell: Cell) -> str:
