@@ -241,7 +241,7 @@ def _tell_of_cut_captions(experiment: Experiment, train: Survey) -> None:
     if train.truncated:
         logger.log(
             logging.WARNING if train.truncated > _MANY_CUT else logging.INFO,
-            "%.1f%% of the training captions (%.1f words on average with vocab=%s) are cut to decoder.max_words=%d "
+            "%.2f%% of the training captions (%.1f words on average with vocab=%s) are cut to decoder.max_words=%d "
             "positions; a higher decoder.max_words keeps them whole",
             100 * train.truncated,
             train.length,

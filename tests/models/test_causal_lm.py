@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -60,6 +62,19 @@ def test_other_sizes_than_the_weights_are_named(saved: Path) -> None:
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be loaded.*decoder.pretrained=null"):
         CausalLM(**TINY, pretrained=str(tmp_path), **IDS)
+
+
+def test_damaged_weights_are_named(saved: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved, tmp_path / "lm")
+    whole = (saved / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-1000])
+    with pytest.raises(ValueError, match="cannot be loaded .*incomplete"):
+        CausalLM(**TINY, pretrained=str(folder), **IDS)
+    tensors = load(whole)
+    del tensors["transformer.h.1.mlp.c_fc.bias"]
+    (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
+    with pytest.raises(ValueError, match="lacks 1 tensors of its model, e.g. transformer.h.1.mlp.c_fc.bias"):
+        CausalLM(**TINY, pretrained=str(folder), **IDS)
 
 
 def test_too_many_image_tokens_are_refused() -> None:

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.pytorch_utils import Conv1D
@@ -65,11 +66,22 @@ def load(source: str, *, dropout: float) -> nn.Module:
     _prepare(config, dropout)
     try:
         with hub():
-            return AutoModelForCausalLM.from_pretrained(
-                source, config=config, dtype=torch.get_default_dtype(), use_safetensors=True
+            lm, found = AutoModelForCausalLM.from_pretrained(
+                source,
+                config=config,
+                dtype=torch.get_default_dtype(),
+                use_safetensors=True,
+                output_loading_info=True,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _cannot_load(source, error) from error
+    if found["missing_keys"]:  # transformers would go on with random ones
+        missing = sorted(found["missing_keys"])
+        raise ValueError(
+            f"decoder.pretrained={source!r} lacks {len(missing)} tensors of its model, e.g. {missing[0]}: fetch its "
+            "model.safetensors again"
+        )
+    return lm
 
 
 def check_sizes(lm: nn.Module, sizes: dict[str, int | None]) -> None:
