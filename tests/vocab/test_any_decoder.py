@@ -8,11 +8,11 @@ from models.test_decoder_contract import TINY as DECODERS
 from vocab.test_contract import made
 
 from easycap.build import build
+from easycap.config import option_from_text
 from easycap.data.loader import Collate
 from easycap.registry import names
 from easycap.types import Batch, Decoder, Example, Memory, Vocabulary
 
-GREEDY = {"name": "greedy", "max_words": None, "min_words": 1, "no_repeat_ngram": 0, "allow_unk": False}
 CAPTIONS = ("a dog and a cat", "the cat's ball")
 
 
@@ -54,7 +54,7 @@ def test_every_pair_learns_and_speaks(name: str, vocabulary: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.75 * losses[0]
-    greedy = build("decoding", GREEDY, **ids_of(words))
+    greedy = build("decoding", option_from_text("decoding", "greedy"), encode=words.encode, **ids_of(words))
     with torch.no_grad():
         said = greedy(decoder.eval(), memory_for(decoder)).words[0].tolist()
     learnt = {index for caption in CAPTIONS for index in words.encode(caption)}
