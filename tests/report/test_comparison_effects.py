@@ -67,6 +67,28 @@ def test_intervals_over_seeds_pool_the_variance_within_cells() -> None:
     assert effect.interval == "95 % interval over seeds (2 degrees of freedom)"
 
 
+def test_intervals_shrink_with_the_combinations() -> None:
+    points = [
+        point(value + 0.04 * seed, seed, count=count, lr=lr)
+        for (count, lr), value in {(1, 1): 0.4, (1, 2): 0.5, (5, 1): 0.6, (5, 2): 0.7}.items()
+        for seed in (0, 1)
+    ]
+    effect = next(effect for effect in main_effects(points, ["count", "lr"]) if effect.key == "count")
+    # Every cell has variance 0.04^2 / 2; a mean of two cells of two seeds has a quarter of it, half the difference
+    # of two such means an eighth.
+    half = 2.776 * math.sqrt(0.04**2 / 2 / 8)
+    five = effect.levels[1]
+    assert five.effect == pytest.approx(0.1) and five.high - five.effect == pytest.approx(half)
+    assert "4 degrees of freedom" in effect.interval and effect.num_contexts == 2
+
+
+def test_a_run_made_twice_with_one_seed_is_no_second_seed() -> None:
+    points = [point(0.4, 1, count=1), point(0.5, 1, count=1), point(0.6, 1, count=5)]
+    (effect,) = main_effects(points, ["count"])
+    assert effect.levels[0].mean == pytest.approx(0.45) and effect.levels[0].low is None
+    assert effect.interval.startswith("one seed")
+
+
 def test_with_one_seed_the_interval_is_over_images_and_says_so() -> None:
     rng = np.random.default_rng(0)
     shared, own = rng.normal(0, 1, 400), rng.normal(0, 0.1, 400)

@@ -144,17 +144,23 @@ def _effect(
 
 def _over_seeds(cells: Sequence[Sequence[Sequence[Point]]]) -> tuple[np.ndarray, str]:
     """Half widths (V,) of the effects' intervals: the variance between seeds is pooled over all cells."""
-    groups = [np.array([point.value for point in cell]) for row in cells for cell in row]
-    freedom = sum(len(group) - 1 for group in groups)
+    groups = [[_values_by_seed(cell) for cell in row] for row in cells]
+    freedom = sum(len(group) - 1 for row in groups for group in row)
     if not freedom:
         return np.full(len(cells), math.nan), ""
-    pooled = sum(((group - group.mean()) ** 2).sum() for group in groups) / freedom
+    pooled = sum(((group - group.mean()) ** 2).sum() for row in groups for group in row) / freedom
     # The mean of a row of C cells has variance pooled / C^2 * sum(1 / n), an effect that of its difference.
-    rows = np.array([pooled * sum(1 / len(cell) for cell in row) / len(row) ** 2 for row in cells])
+    rows = np.array([pooled * sum(1 / len(group) for group in row) / len(row) ** 2 for row in groups])
     count = len(rows)
     variances = rows * (1 - 2 / count) + rows.sum() / count**2
     words = f"95 % interval over seeds ({freedom} degrees of freedom)"
     return student_t(freedom) * np.sqrt(variances), words
+
+
+def _values_by_seed(cell: Sequence[Point]) -> np.ndarray:
+    """One value per seed: a run made twice with one seed says nothing of chance."""
+    seeds = dict.fromkeys(point.seed for point in cell)
+    return np.array([np.mean([point.value for point in cell if point.seed == seed]) for seed in seeds])
 
 
 def _over_images(
