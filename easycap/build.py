@@ -28,6 +28,8 @@ import easycap.models.encoders.small
 import easycap.models.encoders.timm
 import easycap.models.image_tokens.all
 import easycap.models.image_tokens.grid
+import easycap.models.image_tokens.mapper
+import easycap.models.image_tokens.mlp
 import easycap.models.image_tokens.resampler
 import easycap.models.image_tokens.split
 import easycap.objectives.scheduled_sampling

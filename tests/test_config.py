@@ -45,7 +45,7 @@ def needed(*overrides: str) -> list[str]:
         extra.append("data.root=somewhere")
     if "encoder=timm" in text:
         extra.append("encoder.model=resnet10t")
-    if "vocab=gpt2" in text:
+    if "vocab=gpt2" in text or "experiment=clipcap/" in text:
         extra.append(f"vocab.path={tiny_gpt2()}")
     if "vocab=bert" in text:
         extra.append(f"vocab.path={tiny_bert()}")

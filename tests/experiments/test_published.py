@@ -30,4 +30,6 @@ def test_every_row_says_what_it_is_and_where_it_was_read(path: Path) -> None:
 
 
 def test_the_papers_of_this_project_are_there() -> None:
-    assert {"show_and_tell", "show_attend_tell", "updown"} <= {path.parent.name for path in FILES}
+    assert {"show_and_tell", "show_attend_tell", "updown", "m2", "clipcap"} <= {
+        path.parent.name for path in FILES
+    }

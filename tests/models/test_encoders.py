@@ -21,7 +21,24 @@ from easycap.models.encoders.timm import TimmEncoder
 from easycap.training.checkpoint import save_checkpoint
 from easycap.types import Preprocessing
 
-UNTRAINED = {"pretrained": False, "weights": None}
+UNTRAINED = {"pretrained": False, "weights": None, "pooled": False}
+
+
+@pytest.mark.parametrize(
+    ("model", "channels"),
+    [
+        ("vit_base_patch32_clip_quickgelu_224.openai", 512),
+        ("resnet50x4_clip.openai", 640),
+        ("resnet10t", 512),
+    ],
+)
+def test_pooled_is_one_cell_and_clips_own_embedding(model: str, channels: int) -> None:
+    with torch.device("meta"):
+        encoder = TimmEncoder(model=model, image_size=None, **(UNTRAINED | {"pooled": True}))
+        size = encoder.preprocessing.size
+        features = encoder(torch.zeros(2, 3, size, size))
+    assert features.cells.shape == (2, 1, channels) and features.mask.shape == (2, 1)
+    assert (encoder.channels, encoder.grid) == (channels, None)
 
 
 def small() -> SmallEncoder:
@@ -73,7 +90,9 @@ def test_normalisation_follows_the_weights() -> None:
 
 
 def loaded(model: str, weights: Path, image_size: int | None = None) -> TimmEncoder:
-    return TimmEncoder(model=model, pretrained=True, weights=str(weights), image_size=image_size)
+    return TimmEncoder(
+        model=model, pretrained=True, weights=str(weights), image_size=image_size, pooled=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +217,11 @@ def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="are not of test_vit: 78 tensors are missing"):
         TimmEncoder(
-            model="test_vit", pretrained=True, weights=str(tmp_path / "model.safetensors"), image_size=None
+            model="test_vit",
+            pretrained=True,
+            weights=str(tmp_path / "model.safetensors"),
+            image_size=None,
+            pooled=False,
         )
 
 
@@ -207,7 +230,7 @@ def test_without_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tm
     with pytest.raises(
         ValueError, match=r"encoder.weights=FOLDER, or train from scratch with encoder.pretrained=false"
     ):
-        TimmEncoder(model="resnet18.tv_in1k", pretrained=True, weights=None, image_size=None)
+        TimmEncoder(model="resnet18.tv_in1k", pretrained=True, weights=None, image_size=None, pooled=False)
 
 
 def test_offline_mode_ends_with_the_context(monkeypatch: pytest.MonkeyPatch) -> None:

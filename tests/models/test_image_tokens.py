@@ -7,6 +7,8 @@ import torch
 
 from easycap.models.image_tokens.all import All
 from easycap.models.image_tokens.grid import Grid, grid_shape
+from easycap.models.image_tokens.mapper import Mapper
+from easycap.models.image_tokens.mlp import MLP
 from easycap.models.image_tokens.resampler import Resampler
 from easycap.models.image_tokens.split import Split
 from easycap.registry import lookup, names
@@ -18,6 +20,8 @@ CONFIGURED = {
     "grid": {"count": 4},
     "resampler": {"count": 4, "num_layers": 2, "num_heads": 2},
     "all": {},
+    "mlp": {"count": 4},
+    "mapper": {"count": 4, "num_pieces": 3, "num_layers": 2, "num_heads": 2},
 }
 
 
@@ -45,10 +49,10 @@ def test_every_mode_gives_tokens_with_gradient(name: str) -> None:
     assert (view.cells.grad.abs().sum(-1) > 0).all(), "every cell should matter"
 
 
-@pytest.mark.parametrize("name", ["split", "resampler", "all"])
+@pytest.mark.parametrize("name", ["split", "resampler", "all", "mlp", "mapper"])
 def test_padded_cells_change_nothing(name: str) -> None:
     torch.manual_seed(0)
-    extra = {} if name in ("split", "all") else {"source_grid": None}
+    extra = {"source_grid": None} if name == "resampler" else {}
     mode = lookup("image_tokens", name)(**CONFIGURED[name], channels=C, memory_dim=D, **extra)
     view = features(padded=4)
     tokens, mask = mode(view)
@@ -106,3 +110,25 @@ def test_all_is_the_identity_when_widths_agree() -> None:
     view = features(padded=2)
     tokens, mask = All(channels=C, memory_dim=C)(view)
     assert tokens is view.cells and mask is view.mask
+
+
+def test_clipcaps_mappers_have_the_papers_sizes() -> None:
+    """Table 1 of 2111.09734, in millions beside GPT-2: 32 and 43. They fit CLIP RN50x4's 640 numbers and K = 10."""
+    with torch.device("meta"):
+        mlp = MLP(count=10, channels=640, memory_dim=768)
+        mapper = Mapper(count=10, num_pieces=10, num_layers=8, num_heads=8, channels=640, memory_dim=768)
+    sizes = [sum(p.numel() for p in mode.parameters()) / 1e6 for mode in (mlp, mapper)]
+    assert [round(size) for size in sizes] == [32, 43]
+
+
+def test_the_mapper_reads_what_stands_at_its_constants() -> None:
+    torch.manual_seed(0)
+    mode = Mapper(count=2, num_pieces=3, num_layers=1, num_heads=2, channels=C, memory_dim=D)
+    view = features()
+    tokens, _ = mode(view)
+    with torch.no_grad():
+        mode.constants[1] *= -2
+    again, _ = mode(view)
+    assert not torch.allclose(tokens[:, 0], again[:, 0]), "constants see each other"
+    mode.layers = torch.nn.ModuleList()
+    assert torch.equal(mode(view)[0], mode.constants.expand(N, -1, -1))

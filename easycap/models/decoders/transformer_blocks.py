@@ -102,7 +102,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward = feed_forward(width, hidden)
         self.around_attention, self.around_feed_forward = (Residual(width, dropout, norm) for _ in range(2))
 
-    def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         read = self.around_attention.before(x)
         x = self.around_attention.after(x, self.attention(read, self.attention.read(read), bias)[0])
         read = self.around_feed_forward.before(x)

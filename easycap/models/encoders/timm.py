@@ -28,15 +28,20 @@ class TimmEncoder(nn.Module):
     config.json and model.safetensors, as timm saves models. Input size and normalisation are those of config.json, else
     of timm's weights of that name; `image_size` overrides the size. Raises `ValueError` for an unknown model, an
     impossible size, or weights that cannot be had or belong to another model.
+
+    With `pooled` there is one cell, what the model itself pools the image to; of a CLIP model the embedding in the
+    space it shares with text.
     """
 
-    def __init__(self, *, model: str, pretrained: bool, weights: str | None, image_size: int | None) -> None:
+    def __init__(
+        self, *, model: str, pretrained: bool, weights: str | None, image_size: int | None, pooled: bool
+    ) -> None:
         super().__init__()
         if image_size is not None and image_size <= 0:
             raise ValueError(f"encoder.image_size={image_size} must be positive, or null for the model's own")
         from timm.data import resolve_model_data_config  # timm costs seconds to import: who uses it pays
 
-        self.network = _create(model, pretrained=pretrained, weights=weights)
+        self.network = _create(model, pretrained=pretrained, weights=weights, **_head(model, pooled))
         settings = resolve_model_data_config(self.network)
         size = image_size or settings["input_size"][-1]
         _set_input_size(self.network, size)
@@ -47,9 +52,15 @@ class TimmEncoder(nn.Module):
             crop=settings["crop_pct"],
             interpolation=settings["interpolation"],
         )
+        self.pooled = pooled
         self.channels, self.grid, self._channels_last = _probe(model, size)
+        if pooled:
+            self.channels, self.grid = self.network.num_classes or self.channels, None
 
     def forward(self, images: torch.Tensor) -> Features:
+        if self.pooled:
+            cells = self.network(images).unsqueeze(1)
+            return Features(cells, cells.new_ones(cells.shape[:2], dtype=torch.bool), None)
         maps = self.network.forward_features(images)
         if maps.ndim == 4:
             maps = maps.permute(0, 3, 1, 2) if self._channels_last else maps
@@ -59,7 +70,12 @@ class TimmEncoder(nn.Module):
         return Features(cells, cells.new_ones(cells.shape[:2], dtype=torch.bool), grid)
 
 
-def _create(model: str, *, pretrained: bool, weights: str | None) -> nn.Module:
+def _head(model: str, pooled: bool) -> dict[str, int]:
+    """What timm is told of the last layer: none; but CLIP's, unless fine-tuned since, is its projection."""
+    return {} if pooled and "_clip" in model and "_ft_" not in model else {"num_classes": 0}
+
+
+def _create(model: str, *, pretrained: bool, weights: str | None, **head: int) -> nn.Module:
     import timm
 
     if not timm.is_model(model):
@@ -67,11 +83,11 @@ def _create(model: str, *, pretrained: bool, weights: str | None) -> nn.Module:
     if not pretrained:
         if weights is not None:
             raise ValueError(f"encoder.weights={weights} is set but encoder.pretrained=false: set it to true")
-        return timm.create_model(model, pretrained=False, num_classes=0)
+        return timm.create_model(model, pretrained=False, **head)
     try:
         overlay = _local_weights(model, weights) if weights else None
         with hub():
-            network = timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+            network = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **head)
     except (
         Exception
     ) as error:  # neither the hub's client nor torch.load has one class for 'offline', 'missing', 'damaged'

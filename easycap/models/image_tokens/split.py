@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from easycap.models.image_tokens.checks import check_count
+from easycap.models.image_tokens.pooling import mean_of_cells
 from easycap.registry import register
 from easycap.types import Features
 
@@ -20,7 +21,5 @@ class Split(nn.Module):
         self.project = nn.Linear(channels, count * memory_dim)
 
     def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-        weights = features.mask.unsqueeze(-1).to(features.cells.dtype)
-        pooled = (features.cells * weights).sum(1) / weights.sum(1)
-        tokens = self.project(pooled).unflatten(-1, (self.count, -1))
+        tokens = self.project(mean_of_cells(features)).unflatten(-1, (self.count, -1))
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
