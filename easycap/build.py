@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from torch.utils.data import DataLoader
 
 # Importing a component registers it: a new one needs a line here, its file and its YAML.
 import easycap.data.coco
+import easycap.data.folder
+import easycap.data.karpathy
 import easycap.data.scenes.source
 import easycap.generation.beam
 import easycap.generation.greedy
@@ -45,7 +46,7 @@ import easycap.vocab.gpt2
 import easycap.vocab.word  # noqa: F401
 from easycap import paths
 from easycap.config import SUPPLIED, check, to_plain
-from easycap.data.loader import TrainLoader, evaluation_batches
+from easycap.data.loader import Batches, TrainLoader, evaluation_batches
 from easycap.data.transforms import Transform
 from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.models.captioner import Captioner
@@ -68,7 +69,7 @@ def build(group: str, settings: dict[str, Any], **supplied: Any) -> Any:
     """Return the component that a checked group names; of `supplied` it gets what its constructor asks for."""
     component = lookup(group, settings["name"])
     values = {key: value for key, value in settings.items() if key != "name"}
-    wanted = SUPPLIED & set(parameters(component))
+    wanted = (SUPPLIED & set(parameters(component))) - values.keys()
     return component(**values, **{key: supplied[key] for key in wanted})
 
 
@@ -161,7 +162,7 @@ class Experiment:
     def transform(self) -> Transform:
         return Transform(self.captioner.encoder.preprocessing)
 
-    def batches(self, examples: Sequence[Example], batch_size: int) -> DataLoader:
+    def batches(self, examples: Sequence[Example], batch_size: int) -> Batches:
         """Return batches over all examples in order, each image once."""
         return evaluation_batches(
             examples,

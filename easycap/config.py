@@ -122,8 +122,12 @@ def options(group: str) -> list[str]:
 
 
 def fields_of(group: str, name: str) -> dict[str, Any]:
-    """Return {field: type} that the YAML of option `name` must give: the constructor's arguments less SUPPLIED."""
-    return {key: kind for key, kind in parameters(lookup(group, name)).items() if key not in SUPPLIED}
+    """Return {field: type} that the YAML of option `name` must give: the constructor's arguments less SUPPLIED.
+
+    Data comes first of all: nothing is supplied to it, and data.captions is a setting.
+    """
+    supplied = SUPPLIED if group != "data" else frozenset()
+    return {key: kind for key, kind in parameters(lookup(group, name)).items() if key not in supplied}
 
 
 def config_hash(config: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ from easycap.tracking.run_folder import RunFolder, write_atomically
 from easycap.training.checkpoint import newest, read_progress, remove_leftovers
 from easycap.training.fit import Fit
 from easycap.training.ranks import Ranks, joined
-from easycap.types import Tracker
+from easycap.types import Dataset, Tracker
 from easycap.vocab.survey import Survey, survey
 
 logger = logging.getLogger(__name__)
@@ -123,6 +123,7 @@ def _tidy(run: Path) -> Path | None:
 
 def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder, start: Path | None) -> float:
     config = experiment.config
+    folder.update_result({"data": data_summary(experiment.dataset)})
     _warn_of_frozen_random_weights(config)
     surveys = vocabulary_surveys(experiment)
     logger.info(
@@ -199,6 +200,21 @@ def _evaluate(experiment: Experiment, folder: RunFolder, *, command: str) -> dic
         )
     cost = {"wall_seconds": folder.seconds(), "peak_memory_bytes": _peak_memory(experiment.device)}
     return folder.update_result({"cost": cost})
+
+
+def data_summary(dataset: Dataset) -> dict[str, Any]:
+    """Return how many images each split has, and what was left out or repaired; the log says so too."""
+    left_out = [finding for finding in dataset.findings if finding.left_out]
+    for finding in left_out[:3]:
+        logger.warning("left out: %s %s (image %r)", finding.file, finding.what, finding.id)
+    if len(left_out) > 3:
+        logger.warning("left out: %d in all, listed in result.json", len(left_out))
+    return {
+        "images": {split: len(examples) for split, examples in dataset.splits.items()},
+        "left_out_count": len(left_out),
+        "left_out": [{name: getattr(f, name) for name in ("split", "id", "file", "what")} for f in left_out],
+        "repaired_count": len(dataset.findings) - len(left_out),
+    }
 
 
 def vocabulary_surveys(experiment: Experiment) -> dict[str, Survey]:

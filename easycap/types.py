@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class ImageSource(Protocol):
     """Where the pixels of one image come from: a file, or a row of a packed array."""
 
-    def load(self) -> PIL.Image.Image:
-        """Return the upright RGB image; raises `OSError` or `ValueError` naming the file if it cannot."""
+    def load(self, at_least: int | None = None) -> PIL.Image.Image:
+        """Return the upright RGB image, at a smaller size with at least so many pixels on the short side if that is
+        quicker; raises `OSError` or `ValueError` naming the file if it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,26 @@ class Example:
     annotations: Any = None
 
 
+class Finding(NamedTuple):
+    """Something wrong with a source's data: in which split, with which image id or file, and what.
+
+    `left_out` says whether the image or annotation is left out for it; else it was repaired, as `what` says.
+    """
+
+    split: str
+    id: str
+    file: str
+    what: str
+    left_out: bool
+
+
 class Dataset(NamedTuple):
-    """A source's splits, and the names of registered scorers that understand its annotations."""
+    """A source's splits, the names of registered scorers that understand its annotations, and what is wrong with it."""
 
     name: str
     splits: dict[str, list[Example]]
     scorers: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(slots=True)

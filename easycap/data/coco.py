@@ -1,19 +1,19 @@
-"""COCO as it is on disk: image folders and caption annotation files."""
+"""COCO as it is on disk: image folders and caption annotation files, of 2014 or 2017."""
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
-from easycap.data.images import ImageFile
+from easycap.data.findings import Findings, OnBadImage
+from easycap.data.reading import finish, match, read_json
 from easycap.metrics import read_instances
 from easycap.registry import register
 from easycap.types import Dataset, Example
 
 
 @register("data", "coco")
-def coco(*, root: str, train: str, val: str, test: str | None) -> Dataset:
+def coco(*, root: str, train: str, val: str, test: str | None, on_bad_image: OnBadImage) -> Dataset:
     """Read COCO's own layout: `root`/annotations/captions_<split>.json and `root`/<split>/*.jpg.
 
     `train`, `val` and `test` name COCO's splits (train2017, val2017, train2014, ...); without `test` the
@@ -26,45 +26,45 @@ def coco(*, root: str, train: str, val: str, test: str | None) -> Dataset:
         raise ValueError(
             f"data.root={root} is no folder: it should hold annotations/ and {train}/ as COCO ships them"
         )
+    findings = Findings(on_bad_image)
     read: dict[str, list[Example]] = {}
     splits = {"train": train, "val": val, "test": test or val}
     for name in splits.values():
         if name not in read:
-            read[name] = _read_split(folder, name, with_objects=name in (splits["val"], splits["test"]))
+            scored = name in (splits["val"], splits["test"])
+            read[name] = _read_split(folder, name, findings, with_objects=scored)
     known = any(example.annotations for examples in read.values() for example in examples)
-    scorers = ("coco_objects",) if known else ()
-    return Dataset("coco", {split: read[name] for split, name in splits.items()}, scorers)
+    return finish(
+        "coco",
+        {split: read[name] for split, name in splits.items()},
+        findings,
+        scorers=("coco_objects",) if known else (),
+    )
 
 
-def _read_split(root: Path, split: str, *, with_objects: bool) -> list[Example]:
+def _read_split(root: Path, split: str, findings: Findings, *, with_objects: bool) -> list[Example]:
     path, images = root / "annotations" / f"captions_{split}.json", root / split
     for needed in (path, images):
         if not needed.exists():
             raise ValueError(f"{needed} is missing: check data.root={root} and the split name {split!r}")
+    stored = read_json(path, "COCO caption file")
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        files = {entry["id"]: entry["file_name"] for entry in stored["images"]}
-        captions: dict[int, list[str]] = defaultdict(list)
-        for annotation in stored["annotations"]:
-            captions[annotation["image_id"]].append(annotation["caption"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        files = sorted((entry["id"], entry["file_name"]) for entry in stored["images"])
+        captions = [(str(entry["image_id"]), entry["caption"]) for entry in stored["annotations"]]
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is no COCO caption file ({type(error).__name__}: {error})") from None
-    without = files.keys() - captions.keys()
-    unknown = captions.keys() - files.keys()
-    if without or unknown:
-        raise ValueError(
-            f"{path}: {len(without)} images without captions and captions of {len(unknown)} unknown images, "
-            f"e.g. {sorted(without | unknown)[:3]}"
-        )
-    # COCO's file of the training split has 450 MB, and training captions are not scored.
-    instances = root / "annotations" / f"instances_{split}.json"
-    objects = read_instances(instances) if with_objects and instances.is_file() else {}
-    return [
-        Example(
-            str(image_id),
-            ImageFile(images / name),
-            tuple(captions[image_id]),
-            annotations=objects.get(str(image_id)),
-        )
-        for image_id, name in sorted(files.items())
-    ]
+    return match(
+        split,
+        ((str(image_id), images / name) for image_id, name in files),
+        captions,
+        findings,
+        file=path,
+        # COCO's file of the training split has 450 MB, and training captions are not scored.
+        annotations=objects_of(root, split) if with_objects else None,
+    )
+
+
+def objects_of(root: Path, split: str) -> dict[str, Any]:
+    """Return {id: annotations} from `root`/annotations/instances_<split>.json, nothing if it is not there."""
+    path = root / "annotations" / f"instances_{split}.json"
+    return read_instances(path) if path.is_file() else {}

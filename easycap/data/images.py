@@ -15,22 +15,57 @@ from PIL import Image, ImageOps
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
+class BadImage(ValueError):
+    """A file that is missing or cannot be read as an image; `what` is the reason without the file's name."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(path, what)  # both, so that it can travel from a worker to the main process
+        self.path, self.what = path, what
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.what}"
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """An image file in any format Pillow reads."""
 
     path: Path
 
-    def load(self) -> Image.Image:
-        """Return the RGB image turned upright by its EXIF tag; `ValueError` names a file that is no image."""
+    def load(self, at_least: int | None = None) -> Image.Image:
+        """Return the image as RGB, turned upright by its EXIF tag, what is transparent on white.
+
+        Where `at_least` is given, a JPEG with a short side of twice that or more is decoded at 1/2, 1/4 or 1/8 of its
+        size, never below `at_least`. Raises `BadImage` naming a file that is missing or no image.
+        """
         try:
             with Image.open(self.path) as image:
-                image = ImageOps.exif_transpose(image)
-                return image.convert("RGB")
+                if at_least is not None:
+                    image.draft(None, (at_least, at_least))
+                return _as_rgb(ImageOps.exif_transpose(image))
         except FileNotFoundError:
-            raise ValueError(f"{self.path} does not exist") from None
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{self.path} cannot be read as an image ({error})") from None
+            raise BadImage(self.path, "does not exist") from None
+        except OSError as error:
+            if error.errno is not None and not self.path.is_dir():
+                raise  # the disk's trouble, not the image's
+            raise BadImage(self.path, f"cannot be read as an image ({error})") from None
+        except MemoryError:
+            raise
+        except (
+            Exception
+        ) as error:  # Pillow's readers raise whatever their parsing of a damaged file stumbles on
+            raise BadImage(self.path, f"cannot be read as an image ({error})") from None
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits per value, which Pillow would cut off at 255 instead of scaling
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("its values are floating-point numbers, not colours")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +79,8 @@ class PackedImage:
         """Return the pixels (H,W,3), uint8, still on disk until read."""
         return _pixels(self.path)[self.row]
 
-    def load(self) -> Image.Image:
-        """Return the RGB image."""
+    def load(self, at_least: int | None = None) -> Image.Image:
+        """Return the RGB image, whole whatever is asked for."""
         return Image.fromarray(np.asarray(self.array()))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from easycap.data.images import BadImage
 from easycap.data.transforms import Transform
 from easycap.types import Batch, Example, Vocabulary
 
@@ -36,7 +37,7 @@ class EpochSampler(Sampler[int]):
 
 
 class ImageDataset(TorchDataset):
-    """Examples as (example, pixels (3,S,S) uint8)."""
+    """Examples as (example, pixels (3,S,S) uint8), or with the error that kept the image from being read."""
 
     def __init__(self, examples: Sequence[Example], transform: Transform) -> None:
         self.examples, self.transform = examples, transform
@@ -44,9 +45,12 @@ class ImageDataset(TorchDataset):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> tuple[Example, torch.Tensor]:
+    def __getitem__(self, index: int) -> tuple[Example, torch.Tensor | BadImage]:
         example = self.examples[index]
-        return example, self.transform(example.image)
+        try:
+            return example, self.transform(example.image)
+        except BadImage as error:
+            return example, error
 
 
 class Collate:
@@ -63,7 +67,10 @@ class Collate:
         self.vocabulary, self.max_words = vocabulary, max_words
         self.captions_per_image, self.seed, self.epoch = captions_per_image, seed, 0
 
-    def __call__(self, items: list[tuple[Example, torch.Tensor]]) -> Batch:
+    def __call__(self, items: list[tuple[Example, torch.Tensor | BadImage]]) -> Batch | BadImage:
+        for _, pixels in items:
+            if isinstance(pixels, BadImage):
+                return pixels
         words: list[list[int]] = []
         rows: list[int] = []
         for row, (example, _) in enumerate(items):
@@ -140,7 +147,29 @@ class TrainLoader:
         # Workers are forked anew each epoch and so see these values.
         self.sampler.epoch = self.collate.epoch = epoch
         self.sampler.start = start
-        return iter(self.loader)
+        return iter(Batches(self.loader))
+
+
+class Batches:
+    """What a DataLoader loads, any number of times; raises `ValueError` naming an image that could not be read.
+
+    Here and not in a worker: an error that leaves a worker arrives as a traceback in words.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            if isinstance(batch, BadImage):
+                raise ValueError(
+                    f"{batch}: mend it, or leave such images out with data.on_bad_image=skip; `easycap data check` "
+                    "lists them all"
+                )
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.loader)
 
 
 def evaluation_batches(
@@ -151,12 +180,11 @@ def evaluation_batches(
     batch_size: int,
     max_words: int,
     workers: int,
-) -> DataLoader:
+) -> Batches:
     """Return batches over all examples in order, each image once, with all its captions."""
     collate = Collate(vocabulary, max_words=max_words, captions_per_image=None, seed=0)
-    return DataLoader(
-        ImageDataset(examples, transform), batch_size=batch_size, collate_fn=collate, num_workers=workers
-    )
+    dataset = ImageDataset(examples, transform)
+    return Batches(DataLoader(dataset, batch_size=batch_size, collate_fn=collate, num_workers=workers))
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:

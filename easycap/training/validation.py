@@ -10,8 +10,8 @@ from itertools import islice
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
+from easycap.data.loader import Batches
 from easycap.generation.captions import caption_batches
 from easycap.registry import describe_choices, register
 from easycap.training.ranks import Ranks
@@ -49,7 +49,7 @@ class Validator:
         samples: int,
         metric: str,
         examples: Sequence[Example],
-        make_batches: Callable[[Sequence[Example], int], DataLoader],
+        make_batches: Callable[[Sequence[Example], int], Batches],
         objective: Objective,
         generator: Generator,
         vocabulary: Vocabulary,
@@ -97,7 +97,7 @@ class Validator:
     def _scored_captions(
         self,
         captioner: nn.Module,
-        batches: Sequence[Batch] | DataLoader,
+        batches: Sequence[Batch] | Batches,
         device: torch.device,
         autocast: Callable[[], AbstractContextManager],
     ) -> tuple[dict[str, str], dict[str, float], dict[str, float]]:
@@ -127,7 +127,7 @@ class Validator:
     def _loss(
         self,
         captioner: nn.Module,
-        batches: Sequence[Batch] | DataLoader,
+        batches: Sequence[Batch] | Batches,
         device: torch.device,
         autocast: Callable[[], AbstractContextManager],
     ) -> tuple[float, float]:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from easycap.data.coco import coco
+from easycap.data.coco import coco as read_coco
+from easycap.data.findings import OnBadImage
+from easycap.types import Dataset
 
 
 @pytest.fixture
@@ -29,6 +31,10 @@ def root(tmp_path: Path) -> Path:
 
 def write(root: Path, split: str, **content: object) -> None:
     (root / "annotations" / f"captions_{split}.json").write_text(json.dumps(content))
+
+
+def coco(*, on_bad_image: OnBadImage = OnBadImage.error, **settings: str | None) -> Dataset:
+    return read_coco(on_bad_image=on_bad_image, **settings)
 
 
 def test_images_and_captions_meet(root: Path) -> None:
@@ -67,12 +73,16 @@ def test_a_broken_annotation_file_is_named(root: Path) -> None:
         coco(root=str(root), train="train2017", val="val2017", test=None)
 
 
-def test_images_without_captions_and_captions_without_images_are_counted(root: Path) -> None:
-    write(
-        root,
-        "val2017",
-        images=[{"id": 1, "file_name": "a.jpg"}],
-        annotations=[{"image_id": 2, "caption": "x"}],
-    )
-    with pytest.raises(ValueError, match="1 images without captions and captions of 1 unknown images"):
-        coco(root=str(root), train="train2017", val="val2017", test=None)
+def test_images_without_captions_and_captions_without_images_are_told(root: Path) -> None:
+    known = {"id": 7, "file_name": f"{7:012d}.jpg"}
+    captions = [{"image_id": 7, "caption": "x"}, {"image_id": 2, "caption": "x"}]
+    write(root, "val2017", images=[known, {"id": 1, "file_name": "a.jpg"}], annotations=captions)
+    splits = {"root": str(root), "train": "train2017", "val": "val2017", "test": None}
+    with pytest.raises(ValueError, match=r"captions of the unknown image '2' .* data.on_bad_image=skip"):
+        coco(**splits)
+    dataset = coco(**splits, on_bad_image=OnBadImage.skip)
+    assert [example.id for example in dataset.splits["test"]] == ["7"]
+    assert {(f.id, f.what) for f in dataset.findings} == {
+        ("1", "has no caption"),
+        ("2", "has captions of the unknown image '2'"),
+    }

@@ -23,7 +23,7 @@ class _Picture:
     def __init__(self, color: str) -> None:
         self.color = color
 
-    def load(self) -> Image.Image:
+    def load(self, at_least: int | None = None) -> Image.Image:
         return Image.new("RGB", (40, 30), self.color)
 
 

@@ -1,0 +1,116 @@
+"""Karpathy's files: COCO's own ids and folders of either year, Flickr's names, splits with and without restval."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from easycap.data.findings import OnBadImage
+from easycap.data.karpathy import coco_karpathy, flickr8k, flickr30k
+from easycap.types import Dataset
+
+SPLITS = {9: "train", 25: "restval", 30: "val", 42: "test"}
+
+
+def entry(number: int, split: str, **more: Any) -> dict[str, Any]:
+    return {"split": split, "sentences": [{"raw": f"A photo of {number}."}, {"raw": "x"}], **more}
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    entries = []
+    for number, split in SPLITS.items():
+        folder = "train2014" if split == "train" else "val2014"
+        name = f"COCO_{folder}_{number:012d}.jpg"
+        entries.append(entry(number, split, cocoid=number, filepath=folder, filename=name))
+        save(tmp_path / folder / name)
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": entries}))
+    return tmp_path
+
+
+def save(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (6, 6)).save(path)
+
+
+def read(root: Path, *, restval: bool = True) -> Dataset:
+    return coco_karpathy(
+        root=str(root), annotations="dataset_coco.json", restval=restval, on_bad_image=OnBadImage.error
+    )
+
+
+def ids(dataset: Dataset) -> dict[str, list[str]]:
+    return {split: [example.id for example in examples] for split, examples in dataset.splits.items()}
+
+
+def test_restval_is_trained_on_if_wanted(coco: Path) -> None:
+    assert ids(read(coco)) == {"train": ["9", "25"], "val": ["30"], "test": ["42"]}
+    assert ids(read(coco, restval=False))["train"] == ["9"]
+    assert read(coco).splits["test"][0].references == ("A photo of 42.", "x")
+
+
+def test_the_folders_of_2017_hold_the_same_images(coco: Path) -> None:
+    for number in SPLITS:
+        save(coco / ("val2017" if number == 25 else "train2017") / f"{number:012d}.jpg")
+    (coco / "val2014").rename(coco / "gone")
+    dataset = read(coco)
+    assert ids(dataset) == {"train": ["9", "25"], "val": ["30"], "test": ["42"]}
+    folders = [example.image.path.parent.name for example in dataset.splits["train"]]
+    assert folders == ["train2017", "val2017"]
+
+
+def test_val_and_test_are_scored_by_the_objects_of_val2014(coco: Path) -> None:
+    assert read(coco).scorers == ()
+    instances = {
+        "images": [{"id": 30}, {"id": 42}],
+        "annotations": [{"image_id": 42, "category_id": 3}],
+        "categories": [{"id": 3, "name": "car"}],
+    }
+    (coco / "annotations").mkdir()
+    (coco / "annotations" / "instances_val2014.json").write_text(json.dumps(instances))
+    dataset = read(coco)
+    assert dataset.scorers == ("coco_objects",)
+    assert dataset.splits["test"][0].annotations["objects"] == ("car",)
+
+
+def test_a_missing_photo_or_folder_is_named(coco: Path) -> None:
+    (coco / "val2014" / f"COCO_val2014_{42:012d}.jpg").unlink()
+    with pytest.raises(ValueError, match=r"COCO_val2014_000000000042.jpg does not exist"):
+        read(coco)
+    (coco / "dataset_coco.json").rename(coco / "elsewhere.json")
+    with pytest.raises(ValueError, match="dataset_coco.json is missing"):
+        read(coco)
+    (coco / "val2014").rename(coco / "gone")
+    with pytest.raises(ValueError, match="neither train2014/ and val2014/ nor train2017/ and val2017/"):
+        read(coco)
+
+
+@pytest.mark.parametrize("source", [flickr8k, flickr30k])
+def test_flickr_photos_are_known_by_their_names(tmp_path: Path, source: Any) -> None:
+    entries = [entry(number, split, filename=f"10{number}_a.jpg") for number, split in SPLITS.items()]
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": entries}))
+    for one in entries:
+        save(tmp_path / "photos" / one["filename"])
+    settings = {"images": "photos", "annotations": "dataset.json", "on_bad_image": OnBadImage.error}
+    dataset = source(root=str(tmp_path), **settings)
+    assert dataset.name == source.__name__
+    assert ids(dataset) == {"train": ["109_a", "1025_a"], "val": ["1030_a"], "test": ["1042_a"]}
+
+
+def test_flickr8k_comes_with_text_files_too(tmp_path: Path) -> None:
+    names = {"train": ["1_a.jpg", "2_b.jpg"], "dev": ["3_c.jpg"], "test": ["4_d.jpg"]}
+    lines = ["9_in_no_split.jpg.1#0\tx"]
+    for stem, photos in names.items():
+        (tmp_path / f"Flickr_8k.{stem}Images.txt").write_text("\n".join(photos) + "\n")
+        for photo in photos:
+            save(tmp_path / "Flicker8k_Dataset" / photo)
+            lines += [f"{photo}#{number}\tCaption {number} of {photo} ." for number in range(2)]
+    (tmp_path / "Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
+    settings = {"images": "Flicker8k_Dataset", "annotations": "dataset_flickr8k.json"}
+    dataset = flickr8k(root=str(tmp_path), **settings, on_bad_image=OnBadImage.error)
+    assert ids(dataset) == {"train": ["1_a", "2_b"], "val": ["3_c"], "test": ["4_d"]}
+    assert dataset.splits["val"][0].references == ("Caption 0 of 3_c.jpg .", "Caption 1 of 3_c.jpg .")
