@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tiny import TINY
 from tokenizers_on_disk import CAPTIONS, tiny_bert, tiny_gpt2
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
@@ -18,6 +19,8 @@ from easycap.config import check
 from easycap.launch import compose
 from easycap.models.captioner import Captioner
 from easycap.models.decoders.word_embedding import means_of_pieces, start_words
+from easycap.train import train
+from easycap.training.validation import Validator
 from easycap.types import Vocabulary
 from easycap.vocab.bert import BertVocabulary
 from easycap.vocab.files import read_tokenizer
@@ -139,6 +142,27 @@ def test_a_checkpoint_needs_neither_the_weights_nor_the_tokenizer(folder: Path, 
     again = Experiment.from_checkpoint(tmp_path / "best", device="cpu")
     assert torch.equal(table_of(again.captioner), table_of(experiment.captioner))
     assert again.vocabulary.encode(CAPTIONS[0]) == experiment.vocabulary.encode(CAPTIONS[0])
+
+
+def test_a_killed_run_goes_on_without_what_it_was_built_from(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    copy = shutil.copytree(folder, tmp_path / "gone")
+    config = settings(copy, "vocab=gpt2", f"vocab.path={copy}", "trainer.checkpoint_every_steps=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Validator, "__call__", killed)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "run", command="")
+    shutil.rmtree(copy)
+    stored = check(OmegaConf.load(tmp_path / "run" / "config.yaml"))
+    train(stored | {"resume": str(tmp_path / "run")}, tmp_path / "run", command="")
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "completed"
 
 
 @pytest.mark.parametrize(
