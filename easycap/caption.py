@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
+from easycap.attention import pictures, why_no_attention
 from easycap.build import Experiment
 from easycap.config import option_from_text
 from easycap.data.images import ImageFile, image_files
 from easycap.generation.captions import caption_batch
-from easycap.runs import checkpoint_of
+from easycap.runs import checkpoint_of, shown
 from easycap.training.hardware import Precision, autocast
 
 
@@ -51,9 +52,30 @@ class PhotoCaptioner:
         return caption_batch(captioner, images, self.generator, self.experiment.vocabulary, context)
 
 
+def _picture_paths(files: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """Where each file's picture of attention goes: OUT itself, or OUT/<name>.png if that is no name of a picture."""
+    if out.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
+        if len(files) > 1:
+            raise ValueError(
+                f"--attention {out} is one picture for {len(files)} images: give the name of a folder"
+            )
+        return {files[0]: out}
+    paths = {file: out / f"{file.stem}.png" for file in files}
+    if len(set(paths.values())) < len(files):
+        raise ValueError(f"--attention {out}: two of the images have the same name; caption them one by one")
+    return paths
+
+
 def _chunks(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
     for start in range(0, len(files), size):
         yield files[start : start + size]
+
+
+def _draw(experiment: Experiment, file: Path, caption: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (picture,) = pictures(experiment, [ImageFile(file)], [caption])
+    picture.save(target)
+    print(f"attention: {shown(target)}", file=sys.stderr)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,13 +89,22 @@ def main(argv: Sequence[str]) -> int:
         "--json", action="store_true", help="print a JSON list of {file, caption} or {file, error}"
     )
     parser.add_argument("--decoding", help="another way of decoding, e.g. beam or beam,num_beams=3")
+    parser.add_argument(
+        "--attention",
+        type=Path,
+        metavar="OUT",
+        help="draw where the decoder looked for each word: OUT.png for one image, a folder for several",
+    )
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise ValueError(f"--batch-size {args.batch_size} must be at least 1")
     files = image_files(args.images)
+    drawings = _picture_paths(files, args.attention) if args.attention else {}
     photo_captioner = PhotoCaptioner(args.run, device=args.device, decoding=args.decoding)
+    if drawings and (why := why_no_attention(photo_captioner.experiment)):
+        raise ValueError(why)
     rows = []
     for chunk in _chunks(files, args.batch_size):
         for file, result in zip(chunk, photo_captioner(chunk), strict=True):
@@ -84,6 +115,8 @@ def main(argv: Sequence[str]) -> int:
                     f"easycap: {result}" if failed else f"{file}: {result}",
                     file=sys.stderr if failed else sys.stdout,
                 )
+            if not failed and file in drawings:
+                _draw(photo_captioner.experiment, file, str(result), drawings[file])
     if args.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     return int(any("error" in row for row in rows))

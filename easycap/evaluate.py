@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from easycap.attention import pictures, why_no_attention
 from easycap.build import TEXT_SCORERS, Experiment
 from easycap.config import option_from_text
 from easycap.generation.captions import captions_of_batches
@@ -35,6 +36,8 @@ from easycap.types import Example, Generator, Scorer
 logger = logging.getLogger(__name__)
 
 _SHOWN_PER_GROUP = 12
+_WITH_ATTENTION = 4
+_ATTENTION_SIDE = 112  # pixels of a panel: a page holds several pictures of many
 _RANK_BY = "CIDEr-D"
 
 
@@ -74,7 +77,10 @@ def evaluate_split(
     folder.write_captions(label, captions)
     folder.write_references(label, references)
     folder.write_per_image(label, {name: one.per_image for name, one in scores.items()})
-    folder.write_samples(label, _samples(examples, captions, scores))
+    samples = _samples(examples, captions, scores)
+    if not several and not why_no_attention(experiment):
+        _add_attention(experiment, samples["random"][:_WITH_ATTENTION])
+    folder.write_samples(label, samples)
     return folder.update_result(
         {
             "scores": {label: scores.to_dict() | {n: {"absent": why} for n, why in scores.absent.items()}},
@@ -150,6 +156,14 @@ def _samples(
     ranked = sorted(rows, key=lambda row: row["scores"].get(_RANK_BY, 0.0))
     chosen = random.Random(0).sample(rows, min(_SHOWN_PER_GROUP, len(rows)))
     return {"random": chosen, "best": ranked[::-1][:_SHOWN_PER_GROUP], "worst": ranked[:_SHOWN_PER_GROUP]}
+
+
+def _add_attention(experiment: Experiment, rows: Sequence[dict[str, Any]]) -> None:
+    """Give each row a picture of where the decoder looked for the words of its caption."""
+    images, captions = [row["image"] for row in rows], [row["caption"] for row in rows]
+    drawn = pictures(experiment, images, captions, side=_ATTENTION_SIDE)
+    for row, picture in zip(rows, drawn, strict=True):
+        row["attention"] = picture
 
 
 def main(argv: Sequence[str]) -> int:

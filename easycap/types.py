@@ -156,7 +156,12 @@ class Encoder(Protocol):
 
 
 class ImageTokens(Protocol):
-    """Turns a view of the image into the decoder's image tokens."""
+    """Turns a view of the image into the decoder's image tokens.
+
+    `grid` is the (h,w) of the tokens where each stands for a place in the image, None where they do not.
+    """
+
+    grid: tuple[int, int] | None
 
     def __call__(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tokens (N,K,D) and mask (N,K)."""

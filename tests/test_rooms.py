@@ -39,7 +39,7 @@ ALLOWED = {
     "compare": FOUNDATION | {"paired", "report", "runs"},
 }
 # Entry points may import any room; nothing imports them but each other.
-ENTRY_POINTS = {"build", "train", "estimate", "sweep", "evaluate", "caption", "launch", "cli"}
+ENTRY_POINTS = {"attention", "build", "train", "estimate", "sweep", "evaluate", "caption", "launch", "cli"}
 
 
 def room_of(module: str) -> str:

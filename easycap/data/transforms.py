@@ -31,12 +31,17 @@ class Transform:
         image = source.load(self.resized)
         return torch.from_numpy(np.array(self._square(image))).permute(2, 0, 1)
 
-    def _square(self, image: Image.Image) -> Image.Image:
-        """Resize only what the centre crop keeps: the same pixels, and a 20,000 x 1 image needs no gigabytes."""
-        scale = self.resized / min(image.size)
+    def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Return left, top, right, bottom of what is cut out of an image of this (width, height), in its own pixels."""
+        scale = self.resized / min(size)
         box = [0.0] * 4
-        for axis, side in enumerate(image.size):
+        for axis, side in enumerate(size):
             resized = max(self.resized, round(side * scale))
             start = (resized - self.size) // 2
             box[axis], box[axis + 2] = start * side / resized, (start + self.size) * side / resized
-        return image.resize((self.size, self.size), self.interpolation, box=tuple(box), reducing_gap=2.0)
+        return box[0], box[1], box[2], box[3]
+
+    def _square(self, image: Image.Image) -> Image.Image:
+        """Resize only what the centre crop keeps: the same pixels, and a 20,000 x 1 image needs no gigabytes."""
+        window = self.window(image.size)
+        return image.resize((self.size, self.size), self.interpolation, box=window, reducing_gap=2.0)

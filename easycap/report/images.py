@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 _SIDES = (320, 256, 192, 144, 96)  # longest side in pixels; the largest one that the page affords is taken
 _BUDGET = 2_000_000  # characters of data URIs in a page
 _NUM_TRIED = 12
+_SHEET_SIDE = 1024
 _AS_IT_IS_BYTES = 12_000
 
 
@@ -30,6 +31,11 @@ class Thumbnails:
         if path not in self._uris:
             self._uris[path] = _encode(path, self.side)
         return self._uris[path]
+
+
+def sheet_uri(path: Path) -> str | None:
+    """Return a picture of many panels as a data URI, larger than the others; None if it is no picture."""
+    return _encode(path, _SHEET_SIDE)
 
 
 def _estimate(paths: Sequence[Path], side: int) -> float:

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from easycap.report import numbers
 from easycap.report.captions import History, histories, repeated
 from easycap.report.curves import curves
-from easycap.report.images import Thumbnails
+from easycap.report.images import Thumbnails, sheet_uri
 from easycap.report.reading import RunFiles, Sample, read_run, seconds_between, series
 from easycap.report.recipe import recipe
 from easycap.report.scores import (
@@ -61,6 +61,7 @@ def render(files: RunFiles) -> str:
         "galleries": galleries,
         "evolution": evolution,
         "repeated": {split: repeated(captions) for split, captions in files.captions.items()},
+        "looked": _looked(galleries),
         "thumbnails": _thumbnails(galleries, evolution),
         "config_groups": _config_groups(files.config),
         "made": datetime.now().astimezone().isoformat(),
@@ -213,6 +214,16 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> str:
     return numbers.NOTHING if value is None else str(value)
+
+
+def _looked(galleries: Mapping[str, Mapping[str, tuple[Sample, ...]]]) -> dict[str, list[tuple[Sample, str]]]:
+    """{split: (sample, picture of where the decoder looked, as a data URI)} of the samples that have one."""
+    found: dict[str, list[tuple[Sample, str]]] = {}
+    for split, kinds in galleries.items():
+        samples = {sample.id: sample for rows in kinds.values() for sample in rows if sample.attention}
+        uris = ((sample, sheet_uri(sample.attention)) for sample in samples.values())
+        found[split] = [(sample, uri) for sample, uri in uris if uri]
+    return found
 
 
 def _thumbnails(

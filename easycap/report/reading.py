@@ -40,13 +40,17 @@ class Status:
 
 @dataclass(frozen=True)
 class Sample:
-    """One captioned image; `image` is a file in the run's folder, or None; 1.0 in `scores` is CIDEr 100."""
+    """One captioned image; 1.0 in `scores` is CIDEr 100.
+
+    `image`, and `attention`, a picture of where the decoder looked, are files in the run's folder, or None.
+    """
 
     id: str
     image: Path | None
     caption: str
     references: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    attention: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -249,15 +253,20 @@ def _samples(folder: Path, rows: Any) -> tuple[Sample, ...]:
 
 
 def _sample(folder: Path, row: Mapping[str, Any]) -> Sample:
-    image = folder / str(row.get("image") or "")
-    # A run may come from someone else: its rows must not pull other files of this machine into a page.
-    inside = image.is_file() and image.resolve().is_relative_to(folder.resolve())
     found = row.get("scores") or {}
     scores = {
         name: float(found[name]) for name in metric_order(found) if isinstance(found[name], (int, float))
     }
     references = tuple(str(reference) for reference in row.get("references") or ())
-    return Sample(str(row.get("id", "")), image if inside else None, str(row["caption"]), references, scores)
+    image, attention = (_file_inside(folder, row.get(key)) for key in ("image", "attention"))
+    return Sample(str(row.get("id", "")), image, str(row["caption"]), references, scores, attention)
+
+
+def _file_inside(folder: Path, name: Any) -> Path | None:
+    """The file of a run by its name, None if there is none; a run may come from someone else: its rows must not pull
+    other files of this machine into a page."""
+    path = folder / str(name or "")
+    return path if path.is_file() and path.resolve().is_relative_to(folder.resolve()) else None
 
 
 def _read_captions(folder: Path, notes: list[str]) -> dict[str, tuple[str, ...]]:

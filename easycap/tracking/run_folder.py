@@ -79,21 +79,32 @@ class RunFolder:
             file.write(json.dumps(line) + "\n")
 
     def write_samples(self, name: str, rows: Any) -> None:
-        """Write samples/<name>.json: a list of rows or {group: rows}; images become files beside it."""
+        """Write samples/<name>.json: a list of rows or {group: rows}; images become files beside it.
+
+        Of a row, "image" is an ImageSource, "attention", where it has one, a picture of where the decoder looked.
+        """
         grouped = rows if isinstance(rows, Mapping) else {"": rows}
-        stored = {group: [self._store_image(row) for row in members] for group, members in grouped.items()}
+        stored = {
+            group: [self._store_images(name, row) for row in members] for group, members in grouped.items()
+        }
         write_json(
             self.path / "samples" / f"{name}.json", stored if isinstance(rows, Mapping) else stored[""]
         )
 
-    def _store_image(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        name = f"samples/images/{_file_name(row['id'])}.png"
-        target = self.path / name
+    def _store_images(self, label: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        file = f"{_file_name(row['id'])}.png"
+        stored = {**row, "image": f"samples/images/{file}"}
+        target = self.path / stored["image"]
         if not target.exists():
             image = row["image"].load()
             image.thumbnail((320, 320))
             image.save(target)
-        return {**row, "image": name}
+        if "attention" in row:
+            stored["attention"] = f"samples/attention/{_file_name(label)}/{file}"
+            drawn = self.path / stored["attention"]
+            drawn.parent.mkdir(parents=True, exist_ok=True)
+            row["attention"].save(drawn)
+        return stored
 
     def write_captions(self, split: str, captions: Mapping[str, str | Sequence[str]]) -> None:
         """Write captions.<split>.json in COCO's results format, a row for each caption of an image.

@@ -45,6 +45,7 @@ def test_every_mode_gives_tokens_with_gradient(name: str) -> None:
     tokens, mask = mode(view)
     count = CONFIGURED[name].get("count", 15)
     assert tokens.shape == (N, count, D) and mask.shape == (N, count) and mask.all()
+    assert mode.grid is None or mode.grid[0] * mode.grid[1] == count
     tokens.square().sum().backward()
     assert (view.cells.grad.abs().sum(-1) > 0).all(), "every cell should matter"
 
@@ -52,7 +53,7 @@ def test_every_mode_gives_tokens_with_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", ["split", "resampler", "all", "mlp", "mapper"])
 def test_padded_cells_change_nothing(name: str) -> None:
     torch.manual_seed(0)
-    extra = {"source_grid": None} if name == "resampler" else {}
+    extra = {"source_grid": None} if name in ("resampler", "all") else {}
     mode = lookup("image_tokens", name)(**CONFIGURED[name], channels=C, memory_dim=D, **extra)
     view = features(padded=4)
     tokens, mask = mode(view)
@@ -108,7 +109,7 @@ def test_resampler_tells_positions_apart() -> None:
 
 def test_all_is_the_identity_when_widths_agree() -> None:
     view = features(padded=2)
-    tokens, mask = All(channels=C, memory_dim=C)(view)
+    tokens, mask = All(channels=C, memory_dim=C, source_grid=None)(view)
     assert tokens is view.cells and mask is view.mask
 
 

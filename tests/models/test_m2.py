@@ -46,7 +46,7 @@ def test_the_papers_setting_has_the_release_s_parameters(mesh: Mesh) -> None:
     """The release counts its frozen position table, 55 x 512; here it is a buffer of the same size."""
     with torch.device("meta"):
         decoder = MeshedMemory(**PAPER, mesh=mesh)
-        image_tokens = All(channels=2048, memory_dim=decoder.memory_dim)
+        image_tokens = All(channels=2048, memory_dim=decoder.memory_dim, source_grid=None)
     assert sum(p.numel() for p in image_tokens.parameters()) == 0
     trained = sum(p.numel() for p in decoder.parameters())
     assert decoder.words.positions.shape == (55, 512)

@@ -23,8 +23,8 @@ class Grid(nn.Module):
         self, *, count: int, channels: int, memory_dim: int, source_grid: tuple[int, int] | None
     ) -> None:
         super().__init__()
-        self.shape = grid_shape(count, source_grid)
-        self.pool = nn.AdaptiveAvgPool2d(self.shape)
+        self.grid = grid_shape(count, source_grid)
+        self.pool = nn.AdaptiveAvgPool2d(self.grid)
         self.project = nn.Linear(channels, memory_dim)
 
     def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:

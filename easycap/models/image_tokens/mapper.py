@@ -21,6 +21,8 @@ class Mapper(nn.Module):
     Raises `ValueError` for sizes that do not fit.
     """
 
+    grid = None
+
     def __init__(
         self,
         *,

@@ -18,6 +18,8 @@ class MLP(nn.Module):
     With GPT-2 small, K = 10 and CLIP's 640 numbers: 32 million parameters.
     """
 
+    grid = None
+
     def __init__(self, *, count: int, channels: int, memory_dim: int) -> None:
         super().__init__()
         self.count = check_count(count)

@@ -19,6 +19,8 @@ class Resampler(nn.Module):
     as Flamingo's resampler uses it, 2204.14198, without attention among the queries).
     """
 
+    grid = None
+
     def __init__(
         self,
         *,

@@ -15,6 +15,8 @@ from easycap.types import Features
 class Split(nn.Module):
     """The mean of the cells (N,C) through one Linear(C, K*D), reshaped to K tokens (N,K,D)."""
 
+    grid = None
+
     def __init__(self, *, count: int, channels: int, memory_dim: int) -> None:
         super().__init__()
         self.count = check_count(count)

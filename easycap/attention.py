@@ -1,0 +1,61 @@
+"""Pictures of where a run's decoder looked at its images, word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from PIL import Image
+
+from easycap.build import Experiment
+from easycap.generation.attention import attention_over_image, by_words
+from easycap.report.attention import attention_picture
+from easycap.training.hardware import Precision, autocast
+from easycap.types import ImageSource
+
+
+def why_no_attention(experiment: Experiment) -> str:
+    """Return why a run's attention cannot be drawn, in a sentence that says what to choose; empty if it can."""
+    config, captioner = experiment.config, experiment.captioner
+    size = experiment.transform.size
+    nothing = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=experiment.device)
+    if _attention(experiment, nothing, [[experiment.vocabulary.eos_id]]) is None:
+        return (
+            f"decoder={config['decoder']['name']} does not attend over the image word by word: train with one that "
+            "does, e.g. decoder=attention_lstm image_tokens=all"
+        )
+    if captioner.image_tokens.grid is None:
+        return (
+            f"image_tokens={config['image_tokens']['name']} makes tokens that are no places in the image: train with "
+            "image_tokens=all or image_tokens=grid and an encoder whose features form a grid"
+        )
+    return ""
+
+
+def pictures(
+    experiment: Experiment, images: Sequence[ImageSource], captions: Sequence[str], *, side: int = 160
+) -> list[Image.Image]:
+    """Return where the decoder looked for each word of each image's caption; panels have `side` pixels.
+
+    Only for an experiment that `why_no_attention` says nothing against.
+    """
+    pixels = torch.stack([experiment.transform(image) for image in images]).to(experiment.device)
+    longest = experiment.captioner.decoder.max_words
+    ids = [experiment.vocabulary.encode(caption)[:longest] for caption in captions]
+    attention = _attention(experiment, pixels, ids)
+    assert attention is not None
+    drawn = []
+    for image, said, weights in zip(images, ids, attention, strict=True):
+        photo = image.load(2 * side)
+        words, maps = by_words(said, weights, experiment.vocabulary)
+        maps = maps.reshape(len(words), *experiment.captioner.image_tokens.grid)
+        window = experiment.transform.window(photo.size)
+        drawn.append(attention_picture(photo, window, words, maps, side=side))
+    return drawn
+
+
+def _attention(experiment: Experiment, images: torch.Tensor, captions: Sequence[Sequence[int]]):
+    precision = Precision(experiment.config["trainer"]["precision"])
+    context = partial(autocast, experiment.device, precision)
+    return attention_over_image(experiment.captioner, images, captions, experiment.vocabulary, context)
