@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -17,10 +16,12 @@ from torch import nn
 
 import easycap.training.checkpoint as checkpoint
 from easycap.data.loader import TrainLoader, hash_seed
-from easycap.training.hardware import autocast
+from easycap.training.hardware import autocast, compile_forward
+from easycap.training.memory import validation_must_fit
 from easycap.training.optim import Optimization
 from easycap.training.progress import TrainingProgress
 from easycap.training.ranks import Ranks
+from easycap.training.step import TrainStep
 from easycap.training.stop import OutOfTime, Stop
 from easycap.training.trainer import Trainer
 from easycap.training.validation import Validation, Validator, warnings_of
@@ -45,6 +46,7 @@ class Reached:
     train_seconds: float = 0.0
     images_seen: int = 0
     logged: int = 0
+    loss_scale: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -86,6 +88,15 @@ class Fit:
         self.optimization, self.loader, self.validator = optimization, loader, validator
         self.vocabulary, self.tracker, self.device = vocabulary, tracker, device
         self.checkpoints, self.start, self.config, self.ranks = checkpoints, start, config, ranks
+        self.take_step = TrainStep(
+            trainer,
+            captioner=captioner,
+            objective=objective,
+            optimization=optimization,
+            pad_id=vocabulary.pad_id,
+            device=device,
+            ranks=ranks,
+        )
         self.reached = Reached()
         self.stop = Stop(trainer.max_hours)
         self.train_loss = float("nan")
@@ -99,6 +110,8 @@ class Fit:
         self.captioner.to(self.device)
         self.resume()
         self.check_space()
+        if self.trainer.compile:
+            compile_forward(self.captioner)
         self.rehearse()
         bar = TrainingProgress(self.total_steps, self.reached.step, shown=self.ranks.first)
         with self.stop, bar as progress:
@@ -141,7 +154,10 @@ class Fit:
             return
         checkpoint.load_weights(self.captioner, self.start)
         self.reached = Reached(**checkpoint.read_progress(self.start))
-        self.restore_random_state(checkpoint.load_training(self.optimization, self.start))
+        tensors = checkpoint.load_training(self.optimization, self.start)
+        self.restore_random_state(tensors)
+        self.take_step.average.load_state_dict(tensors)
+        self.take_step.optimization.load_state_dict(self.reached.loss_scale)
         logger.info("going on from %s at step %d of %d", self.start.name, self.reached.step, self.total_steps)
         self.restore_best()
 
@@ -187,7 +203,8 @@ class Fit:
 
     def rehearse(self) -> None:
         """Run everything validation does on two batches: it must not fail after hours of training."""
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), validation_must_fit(self.device):
             self.validator.rehearse(self.captioner, self.device, self.autocast)
 
     # ------------------------------------------------------------------------------------------- training
@@ -253,44 +270,7 @@ class Fit:
             yield list(islice(batches, per_step))
 
     def train_step(self, batches: list[Batch]) -> dict[str, float]:
-        """One optimiser step; each batch counts by its number of words, as if those of all ranks were one batch."""
-        words = [int((batch.targets != self.vocabulary.pad_id).sum()) for batch in batches]
-        all_words = self.ranks.add({"words": sum(words)})["words"]
-        values: dict[str, float] = {}
-        for batch, count in zip(batches, words, strict=True):
-            with self.autocast():
-                loss, parts = self.objective(self.captioner, batch.to(self.device))
-            share = count / all_words
-            (loss * share).backward()
-            for name, value in parts.items():
-                values[name] = values.get(name, 0.0) + float(value) * share
-        values = self.ranks.add(values)
-        self.check_finite(values["loss"], batches)
-        self.ranks.add_gradients(self.captioner.parameters())
-        self.ranks.average_batch_norms(self.captioner)
-        values |= self.clip_gradients(with_parts=(self.reached.step + 1) % self.trainer.log_every_steps == 0)
-        values["lr_factor"] = self.optimization.step(self.reached.step)
-        return values
-
-    def check_finite(self, loss: float, batches: list[Batch]) -> None:
-        if not math.isfinite(loss):
-            ids = [image_id for batch in batches for image_id in batch.ids]
-            shown = ", ".join(ids[:8]) + ", ..." * (len(ids) > 8)
-            raise ValueError(
-                f"the loss is {loss} at step {self.reached.step + 1}; images {shown}. Lower optim.lr, "
-                "raise schedule.warmup_steps, or set trainer.clip_norm"
-            )
-
-    def clip_gradients(self, *, with_parts: bool) -> dict[str, float]:
-        """Clip to `clip_norm`; return the norm before, and with `with_parts` that of each part."""
-        values = {}
-        if with_parts:
-            for name, part in self.captioner.named_children():
-                grads = [p.grad for p in part.parameters() if p.grad is not None]
-                values[f"grad_norm/{name}"] = float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
-        limit = self.trainer.clip_norm or math.inf
-        values["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.captioner.parameters(), limit))
-        return values
+        return self.take_step(batches, self.reached.step)
 
     # ------------------------------------------------------------------------------- looking and keeping
 
@@ -300,7 +280,11 @@ class Fit:
         if not self.validator.is_due(self.reached.epoch, last=last):
             return
         self.save_last()
-        with self.stop.at_once():
+        with (
+            self.stop.at_once(),
+            self.take_step.average.applied(),
+            validation_must_fit(self.device),
+        ):
             validation = self.validator(self.captioner, self.device, self.autocast)
         self.log("val", validation.values)
         epoch = self.reached.epoch + 1
@@ -334,12 +318,15 @@ class Fit:
 
     def save_last(self) -> None:
         """Save what going on bit for bit needs."""
-        self.save("last", optimization=self.optimization, tensors=self.random_state())
+        self.reached.loss_scale = self.take_step.optimization.state_dict()
+        tensors = self.random_state() | self.take_step.average.state_dict()
+        self.save("last", optimization=self.optimization, tensors=tensors)
 
     def save_best(self) -> None:
         """Save the weights if they are those of the best validation."""
         if self.reached.best_step == self.reached.step:
-            self.save("best")
+            with self.take_step.average.applied():
+                self.save("best")
 
     def save(self, name: str, **training: Any) -> None:
         if self.ranks.first:

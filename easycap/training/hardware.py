@@ -6,6 +6,7 @@ import contextlib
 from enum import Enum
 
 import torch
+from torch import nn
 
 from easycap.training.place import place
 
@@ -15,6 +16,7 @@ class Precision(Enum):
 
     auto = "auto"
     bf16 = "bf16"
+    fp16 = "fp16"
     fp32 = "fp32"
 
 
@@ -51,11 +53,33 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
-    """Return the autocast context of `precision` on `device`; `ValueError` for bf16 where it is only emulated."""
+    """Return the autocast context of `precision` on `device`; `ValueError` for bf16 where it is only emulated.
+
+    fp16 is for GPUs without bf16 (T4, RTX 20): on a CPU it works, slowly.
+    """
+    if precision is Precision.fp16:
+        if device.type not in ("cuda", "cpu"):
+            raise ValueError(f"trainer.precision=fp16 is not supported on {device}; use fp32 or auto")
+        return torch.autocast(device.type, dtype=torch.float16)
     if precision is Precision.bf16 and not has_bf16(device):
         raise ValueError(
             f"trainer.precision=bf16 is not native on {device}; use trainer.precision=fp32 or auto"
+            + (", or fp16" if device.type == "cuda" else "")
         )
     if precision is Precision.fp32 or not has_bf16(device):
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def compile_forward(captioner: nn.Module) -> None:
+    """Let torch.compile translate the captioner's forward pass at its first call; `ValueError` without a compiler."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise ValueError(
+            "trainer.compile=true needs a C++ compiler (g++ or clang++) on this machine: install one, or leave it out"
+        ) from None
+    captioner.compile(dynamic=True)

@@ -33,8 +33,17 @@ class Optimization:
             group["lr"] = group["peak_lr"] * factor
         for optimizer in self.optimizers:
             optimizer.step()
-            optimizer.zero_grad()
+        self.zero_grad()
         return factor
+
+    def zero_grad(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the optimisers have made their moments, which they do in their first step."""
+        return any(optimizer.state for optimizer in self.optimizers)
 
     def state_dict(self) -> list[dict]:
         return [optimizer.state_dict() for optimizer in self.optimizers]

@@ -13,10 +13,12 @@ _OVERFIT_STEPS_PER_EPOCH = 50
 class Trainer:
     """How to train: epochs over the loader's batches, validation, best and last checkpoints.
 
-    A step uses `accumulate` batches of `batch_size` images with `captions_per_image` captions each (null: all). The
+    A step uses `accumulate` batches of `batch_size` images (of all ranks together, so that the numbers do not depend
+    on how many there are) with `captions_per_image` captions each (null: all). The
     run ends after `epochs`, or after `max_steps` steps if that is set: the schedule is stretched over that length.
     It ends earlier, with the schedule where it then is, after `patience` validations in a row that found nothing
     better; and `max_hours` after its start it saves and stops, to be gone on with by resume=RUN, schedule included.
+    `ema` validates and keeps, as best, a moving average of the weights with that decay.
     The encoder is frozen until `unfreeze_encoder_at_epoch` (0: trained from the start; null: never). `overfit_batch`
     trains on one batch over and over, 50 times an epoch: a model that cannot learn it has a bug.
     """
@@ -32,7 +34,9 @@ class Trainer:
         max_hours: float | None,
         accumulate: int,
         clip_norm: float | None,
+        ema: float | None,
         precision: Precision,
+        compile: bool,
         unfreeze_encoder_at_epoch: int | None,
         checkpoint_every_steps: int | None,
         log_every_steps: int,
@@ -56,6 +60,10 @@ class Trainer:
                 f"trainer.unfreeze_encoder_at_epoch={unfreeze_encoder_at_epoch} must be 0 (trained from the start), an "
                 "epoch, or null (frozen throughout)"
             )
+        if ema is not None and not 0 < ema < 1:
+            raise ValueError(
+                f"trainer.ema={ema} must be between 0 and 1, e.g. 0.999, or null for no averaging"
+            )
         if max_hours is not None and max_hours <= 0:
             raise ValueError(f"trainer.max_hours={max_hours} must be positive, or null for no limit")
         if workers < 0:
@@ -65,6 +73,7 @@ class Trainer:
         self.batch_size, self.captions_per_image, self.workers = batch_size, captions_per_image, workers
         self.epochs, self.max_steps, self.accumulate = epochs, max_steps, accumulate
         self.patience, self.max_hours = patience, max_hours
+        self.ema, self.compile = ema, compile
         self.clip_norm, self.precision, self.overfit_batch = clip_norm, precision, overfit_batch
         self.unfreeze_encoder_at_epoch = unfreeze_encoder_at_epoch
         self.checkpoint_every_steps, self.log_every_steps = checkpoint_every_steps, log_every_steps

@@ -1,0 +1,58 @@
+"""An exponential moving average of the weights: what validation and the best checkpoint use, if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+_PREFIX = "average."
+
+
+class AverageWeights:
+    """average = decay x average + (1 - decay) x weight, after every step, of the weights that are trained.
+
+    Early on the decay is (1 + step) / (10 + step), so that the random start does not linger. BatchNorm statistics
+    are averages already and stay as they are. With `decay` None nothing happens at all.
+    """
+
+    def __init__(self, module: nn.Module, decay: float | None) -> None:
+        self.module, self.decay = module, decay
+        self.averages: dict[str, torch.Tensor] = {}
+
+    def update(self, step: int) -> None:
+        """Take in the weights after step number `step` (from 0)."""
+        if self.decay is None:
+            return
+        weights = {name: p.detach() for name, p in self.module.named_parameters() if p.requires_grad}
+        for name in weights.keys() - self.averages.keys():
+            self.averages[name] = weights[name].clone()
+        move = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
+        move([self.averages[name] for name in weights], list(weights.values()), step)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the averages in the place of the weights for a while."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        # Exchanging storages copies nothing, and views an optimiser holds of the weights stay views of the weights.
+        for name, parameter in self.module.named_parameters():
+            if name in self.averages:
+                parameter.data, self.averages[name] = self.averages[name], parameter.data
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {_PREFIX + name: average for name, average in self.averages.items()}
+
+    def load_state_dict(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take the averages from among a checkpoint's tensors."""
+        devices = {name: parameter.device for name, parameter in self.module.named_parameters()}
+        found = {key.removeprefix(_PREFIX): t for key, t in tensors.items() if key.startswith(_PREFIX)}
+        self.averages = {name: average.to(devices[name]) for name, average in found.items()}

@@ -1,0 +1,60 @@
+"""Out of memory: what would fit, found by trying."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from easycap.types import Batch
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an accelerator or the CPU had no memory left; the CPU's allocator has no error type of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def first_images(batch: Batch, count: int) -> Batch:
+    """Return the first `count` images of a batch with their captions."""
+    kept = batch.rows < count
+    return Batch(
+        batch.ids[:count], batch.images[:count], batch.words[kept], batch.targets[kept], batch.rows[kept]
+    )
+
+
+def images_that_fit(attempt: Callable[[Batch], None], batch: Batch) -> int | None:
+    """Return how many images of `batch` an `attempt` can take, halving until one succeeds; None if not even one."""
+    count = len(batch.ids) // 2
+    while count:
+        free_cache()
+        try:
+            attempt(first_images(batch, count))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return count
+        count //= 2
+    return None
+
+
+@contextmanager
+def validation_must_fit(device: torch.device) -> Iterator[None]:
+    """Turn running out of memory in a validation into `ValueError`, saying what to lower."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"validation does not fit into the memory of {device}: lower validation.batch_size or the number of beams"
+        ) from None
+
+
+def free_cache() -> None:
+    """Give back what torch keeps for the next allocation: too small pieces of it would count as used."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
