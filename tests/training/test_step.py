@@ -91,7 +91,7 @@ def test_the_best_checkpoint_holds_averages_and_a_kill_does_not_change_them(tmp_
         load_file(tmp_path / f"whole/checkpoints/{name}/model.safetensors") for name in ("best", "last")
     )
     kept = load_file(tmp_path / "whole/checkpoints/last/training.safetensors")
-    name = "encoder.stages.0.weight"
+    name = "encoder.stages.0.0.weight"
     assert torch.equal(best[name], kept[f"average.{name}"]) and not torch.equal(best[name], last[name])
 
 
