@@ -19,6 +19,7 @@ _COMMANDS = {
     "caption": ("easycap.caption", "caption photos: RUN FILES OR FOLDERS..."),
     "score": ("easycap.scoring", "score any captions: captions.json references.json"),
     "compare": ("easycap.compare", "runs in a table and on a page, two also in pairs: RUN|SWEEP ..."),
+    "table": ("easycap.table", "a paper's published scores beside your runs: PAPER RUNS..."),
     "runs": ("easycap.runs", "list the runs there are"),
 }
 

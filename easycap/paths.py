@@ -24,6 +24,12 @@ def outputs_dir() -> Path:
     return checkout if (_PACKAGE.parent / "setup.cfg").is_file() else Path.cwd() / "outputs"
 
 
+def experiments_dirs() -> list[Path]:
+    """Return the folders of studies there are: experiments/ of the current folder and of the checkout."""
+    folders = (Path.cwd() / "experiments", _PACKAGE.parent / "experiments")
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
 def cache_dir() -> Path:
     """Return the folder for generated data: EASYCAP_CACHE, else XDG_CACHE_HOME/easycap, else ~/.cache/easycap."""
     if override := os.environ.get("EASYCAP_CACHE"):

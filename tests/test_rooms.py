@@ -36,6 +36,7 @@ ALLOWED = {
     "runs": FOUNDATION | {"report"},
     "scoring": FOUNDATION | {"metrics", "data", "report"},
     "paired": FOUNDATION | {"metrics", "report", "runs", "scoring"},
+    "table": FOUNDATION | {"report"},
     "compare": FOUNDATION | {"paired", "report", "runs"},
 }
 # Entry points may import any room; nothing imports them but each other.
@@ -77,7 +78,10 @@ def test_every_room_is_there() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [f"easycap.{name}" for name in ("cli", "compare", "metrics", "paired", "report", "runs", "scoring")],
+    [
+        f"easycap.{name}"
+        for name in ("cli", "compare", "metrics", "paired", "report", "runs", "scoring", "table")
+    ],
 )
 def test_light_modules_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
