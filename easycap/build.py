@@ -73,6 +73,11 @@ def build(group: str, settings: dict[str, Any], **supplied: Any) -> Any:
     return component(**values, **{key: supplied[key] for key in wanted})
 
 
+def build_dataset(settings: dict[str, Any]) -> Dataset:
+    """Return the data of a checked group."""
+    return build("data", settings)
+
+
 class Experiment:
     """Everything a checked config stands for, each part built when it is first asked for.
 
@@ -116,7 +121,12 @@ class Experiment:
 
     @cached_property
     def dataset(self) -> Dataset:
-        dataset = build("data", self.config["data"])
+        dataset = build_dataset(self.config["data"])
+        for split, examples in dataset.splits.items():
+            if not examples:
+                raise ValueError(
+                    f"data={dataset.name}: no image of the {split} split can be used; `easycap data check` says why"
+                )
         if self.config["trainer"]["overfit_batch"]:
             few = dataset.splits["train"][: self.config["trainer"]["batch_size"]]
             return dataset._replace(splits=dict.fromkeys(("train", "val", "test"), few))
@@ -286,6 +296,14 @@ def build_captioner(
         memory_dim=decoder.memory_dim,
     )
     return Captioner(encoder=encoder, image_tokens=image_tokens, decoder=decoder)
+
+
+def preprocessing_of(encoder: dict[str, Any]) -> Preprocessing:
+    """Return what the encoder of a checked group expects of images, without weights."""
+    with torch.device("meta"):
+        return build(
+            "encoder", _without_downloads({"encoder": encoder, "decoder": {}})["encoder"]
+        ).preprocessing
 
 
 def _ids(vocabulary: Vocabulary) -> dict[str, int | None]:

@@ -15,6 +15,10 @@ import easycap
 
 _COMMANDS = {
     "train": ("easycap.launch", "train a captioner: GROUP=OPTION GROUP.FIELD=VALUE ..., experiment=NAME"),
+    "data": (
+        "easycap.data_command",
+        "get, check or show data: get coco ROOT, check data=coco data.root=ROOT",
+    ),
     "evaluate": ("easycap.evaluate", "score a run's best weights: RUN [--split test]"),
     "caption": ("easycap.caption", "caption photos: RUN FILES OR FOLDERS..."),
     "score": ("easycap.scoring", "score any captions: captions.json references.json"),

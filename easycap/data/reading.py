@@ -83,7 +83,6 @@ def finish(
 
     Missing files are found at once in any case. With OnBadImage.skip every image is decoded once, by all cores, and the
     outcome remembered until the file changes; with OnBadImage.error a damaged one ends the run that meets it.
-    Raises `ValueError` for a split without images.
     """
     kept: dict[int, list[Example]] = {}  # a list may serve as two splits: val as test
     seen: dict[str, str] = {}
@@ -94,9 +93,6 @@ def finish(
             kept[id(examples)] = [example for example in new if _is_there(example, split, names, findings)]
     if findings.on_bad_image is OnBadImage.skip:
         _leave_out_damaged(kept, splits, findings)
-    for split, examples in splits.items():
-        if not kept[id(examples)]:
-            raise ValueError(f"data={name}: no image of the {split} split can be used")
     return Dataset(
         name,
         {split: kept[id(examples)] for split, examples in splits.items()},

@@ -20,16 +20,15 @@ from easycap.processes import lock
 _CHUNK = 256
 
 
-def bad_images(paths: Sequence[Path], *, again: bool = False) -> dict[Path, str]:
+def bad_images(paths: Sequence[Path]) -> dict[Path, str]:
     """Return {path: what is wrong} of the images that are missing or cannot be decoded.
 
     Threads on all cores decode, as Pillow does outside of Python's lock; JPEGs at an eighth of their size, which reads
-    every byte of them. What was found is kept in the user's cache, keyed by every file's path, size and time of change,
-    and taken from there unless `again`.
+    every byte of them. What was found is kept in the user's cache, keyed by every file's path, size and time of change.
     """
     kept = cache_dir() / "bad_images" / f"{_digest(paths)}.json"
     with lock(kept.with_suffix(".lock")):  # of several ranks one reads, the others wait for what it finds
-        if kept.is_file() and not again:
+        if kept.is_file():
             return {Path(path): what for path, what in json.loads(kept.read_text(encoding="utf-8")).items()}
         bad = _read_all(paths)
         new = kept.with_suffix(".new")

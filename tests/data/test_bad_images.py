@@ -122,7 +122,7 @@ def test_trouble_of_the_disk_is_no_bad_image(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Image, "open", fails)
     with pytest.raises(OSError, match="Input/output") as caught:
-        verify.bad_images([tmp_path / "x.png"], again=True)
+        verify.bad_images([tmp_path / "x.png"])
     assert not isinstance(caught.value, BadImage)
 
 
