@@ -296,7 +296,7 @@ function drawCurves() {
         points.push({run: run.number, x: Number(px), y: Number(py), step, value: values[i]});
       });
       if (steps.length === 1) d += "h.1";
-      group.append(mark(run.number, element("path", {class: "line", d})));
+      group.append(mark(run.number, element("path", {class: steps.length === 1 ? "line point" : "line", d})));
     }
     follow(svg, points, point => [`step ${point.step.toLocaleString("en")}: ${short(point.value)}`]);
     const caption = html("figcaption", {textContent: title});
