@@ -167,17 +167,20 @@ def _cells(overrides: Sequence[Override], products_: list[Axes], folder: Path) -
         if o.key_or_group not in varying and o.key_or_group.partition(".")[0] not in ("sweep", "launcher")
         if o.key_or_group != "hydra.sweep.dir"
     ]
+    values = {key: {value for product in products_ for value in product.get(key, [])} for key in varying}
     cells: dict[str, Cell] = {}
-    for product in products_:
-        for combination in combinations(product):
-            varied = tuple(f"{key}={value}" for key, value in combination.items())
-            try:
-                settings = check_all(compose([*fixed, *varied])[0])
-            except ValueError as error:
-                raise ValueError(f"cell {' '.join(varied) or '(no axes)'}: {error}") from None
-            digest = config_hash(settings)
-            path = _folder_of(folder, combination, settings["seed"], digest)
-            cells.setdefault(digest, Cell(path, (*fixed, *varied, *_tracked(settings, folder)), varied))
+    for combination in (one for product in products_ for one in combinations(product)):
+        # A key with one value, such as a size that goes with one decoder, tells no cells apart.
+        telling = {key: value for key, value in combination.items() if len(values[key]) > 1}
+        varied = tuple(f"{key}={value}" for key, value in telling.items())
+        words = (*fixed, *(f"{key}={value}" for key, value in combination.items()))
+        try:
+            settings = check_all(compose(words)[0])
+        except ValueError as error:
+            raise ValueError(f"cell {' '.join(varied) or '(no axes)'}: {error}") from None
+        digest = config_hash(settings)
+        path = _folder_of(folder, telling, settings["seed"], digest)
+        cells.setdefault(digest, Cell(path, (*words, *_tracked(settings, folder)), varied))
     return list(cells.values())
 
 
