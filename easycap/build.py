@@ -52,8 +52,9 @@ from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.models.captioner import Captioner
 from easycap.models.decoders.language_models import architecture_of
 from easycap.registry import lookup, parameters
+from easycap.runs import checkpoint_of
 from easycap.shared import digest_of, made_once
-from easycap.training.checkpoint import CONFIG, load_weights, read_preprocessing
+from easycap.training.checkpoint import CONFIG, check_weights, load_weights, read_preprocessing
 from easycap.training.hardware import pick_device
 from easycap.training.optim import Optimization
 from easycap.training.ranks import ALONE, Ranks
@@ -83,7 +84,7 @@ class Experiment:
 
     With `checkpoint`, a folder written by training, the vocabulary and the weights come from there and nothing is
     fetched from elsewhere. With `start`, a checkpoint that training is to go on from, nothing is fetched either; its
-    weights are left to the training.
+    weights are left to the training. Otherwise a config's `init_from` gives a training its first weights and words.
     """
 
     def __init__(
@@ -95,8 +96,9 @@ class Experiment:
         ranks: Ranks = ALONE,
     ) -> None:
         self.config = with_architecture(config)
-        self.checkpoint, self.stored = checkpoint, checkpoint or start
-        self.ranks = ranks
+        self.checkpoint, self.ranks = checkpoint, ranks
+        self.initial = None if checkpoint or start else initial_checkpoint(config)
+        self.stored = checkpoint or start or self.initial
 
     @classmethod
     def from_checkpoint(cls, folder: Path, *, device: str, data_of: Experiment | None = None) -> Experiment:
@@ -196,11 +198,13 @@ class Experiment:
         if self.stored is None:
             captioner = build_captioner(self.config, self.vocabulary)
         else:
-            seen = read_preprocessing(self.stored)
-            captioner = build_captioner(_without_downloads(self.config, seen.size), self.vocabulary, seen)
+            captioner = _to_be_filled(self.config, self.vocabulary, self.stored)
         if self.checkpoint is not None:
             load_weights(captioner, self.checkpoint)
             captioner.eval().requires_grad_(False).to(self.device)
+        elif self.initial is not None:
+            check_weights(captioner, self.initial)
+            load_weights(captioner, self.initial)
         return captioner
 
     def generator(self, settings: dict[str, Any] | None = None) -> Generator:
@@ -306,6 +310,31 @@ def preprocessing_of(encoder: dict[str, Any]) -> Preprocessing:
         ).preprocessing
 
 
+def _to_be_filled(config: dict[str, Any], vocabulary: Vocabulary, checkpoint: Path) -> Captioner:
+    """The model of a config for the weights of a checkpoint, which bring their own view of the image."""
+    seen = read_preprocessing(checkpoint)
+    return build_captioner(_without_downloads(config, seen.size), vocabulary, seen)
+
+
+def initial_checkpoint(config: dict[str, Any]) -> Path | None:
+    """Return the checkpoint that `init_from` names, the best of a run; None without `init_from`.
+
+    Raises `ValueError` if there is none or if it has another vocabulary than the config.
+    """
+    if config["init_from"] is None:
+        return None
+    try:
+        folder = checkpoint_of(Path(config["init_from"]))
+        vocab = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["vocab"]["name"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"init_from={config['init_from']}: {error}") from None
+    if vocab != config["vocab"]["name"]:
+        raise ValueError(
+            f"init_from={config['init_from']} knows the words of vocab={vocab}: set vocab={vocab}"
+        )
+    return folder
+
+
 def _ids(vocabulary: Vocabulary) -> dict[str, int | None]:
     return {name: getattr(vocabulary, name) for name in ("pad_id", "bos_id", "eos_id", "unk_id")}
 
@@ -382,8 +411,13 @@ def rehearse(config: dict[str, Any]) -> None:
     """
     _check_combinations(config)
     vocabulary: Any = _NoWords()
+    initial = None if config["resume"] else initial_checkpoint(config)
     with torch.device("meta"):
-        build_captioner(_without_downloads(with_architecture(config)), vocabulary)
+        if initial is None:
+            build_captioner(_without_downloads(with_architecture(config)), vocabulary)
+        else:
+            words = lookup("vocab", config["vocab"]["name"]).load(initial)
+            check_weights(_to_be_filled(with_architecture(config), words, initial), initial)
     factor = build("schedule", config["schedule"], total_steps=1000)
     build("trainer", config["trainer"])
     if not config["resume"]:  # a run that goes on has its vocabulary

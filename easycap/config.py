@@ -64,7 +64,7 @@ SUPPLIED = frozenset(
     }
 )
 
-_ROOT = {"seed": int, "device": str, "resume": str | None}
+_ROOT = {"seed": int, "device": str, "resume": str | None, "init_from": str | None}
 
 # Settings that say where and how fast, never what is computed.
 _NOT_IN_HASH = ("tracking", "device", "resume")
@@ -133,7 +133,8 @@ def fields_of(group: str, name: str) -> dict[str, Any]:
 def config_hash(config: dict[str, Any]) -> str:
     """Return 10 hex digits of what is computed: paths, tracking, device and workers left out."""
     relevant = {key: value for key, value in config.items() if key not in _NOT_IN_HASH}
-    relevant["trainer"] = {k: v for k, v in config["trainer"].items() if k != "workers"}
+    how_only = ("workers", "max_hours", "checkpoint_every_steps")
+    relevant["trainer"] = {k: v for k, v in config["trainer"].items() if k not in how_only}
     relevant["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "cache", "workers")}
     if config["decoder"].get("pretrained") is not None:  # the weights' own, whether written out or not
         relevant["decoder"] = config["decoder"] | {"architecture": None}

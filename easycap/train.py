@@ -244,7 +244,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _warn_of_frozen_random_weights(config: dict[str, Any]) -> None:
-    starts_random = not config["encoder"].get("pretrained", False)
+    starts_random = not config["encoder"].get("pretrained", False) and config["init_from"] is None
     if starts_random and config["trainer"]["unfreeze_encoder_at_epoch"] != 0:
         logger.warning(
             "the encoder starts from random weights and is frozen (trainer.unfreeze_encoder_at_epoch=%s): its features "

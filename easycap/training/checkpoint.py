@@ -79,6 +79,20 @@ def load_weights(captioner: nn.Module, folder: Path) -> None:
         raise ValueError(f"{folder / MODEL} cannot be loaded into this model ({reason})") from error
 
 
+def check_weights(captioner: nn.Module, folder: Path) -> None:
+    """Raise `ValueError` naming the first weight of a checkpoint that has no place in `captioner`."""
+    own = {name: list(tensor.shape) for name, tensor in captioner.state_dict().items()}
+    with safe_open(folder / MODEL, framework="pt") as file:
+        stored = {name: file.get_slice(name).get_shape() for name in file.keys()}
+    for name, shape in stored.items():
+        if own.get(name) != shape:
+            here = f"{own[name]} here" if name in own else "does not exist here"
+            raise ValueError(
+                f"the weights of {folder} are of another model: {name} is {shape} there and {here}; take the encoder, "
+                "image_tokens and decoder settings of that run"
+            )
+
+
 def read_preprocessing(folder: Path) -> Preprocessing:
     """Return what the encoder of a checkpoint expects of images; `ValueError` if it is not there."""
     try:

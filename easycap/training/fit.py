@@ -16,7 +16,7 @@ from torch import nn
 
 import easycap.training.checkpoint as checkpoint
 from easycap.data.loader import TrainLoader, hash_seed
-from easycap.training.hardware import autocast, compile_forward
+from easycap.training.hardware import autocast, checkpoint_gradients, compile_forward
 from easycap.training.memory import validation_must_fit
 from easycap.training.optim import Optimization
 from easycap.training.progress import TrainingProgress
@@ -110,6 +110,8 @@ class Fit:
         self.captioner.to(self.device)
         self.resume()
         self.check_space()
+        if self.trainer.gradient_checkpointing:
+            checkpoint_gradients(self.captioner)
         if self.trainer.compile:
             compile_forward(self.captioner)
         self.rehearse()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from enum import Enum
 
 import torch
 from torch import nn
 
 from easycap.training.place import place
+
+logger = logging.getLogger(__name__)
 
 
 class Precision(Enum):
@@ -83,3 +86,18 @@ def compile_forward(captioner: nn.Module) -> None:
             "trainer.compile=true needs a C++ compiler (g++ or clang++) on this machine: install one, or leave it out"
         ) from None
     captioner.compile(dynamic=True)
+
+
+def checkpoint_gradients(captioner: nn.Module) -> None:
+    """Let encoder and decoder compute activations again in the backward pass; `ValueError` if neither can."""
+    parts = {"encoder": captioner.encoder, "decoder": captioner.decoder}
+    able = [name for name, part in parts.items() if hasattr(part, "checkpoint_gradients")]
+    if not able:
+        raise ValueError(
+            "trainer.gradient_checkpointing=true has no effect on this encoder and decoder: set it to false"
+        )
+    for name in parts:
+        if name in able:
+            parts[name].checkpoint_gradients()
+        else:
+            logger.warning("this %s has no gradient checkpointing: its activations stay in memory", name)

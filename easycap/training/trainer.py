@@ -37,6 +37,7 @@ class Trainer:
         ema: float | None,
         precision: Precision,
         compile: bool,
+        gradient_checkpointing: bool,
         unfreeze_encoder_at_epoch: int | None,
         checkpoint_every_steps: int | None,
         log_every_steps: int,
@@ -74,6 +75,7 @@ class Trainer:
         self.epochs, self.max_steps, self.accumulate = epochs, max_steps, accumulate
         self.patience, self.max_hours = patience, max_hours
         self.ema, self.compile = ema, compile
+        self.gradient_checkpointing = gradient_checkpointing
         self.clip_norm, self.precision, self.overfit_batch = clip_norm, precision, overfit_batch
         self.unfreeze_encoder_at_epoch = unfreeze_encoder_at_epoch
         self.checkpoint_every_steps, self.log_every_steps = checkpoint_every_steps, log_every_steps

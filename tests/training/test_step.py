@@ -232,3 +232,16 @@ def test_a_compiled_run_has_the_losses_of_a_plain_one(tmp_path: Path) -> None:
     plain = run(tmp_path / "b", "trainer.max_steps=2", "decoder.dropout=0")
     for ours, theirs in zip(left_behind(compiled)["metrics"], left_behind(plain)["metrics"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-4)
+
+
+# --------------------------------------------------------------------------------------- checkpointing
+
+
+def test_a_run_with_gradient_checkpointing_measures_the_same(tmp_path: Path, caplog) -> None:
+    saving = run(
+        tmp_path / "a", "trainer.gradient_checkpointing=true", "decoder.dropout=0", "trainer.epochs=1"
+    )
+    plain = run(tmp_path / "b", "decoder.dropout=0", "trainer.epochs=1")
+    for ours, theirs in zip(left_behind(saving)["metrics"], left_behind(plain)["metrics"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-4)
+    assert "this encoder has no gradient checkpointing" in caplog.text

@@ -9,6 +9,7 @@ logits                       w1   w2  w3 ...      the loss is on the words only
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,23 +23,28 @@ from easycap.models.decoders.word_embedding import check_embedding, start_words
 from easycap.registry import register
 from easycap.types import Memory, Output
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class CausalLMState:
     """Keys and values of everything read so far, one (keys, values) pair of (B,heads,L,d) per layer.
 
     mask (B,L) is False for padded memory slots. The tensors are never written to: the language model appends to
-    copies, so a state can be selected from and used any number of times.
+    copies, so a state can be selected from and used any number of times. Where gradients are checkpointed there are
+    no keys and values: `inputs` (B,L,D) is what was read, to be read again.
     """
 
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
     mask: torch.Tensor
+    inputs: torch.Tensor | None = None
 
     def select(self, rows: torch.Tensor) -> CausalLMState:
         layers = tuple(
             (keys.index_select(0, rows), values.index_select(0, rows)) for keys, values in self.layers
         )
-        return CausalLMState(layers, self.mask.index_select(0, rows))
+        inputs = None if self.inputs is None else self.inputs.index_select(0, rows)
+        return CausalLMState(layers, self.mask.index_select(0, rows), inputs)
 
 
 @register("decoder", "causal_lm")
@@ -104,7 +110,7 @@ class CausalLM(nn.Module):
             self.lm = untrained(architecture, vocab_size=vocab_size, special=special, dropout=dropout)
         check_sizes(self.lm, sizes)
         set_tuning(self.lm, tune, new_words=pieces is None, rank=lora_rank, alpha=lora_alpha)
-        self._frozen, self._attention_for = tune is Tune.none, ""
+        self._frozen, self._attention_for, self._reads_again = tune is Tune.none, "", False
         self.memory_dim = self.lm.config.hidden_size
         self.max_words = max_words
         self.max_positions = self._room(max_positions)
@@ -125,6 +131,17 @@ class CausalLM(nn.Module):
             )
         return room
 
+    def checkpoint_gradients(self) -> None:
+        """Compute activations again in the backward pass.
+
+        In training, transformers then keeps no keys and values: the memory is read again with each of its captions.
+        """
+        # newer versions of transformers warn of the old name
+        enable = getattr(self.lm, "activation_checkpointing_enable", self.lm.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
+        self._reads_again = True
+        logger.info("gradient checkpointing: image tokens are read once per caption, not once per image")
+
     def train(self, mode: bool = True) -> CausalLM:
         super().train(mode)
         if self._frozen:
@@ -140,6 +157,8 @@ class CausalLM(nn.Module):
                 f"(decoder.max_positions={self.max_positions} less decoder.max_words={self.max_words}); "
                 "lower image_tokens.count or raise decoder.max_positions"
             )
+        if self._reads_again and self.training:
+            return CausalLMState((), memory.mask, memory.tokens)
         cache = DynamicCache()
         self.lm.base_model(
             inputs_embeds=memory.tokens,
@@ -168,8 +187,10 @@ class CausalLM(nn.Module):
     def _read(
         self, words: torch.Tensor, state: CausalLMState, *, keep_cache: bool
     ) -> tuple[torch.Tensor, CausalLMState]:
-        cache = DynamicCache(ddp_cache_data=state.layers)
         mask = torch.cat([state.mask, state.mask.new_ones(words.shape)], dim=1)
+        if state.inputs is not None:
+            return self._read_again(words, state.inputs, mask)
+        cache = DynamicCache(ddp_cache_data=state.layers)
         positions = mask.cumsum(1)[:, -words.shape[1] :] - 1
         outputs = self.lm(
             input_ids=words,
@@ -179,6 +200,19 @@ class CausalLM(nn.Module):
             use_cache=True,
         )
         return outputs.logits, CausalLMState(_layers(cache), mask) if keep_cache else state
+
+    def _read_again(
+        self, words: torch.Tensor, before: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, CausalLMState]:
+        inputs = torch.cat([before, self.lm.get_input_embeddings()(words).to(before.dtype)], dim=1)
+        outputs = self.lm(
+            inputs_embeds=inputs,
+            attention_mask=mask.long(),
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=words.shape[1],
+        )
+        return outputs.logits, CausalLMState((), mask, inputs)
 
 
 def _layers(cache: DynamicCache) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:

@@ -57,6 +57,18 @@ class TimmEncoder(nn.Module):
         if pooled:
             self.channels, self.grid = self.network.num_classes or self.channels, None
 
+    def checkpoint_gradients(self) -> None:
+        """Compute activations again in the backward pass; `ValueError` if timm's model cannot.
+
+        BatchNorm statistics of a trained encoder then move twice per step.
+        """
+        try:
+            self.network.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError):
+            raise ValueError(
+                "trainer.gradient_checkpointing=true is not known to this timm model: set it to false"
+            ) from None
+
     def forward(self, images: torch.Tensor) -> Features:
         if self.pooled:
             cells = self.network(images).unsqueeze(1)
