@@ -46,6 +46,7 @@ import easycap.vocab.gpt2
 import easycap.vocab.word  # noqa: F401
 from easycap import paths
 from easycap.config import SUPPLIED, check, to_plain
+from easycap.data.features import FeatureCache, FrozenView, fingerprint
 from easycap.data.loader import Batches, TrainLoader, evaluation_batches
 from easycap.data.transforms import Transform
 from easycap.metrics import DocumentFrequencies, caption_health, score
@@ -54,8 +55,14 @@ from easycap.models.decoders.language_models import architecture_of
 from easycap.registry import lookup, parameters
 from easycap.runs import checkpoint_of
 from easycap.shared import digest_of, made_once
-from easycap.training.checkpoint import CONFIG, check_weights, load_weights, read_preprocessing
-from easycap.training.hardware import pick_device
+from easycap.training.checkpoint import (
+    CONFIG,
+    check_weights,
+    load_weights,
+    read_preprocessing,
+    read_progress,
+)
+from easycap.training.hardware import autocast, pick_device
 from easycap.training.optim import Optimization
 from easycap.training.ranks import ALONE, Ranks
 from easycap.training.trainer import Trainer
@@ -98,7 +105,7 @@ class Experiment:
         self.config = with_architecture(config)
         self.checkpoint, self.ranks = checkpoint, ranks
         self.initial = None if checkpoint or start else initial_checkpoint(config)
-        self.stored = checkpoint or start or self.initial
+        self.start, self.stored = start, checkpoint or start or self.initial
 
     @classmethod
     def from_checkpoint(cls, folder: Path, *, device: str, data_of: Experiment | None = None) -> Experiment:
@@ -174,11 +181,47 @@ class Experiment:
     def transform(self) -> Transform:
         return Transform(self.captioner.encoder.preprocessing)
 
+    @cached_property
+    def view(self) -> Transform | FrozenView:
+        """What training and its validation get of an image: its pixels, or after `cache_features` its features."""
+        return self.transform
+
+    def cache_features(self) -> None:
+        """Let training see cached features while the encoder is frozen, if the config wants that; see FeatureCache.
+
+        The encoder must be where it will run.
+        """
+        live_from = self.trainer.unfreeze_encoder_at_epoch
+        epoch = read_progress(self.start)["epoch"] if self.start is not None else 0
+        if not self.trainer.cache_features or (live_from is not None and epoch >= live_from):
+            return
+        if self.start is not None:  # the captioner's weights are left to the training that goes on
+            load_weights(self.captioner, self.start)
+        encoder, precision = self.captioner.encoder, self.trainer.precision
+        settings = {k: v for k, v in self.config["encoder"].items() if k not in ("pretrained", "weights")}
+        made_by = fingerprint(encoder.state_dict().items(), settings, encoder.preprocessing, precision.name)
+
+        @torch.no_grad()
+        def encode(images: torch.Tensor) -> torch.Tensor:
+            with autocast(self.device, precision):
+                return self.captioner.encode(images.to(self.device)).cells
+
+        self.captioner.eval()
+        validated = self.examples("val")[: self.config["validation"]["images"]]
+        caches = [
+            FeatureCache(paths.cache_dir() / "features", examples, made_by)
+            for examples in (self.examples("train"), validated)
+        ]
+        for cache in caches:
+            size = self.config["validation"]["batch_size"]
+            cache.fill(encode, self.transform, batch_size=size, workers=self.trainer.workers)
+        self.view = FrozenView(caches, self.transform, live_from=live_from)
+
     def batches(self, examples: Sequence[Example], batch_size: int) -> Batches:
         """Return batches over all examples in order, each image once."""
         return evaluation_batches(
             examples,
-            self.transform,
+            self.view,
             self.vocabulary,
             batch_size=batch_size,
             max_words=self.captioner.decoder.max_words,
@@ -226,7 +269,7 @@ class Experiment:
     def loader(self) -> TrainLoader:
         return TrainLoader(
             self.examples("train"),
-            self.transform,
+            self.view,
             self.vocabulary,
             batch_size=self.trainer.batch_size,
             captions_per_image=self.trainer.captions_per_image,

@@ -101,6 +101,8 @@ def _prepare(config: dict[str, Any], start: Path | None, ranks: Ranks) -> Experi
     with ranks.first_first():
         experiment.examples("train")
     experiment.captioner.to(experiment.device)
+    with ranks.first_first():
+        experiment.cache_features()
     return experiment
 
 

@@ -70,8 +70,9 @@ class Dataset(NamedTuple):
 class Batch:
     """N images and B captions of them.
 
-    images (N,3,H,W) uint8; words (B,T) starts with bos; targets (B,T) is words shifted left and ends with eos;
-    both are padded with the pad id; rows (B,) says which image a caption belongs to.
+    images (N,3,H,W) uint8, or their features (N,R,C) from a cache; words (B,T) starts with bos; targets (B,T) is
+    words shifted left and ends with eos; both are padded with the pad id; rows (B,) says which image a caption
+    belongs to.
     """
 
     ids: list[str]

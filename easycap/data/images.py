@@ -84,6 +84,13 @@ class PackedImage:
         return Image.fromarray(np.asarray(self.array()))
 
 
+def identity(image: ImageFile | PackedImage) -> str:
+    """Return a line that changes with the image's file: its path, size and time of change."""
+    status = image.path.stat()
+    row = image.row if isinstance(image, PackedImage) else ""
+    return f"{image.path.absolute()}\0{row}\0{status.st_size}\0{status.st_mtime_ns}\n"
+
+
 def image_files(paths: Sequence[Path]) -> list[Path]:
     """Return the files, and the images inside the folders, in order; `ValueError` names what does not exist."""
     files: list[Path] = []

@@ -127,6 +127,7 @@ class TrainLoader:
         self.collate = Collate(
             vocabulary, max_words=max_words, captions_per_image=captions_per_image, seed=seed
         )
+        self.transform = transform
         self.loader = DataLoader(
             ImageDataset(examples, transform),
             batch_size=self.sampler.own,
@@ -146,6 +147,7 @@ class TrainLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         # Workers are forked anew each epoch and so see these values.
         self.sampler.epoch = self.collate.epoch = epoch
+        self.transform.begin_epoch(epoch)
         self.sampler.start = start
         return iter(Batches(self.loader))
 
@@ -162,14 +164,18 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.loader:
             if isinstance(batch, BadImage):
-                raise ValueError(
-                    f"{batch}: mend it, or leave such images out with data.on_bad_image=skip; `easycap data check` "
-                    "lists them all"
-                )
+                raise bad_image_ends(batch)
             yield batch
 
     def __len__(self) -> int:
         return len(self.loader)
+
+
+def bad_image_ends(error: BadImage) -> ValueError:
+    """Return the error that ends a run at an image that cannot be read."""
+    return ValueError(
+        f"{error}: mend it, or leave such images out with data.on_bad_image=skip; `easycap data check` lists them all"
+    )
 
 
 def evaluation_batches(

@@ -23,6 +23,9 @@ class Transform:
         self.resized = round(preprocessing.size / preprocessing.crop)
         self.interpolation = _INTERPOLATION.get(preprocessing.interpolation, Image.Resampling.BICUBIC)
 
+    def begin_epoch(self, epoch: int) -> None:
+        """The same in every epoch."""
+
     def __call__(self, source: ImageSource) -> torch.Tensor:
         if isinstance(source, PackedImage):
             pixels = source.array()

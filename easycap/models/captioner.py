@@ -38,12 +38,15 @@ class Captioner(nn.Module):
         return self
 
     def encode(self, images: torch.Tensor) -> Features:
-        """images (N,3,H,W) uint8 -> Features."""
+        """images (N,3,H,W) uint8, or the cells (N,R,C) that the encoder has made of them before -> Features."""
+        if images.ndim == 3:
+            cells = images.to(self.mean.dtype)
+            return Features(cells, cells.new_ones(cells.shape[:2], dtype=torch.bool), self.encoder.grid)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             return self.encoder((images - self.mean) / self.std)
 
     def remember(self, images: torch.Tensor) -> Memory:
-        """images (N,3,H,W) uint8 -> Memory: the slots a decoder reads or looks at, here the image tokens alone."""
+        """images as `encode` takes them -> Memory: the slots a decoder reads or looks at, the image tokens alone."""
         tokens, mask = self.image_tokens(self.encode(images))
         return Memory(tokens, mask, {"image": slice(0, tokens.shape[1])})
 

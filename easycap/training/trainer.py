@@ -19,7 +19,8 @@ class Trainer:
     It ends earlier, with the schedule where it then is, after `patience` validations in a row that found nothing
     better; and `max_hours` after its start it saves and stops, to be gone on with by resume=RUN, schedule included.
     `ema` validates and keeps, as best, a moving average of the weights with that decay.
-    The encoder is frozen until `unfreeze_encoder_at_epoch` (0: trained from the start; null: never). `overfit_batch`
+    The encoder is frozen until `unfreeze_encoder_at_epoch` (0: trained from the start; null: never); until then
+    `cache_features` lets it run once per image instead of once per epoch. `overfit_batch`
     trains on one batch over and over, 50 times an epoch: a model that cannot learn it has a bug.
     """
 
@@ -39,6 +40,7 @@ class Trainer:
         compile: bool,
         gradient_checkpointing: bool,
         unfreeze_encoder_at_epoch: int | None,
+        cache_features: bool,
         checkpoint_every_steps: int | None,
         log_every_steps: int,
         workers: int,
@@ -61,6 +63,11 @@ class Trainer:
                 f"trainer.unfreeze_encoder_at_epoch={unfreeze_encoder_at_epoch} must be 0 (trained from the start), an "
                 "epoch, or null (frozen throughout)"
             )
+        if cache_features and (unfreeze_encoder_at_epoch == 0 or overfit_batch):
+            raise ValueError(
+                "trainer.cache_features=true needs an encoder that is frozen at first: set "
+                "trainer.unfreeze_encoder_at_epoch to null or an epoch, and trainer.overfit_batch=false"
+            )
         if ema is not None and not 0 < ema < 1:
             raise ValueError(
                 f"trainer.ema={ema} must be between 0 and 1, e.g. 0.999, or null for no averaging"
@@ -77,7 +84,7 @@ class Trainer:
         self.ema, self.compile = ema, compile
         self.gradient_checkpointing = gradient_checkpointing
         self.clip_norm, self.precision, self.overfit_batch = clip_norm, precision, overfit_batch
-        self.unfreeze_encoder_at_epoch = unfreeze_encoder_at_epoch
+        self.unfreeze_encoder_at_epoch, self.cache_features = unfreeze_encoder_at_epoch, cache_features
         self.checkpoint_every_steps, self.log_every_steps = checkpoint_every_steps, log_every_steps
 
     def steps_per_epoch(self, loader: TrainLoader) -> int:

@@ -1,0 +1,188 @@
+"""The feature cache: each image is encoded once, whoever asks; what is stale or damaged is never read."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import TINY
+
+from easycap.caption import PhotoCaptioner
+from easycap.config import check
+from easycap.data.features import FeatureCache, fingerprint
+from easycap.data.images import PackedImage
+from easycap.data.transforms import Transform
+from easycap.launch import compose
+from easycap.train import train
+from easycap.training.stop import OutOfTime
+from easycap.types import Example, Preprocessing
+
+COUNT = 10
+TRANSFORM = Transform(Preprocessing(size=4, mean=(0.5,) * 3, std=(0.5,) * 3))
+CACHED = ["trainer.cache_features=true", "trainer.unfreeze_encoder_at_epoch=null"]
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> list[Example]:
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 4, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", pixels)
+    return [Example(str(row), PackedImage(tmp_path / "x.npy", row), ("x",)) for row in range(COUNT)]
+
+
+class Encoder:
+    """Two cells of three channels; counts the images it sees, fails after `breaks_after` of them."""
+
+    def __init__(self, breaks_after: int | None = None) -> None:
+        self.seen, self.breaks_after = 0, breaks_after
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        if self.breaks_after is not None and self.seen >= self.breaks_after:
+            raise KeyboardInterrupt
+        self.seen += len(images)
+        return images.float().mean(3)[:, :, :2].transpose(1, 2)
+
+
+def fill(cache: FeatureCache, encoder: Encoder) -> None:
+    cache.fill(encoder, TRANSFORM, batch_size=3, workers=0)
+
+
+def test_every_image_is_encoded_once(examples: list[Example], tmp_path: Path) -> None:
+    encoder = Encoder()
+    fill(cache := FeatureCache(tmp_path / "cache", examples, "a"), encoder)
+    expected = Encoder()(torch.stack([TRANSFORM(example.image) for example in examples])).half()
+    assert torch.equal(torch.stack([cache(example.image) for example in examples]), expected)
+    fill(FeatureCache(tmp_path / "cache", examples, "a"), encoder)
+    assert encoder.seen == COUNT
+
+
+def test_what_was_encoded_before_an_interruption_is_kept(examples: list[Example], tmp_path: Path) -> None:
+    first, second = Encoder(breaks_after=6), Encoder()
+    with pytest.raises(KeyboardInterrupt):
+        fill(FeatureCache(tmp_path / "cache", examples, "a"), first)
+    fill(cache := FeatureCache(tmp_path / "cache", examples, "a"), second)
+    assert (first.seen, second.seen) == (6, COUNT - 6)
+    fill(whole := FeatureCache(tmp_path / "other", examples, "a"), Encoder())
+    assert all(torch.equal(cache(example.image), whole(example.image)) for example in examples)
+
+
+def _fill_in_a_process(examples: list[Example], root: Path, seen) -> None:
+    encoder = Encoder()
+    fill(FeatureCache(root, examples, "a"), encoder)
+    seen.put(encoder.seen)
+
+
+def test_of_two_that_ask_at_once_one_encodes(examples: list[Example], tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    seen = context.Queue()
+    arguments = (examples, tmp_path / "cache", seen)
+    processes = [context.Process(target=_fill_in_a_process, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    assert sorted(seen.get(timeout=30) for _ in processes) == [0, COUNT]
+    for process in processes:
+        process.join()
+
+
+def test_other_weights_and_changed_images_are_another_cache(examples: list[Example], tmp_path: Path) -> None:
+    weights = torch.nn.Linear(2, 2)
+    before = fingerprint(weights.state_dict().items(), "settings")
+    assert before == fingerprint(weights.state_dict().items(), "settings")
+    assert before != fingerprint(weights.state_dict().items(), "others")
+    weights.weight.data[0, 0] += 1e-6
+    assert before != fingerprint(weights.state_dict().items(), "settings")
+
+    folder = FeatureCache(tmp_path / "cache", examples, "a").folder
+    assert folder != FeatureCache(tmp_path / "cache", examples, "b").folder
+    assert folder != FeatureCache(tmp_path / "cache", examples[1:], "a").folder
+    np.save(tmp_path / "x.npy", np.zeros((COUNT, 4, 4, 3), dtype=np.uint8))
+    assert folder != FeatureCache(tmp_path / "cache", examples, "a").folder
+
+
+def test_a_damaged_cache_is_refused(examples: list[Example], tmp_path: Path) -> None:
+    fill(cache := FeatureCache(tmp_path / "cache", examples, "a"), Encoder())
+    with (cache.folder / "features").open("r+b") as file:
+        file.truncate(50)
+    with pytest.raises(ValueError, match="is damaged .* remove it"):
+        fill(FeatureCache(tmp_path / "cache", examples, "a"), Encoder())
+
+
+def test_a_disk_too_small_is_known_before(
+    examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")(10, 10, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ValueError, match="features of 10 images need .* EASYCAP_CACHE"):
+        fill(FeatureCache(tmp_path / "cache", examples, "a"), Encoder())
+
+
+def test_features_beyond_half_precision_are_refused(examples: list[Example], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="too large for half precision"):
+        cache = FeatureCache(tmp_path / "cache", examples, "a")
+        cache.fill(lambda images: images.flatten(2) * 1e6, TRANSFORM, batch_size=3, workers=0)
+
+
+# ------------------------------------------------------------------------------------------- training
+
+
+def run(path: Path, *overrides: str) -> Path:
+    train(check(compose([*TINY, *overrides])[0]), path, command="easycap train")
+    return path
+
+
+def losses(path: Path) -> list[float]:
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+@pytest.fixture
+def own_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("own_features")
+def test_training_from_the_cache_is_training_and_a_second_run_encodes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = run(tmp_path / "cached", *CACHED)
+    live = run(tmp_path / "live", "trainer.unfreeze_encoder_at_epoch=null")
+    assert losses(cached) == pytest.approx(losses(live), rel=1e-3)
+    monkeypatch.setattr(FeatureCache, "_encode_rows", lambda *args, **settings: pytest.fail("encoded again"))
+    assert losses(run(tmp_path / "again", *CACHED, "decoder.width=32")) != losses(cached)
+    assert losses(run(tmp_path / "same", *CACHED)) == losses(cached)
+
+
+@pytest.mark.usefixtures("own_features")
+def test_at_the_unfreeze_epoch_training_goes_live(tmp_path: Path) -> None:
+    settings = ["trainer.cache_features=true", "trainer.epochs=2"]
+    frozen = run(tmp_path / "frozen", *settings, "trainer.unfreeze_encoder_at_epoch=null")
+    released = run(tmp_path / "released", *settings, "trainer.unfreeze_encoder_at_epoch=1")
+    weights = [load_file(path / "checkpoints" / "last" / "model.safetensors") for path in (frozen, released)]
+    name = "encoder.stages.0.0.weight"
+    assert not torch.equal(weights[0][name], weights[1][name])
+    assert losses(frozen)[:6] == losses(released)[:6]
+    photo = released / "samples" / "images"
+    assert isinstance(PhotoCaptioner(released, device="cpu")(sorted(photo.iterdir())[:1])[0], str)
+
+
+@pytest.mark.usefixtures("own_features")
+def test_a_run_goes_on_from_the_cache(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", *CACHED)
+    with pytest.raises(OutOfTime):
+        run(tmp_path / "cut", *CACHED, "trainer.max_hours=1e-9")
+    config = check(compose([*TINY, *CACHED])[0]) | {"resume": str(tmp_path / "cut")}
+    train(config, tmp_path / "cut", command="easycap train")
+    last = [load_file(tmp_path / name / "checkpoints/last/model.safetensors") for name in ("whole", "cut")]
+    assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+    assert losses(tmp_path / "cut") == losses(whole)
+
+
+def test_an_encoder_in_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs an encoder that is frozen at first"):
+        run(tmp_path / "run", "trainer.cache_features=true")
