@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from PIL import Image
@@ -20,7 +22,7 @@ class Transform:
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.size = preprocessing.size
-        self.resized = round(preprocessing.size / preprocessing.crop)
+        self.resized = math.floor(preprocessing.size / preprocessing.crop + 1e-6)  # down, as timm does
         self.interpolation = _INTERPOLATION.get(preprocessing.interpolation, Image.Resampling.BICUBIC)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -36,11 +38,11 @@ class Transform:
 
     def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Return left, top, right, bottom of what is cut out of an image of this (width, height), in its own pixels."""
-        scale = self.resized / min(size)
         box = [0.0] * 4
         for axis, side in enumerate(size):
-            resized = max(self.resized, round(side * scale))
-            start = (resized - self.size) // 2
+            # rounded as torchvision's Resize and CenterCrop, by which pretrained weights were measured
+            resized = self.resized * side // min(size)
+            start = round((resized - self.size) / 2)
             box[axis], box[axis + 2] = start * side / resized, (start + self.size) * side / resized
         return box[0], box[1], box[2], box[3]
 

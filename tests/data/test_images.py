@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from easycap.data.images import ImageFile, PackedImage
 from easycap.data.transforms import Transform
@@ -66,6 +67,30 @@ def test_any_image_becomes_the_square(tmp_path: Path, size: tuple[int, int]) -> 
     tensor = Transform(SQUARE)(ImageFile(tmp_path / "x.png"))
     assert tensor.shape == (3, 8, 8)
     assert tensor[:, 4, 4].tolist() == [10, 200, 30]
+
+
+@pytest.mark.parametrize("size", [(64, 48), (61, 43), (43, 61), (50, 50)])
+def test_the_square_is_that_of_torchvision(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Pretrained weights were measured with Resize and CenterCrop: the same pixels, up to rounding."""
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.png")
+    theirs = transforms.Compose([transforms.Resize(36), transforms.CenterCrop(32), transforms.PILToTensor()])
+    ours = Transform(SQUARE._replace(size=32, crop=32 / 36))(ImageFile(tmp_path / "x.png"))
+    difference = (ours.int() - theirs(Image.open(tmp_path / "x.png")).int()).abs().float()
+    assert difference.max() <= 2 and difference.mean() < 0.2
+
+
+def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(tmp_path: Path) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    photo = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
+    photo.save(tmp_path / "x.jpg", quality=95)
+    assert ImageFile(tmp_path / "x.jpg").load(at_least=100).size == (160, 120)
+    assert ImageFile(tmp_path / "x.jpg").load(at_least=240).size == (320, 240)
+    assert ImageFile(tmp_path / "x.jpg").load(at_least=241).size == (640, 480)
+    photo.save(tmp_path / "x.png")
+    square = Transform(SQUARE._replace(size=64))
+    small, whole = (square(ImageFile(tmp_path / name)).float() for name in ("x.jpg", "x.png"))
+    assert (small - whole).abs().mean() < 2
 
 
 def test_the_centre_is_kept(tmp_path: Path) -> None:
