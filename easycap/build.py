@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ import easycap.models.image_tokens.mlp
 import easycap.models.image_tokens.resampler
 import easycap.models.image_tokens.split
 import easycap.objectives.scheduled_sampling
+import easycap.objectives.scst
 import easycap.objectives.xe
 import easycap.sweeping.launchers
 import easycap.tracking.trackers
@@ -50,6 +51,7 @@ from easycap.data.features import FeatureCache, FrozenView, fingerprint
 from easycap.data.loader import Batches, TrainLoader, evaluation_batches
 from easycap.data.transforms import Transform
 from easycap.metrics import DocumentFrequencies, caption_health, score
+from easycap.metrics.rewards import Rewards
 from easycap.models.captioner import Captioner
 from easycap.models.decoders.language_models import architecture_of
 from easycap.registry import lookup, parameters
@@ -165,13 +167,18 @@ class Experiment:
     @cached_property
     def training_df(self) -> DocumentFrequencies:
         """Document frequencies of the training references: they make CIDEr-D of any subset comparable."""
+        return self._document_frequencies(eos=False)
+
+    def _document_frequencies(self, *, eos: bool) -> DocumentFrequencies:
+        """Return those of the training references, with `eos` of references that end with an end token."""
+        name = "document_frequencies_eos" if eos else "document_frequencies"
         documents = [example.references for example in self.examples("train")]
         texts = ("\0".join(references) + "\0" for references in documents)
         code = Path(easycap.metrics.__file__).parent
-        folder = paths.cache_dir() / "document_frequencies" / digest_of(texts, code=code)
+        folder = paths.cache_dir() / name / digest_of(texts, code=code)
         made_once(
             folder,
-            lambda new: DocumentFrequencies.from_references(documents, source="train").save(
+            lambda new: DocumentFrequencies.from_references(documents, source="train", eos=eos).save(
                 new / "train.npz"
             ),
         )
@@ -263,7 +270,25 @@ class Experiment:
 
     @cached_property
     def objective(self) -> Objective:
-        return build("objective", self.config["objective"], **_ids(self.vocabulary))
+        return build(
+            "objective",
+            self.config["objective"],
+            vocabulary=self.vocabulary,
+            make_rewards=self._rewards,
+            **_ids(self.vocabulary),
+        )
+
+    def _rewards(self, weights: Mapping[str, float], eos: bool) -> Rewards:
+        """Return what captions of training images are rewarded for."""
+        examples = self.examples("train")
+        return Rewards(
+            weights,
+            eos=eos,
+            references={example.id: example.references for example in examples},
+            annotations={example.id: example.annotations for example in examples},
+            scorers=(*TEXT_SCORERS, *self.dataset.scorers),
+            df=self._document_frequencies(eos=eos),
+        )
 
     @cached_property
     def loader(self) -> TrainLoader:
@@ -440,6 +465,11 @@ class _OneMatrix(torch.nn.Module):
 def _check_combinations(config: dict[str, Any]) -> None:
     """Raise `ValueError` for parts that are right alone and wrong together."""
     hard = to_plain(config["decoder"].get("attention")) == "hard"
+    if hard and config["objective"]["name"] == "scst":
+        raise ValueError(
+            "objective=scst does not go with decoder.attention=hard, whose drawn locations have no part in the "
+            "probability of a caption: take objective=xe or decoder.attention=soft"
+        )
     if hard and config["objective"]["name"] == "scheduled_sampling":
         raise ValueError(
             "objective=scheduled_sampling does not go with decoder.attention=hard, which is rewarded for the words it "
@@ -469,6 +499,12 @@ def rehearse(config: dict[str, Any]) -> None:
         build("optim", config["optim"])(_OneMatrix(), factor)
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith("optim.") else f"optim: {error}") from None
-    for group in ("objective", "decoding"):
-        build(group, config[group], encode=vocabulary.encode, **_ids(vocabulary))
+    build("decoding", config["decoding"], encode=vocabulary.encode, **_ids(vocabulary))
+    build(
+        "objective",
+        config["objective"],
+        vocabulary=vocabulary,
+        make_rewards=lambda weights, eos: None,  # they need the data
+        **_ids(vocabulary),
+    )
     pick_device(config["device"])

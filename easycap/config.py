@@ -52,6 +52,7 @@ SUPPLIED = frozenset(
         "source_grid",  # image_tokens: the encoder's (h, w)
         "memory_dim",  # image_tokens: the decoder's D
         "total_steps",  # schedule
+        "make_rewards",  # objective: (weights, eos) -> Rewards of captions of training images
         "examples",  # validation
         "make_batches",
         "objective",

@@ -151,6 +151,7 @@ def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder, start: Pat
                     for name in Survey._fields
                 },
             },
+            "objective": experiment.objective.signature,
             "config_hash": config_hash(config),
             "seed": config["seed"],
             "environment": environment(experiment.device) | {"ranks": experiment.ranks.count},

@@ -192,7 +192,9 @@ class Decoder(Protocol):
 
 
 class Objective(Protocol):
-    """What training minimises."""
+    """What training minimises; `signature` says it in one line, with all that makes its numbers comparable."""
+
+    signature: str
 
     def begin_epoch(self, epoch: int) -> None:
         """Called before each epoch, counted from 0, that is begun or gone on with."""

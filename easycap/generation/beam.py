@@ -12,7 +12,7 @@ import torch
 
 from easycap.generation.rules import NEVER, make_rules, word_limit
 from easycap.registry import register
-from easycap.types import Decoder, Generated, Memory
+from easycap.types import Decoder, Generated, Memory, State
 
 
 @register("decoding", "beam")
@@ -65,18 +65,28 @@ class Beam:
         self.num_beams, self.length_penalty, self.early_stopping = num_beams, length_penalty, early_stopping
         self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
 
-    @torch.no_grad()
     def __call__(self, decoder: Decoder, memory: Memory) -> Generated:
+        first = torch.full((len(memory.tokens),), self.bos_id, device=memory.tokens.device)
+        with torch.no_grad():
+            words, scores = self.search(decoder, decoder.start(memory), first)
+        return Generated(words[:, 0], scores[:, 0])
+
+    @torch.no_grad()
+    def search(self, decoder: Decoder, state: State, first: torch.Tensor) -> Generated:
+        """Continue N images from their `first` words (N,), usually bos: words (N,k,T) and scores (N,k), best first.
+
+        Consumes `state`.
+        """
         assert not getattr(decoder, "training", False), "dropout is on: call .eval() before generating"
         max_words = word_limit(self.max_words, self.rules.min_words, decoder)
-        num_images, device = len(memory.tokens), memory.tokens.device
+        num_images, device = len(first), first.device
         finished = _Finished.none(num_images, self.num_beams, max_words, self.pad_id, device)
         images = torch.arange(num_images, device=device)  # those still searched
         beams = _Beams(
             torch.full((num_images, 1, 0), self.pad_id, device=device),
             torch.zeros(num_images, 1, device=device),
         )
-        last, state = torch.full((num_images,), self.bos_id, device=device), decoder.start(memory)
+        last = first
         for length in range(1, max_words + 1):
             logits, state = decoder.step(last, state)
             log_probs = self.rules(logits.float().log_softmax(1), beams.words.flatten(0, 1))
@@ -91,7 +101,7 @@ class Beam:
                 break
             images, beams, parents = images[searching], beams.of(searching), parents[searching]
             last, state = beams.words[..., -1].flatten(), state.select(parents.flatten())
-        return Generated(finished.words[:, 0, :length], finished.sums[:, 0])
+        return Generated(finished.words[:, :, :length], finished.sums)
 
     def _can_improve(self, beams: _Beams, ranks: torch.Tensor, length: int) -> torch.Tensor:
         """Return whether each image goes on (n,); `ranks` (n,k) are those of its finished captions."""

@@ -54,6 +54,6 @@ def most_likely(scores: torch.Tensor) -> torch.Tensor:
     return scores.argmax(1)
 
 
-def draw(scores: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Unnormalised log-probabilities (B,V) -> one word per row (B,), drawn from them."""
+def draw(scores: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Unnormalised log-probabilities (B,V) -> one word per row (B,), drawn from them (None: by torch's generator)."""
     return torch.multinomial(scores.softmax(1), 1, generator=generator).squeeze(1)

@@ -17,7 +17,8 @@ import numpy as np
 from easycap.metrics.corpus import Corpus, prepare
 from easycap.metrics.document_frequencies import EOS, DocumentFrequencies
 from easycap.metrics.ngrams import MAX_N, Level, NgramCounts, count_ngrams
-from easycap.metrics.signature import signature
+from easycap.metrics.signature import VERSION, signature
+from easycap.metrics.tokenizer import VERSION as TOKENIZER
 from easycap.metrics.tokenizer import tokenize
 from easycap.registry import register
 from easycap.types import Score
@@ -82,6 +83,8 @@ class CiderReward:
     False); without it fragments such as "a man on a" are rewarded (Rennie et al., CVPR 2017, appendix E).
     """
 
+    name = "CIDEr-D"
+
     def __init__(
         self, *, references: Mapping[str, Sequence[str]], df: DocumentFrequencies, eos: bool = True
     ) -> None:
@@ -89,12 +92,19 @@ class CiderReward:
             raise ValueError(
                 f"df was built with eos={df.eos} and the reward wants eos={eos}; build df with the same"
             )
-        self.eos = eos
+        self.eos, self.df = eos, df
         self._rows = {image_id: row for row, image_id in enumerate(references)}
         end = [EOS] if eos else []
         sentences = [tokenize(text) + end for texts in references.values() for text in texts]
         owners = np.repeat(np.arange(len(references)), [len(texts) for texts in references.values()])
         self._references = _References(count_ngrams(sentences), owners, df)
+
+    @property
+    def signature(self) -> str:
+        """All that changes a reward: unlike a score's, not which captions are rewarded."""
+        settings = {"v": VERSION, "tok": TOKENIZER, "n": MAX_N, "sigma": _SIGMA, "df": self.df.signature}
+        settings["eos"] = "yes" if self.eos else "no"
+        return "|".join([self.name, *(f"{key}:{value}" for key, value in settings.items())])
 
     def __call__(
         self, ids: Sequence[str], captions: Sequence[str], ended: Sequence[bool] | None = None

@@ -54,6 +54,7 @@ class ScheduledSampling:
         self.growth, self.rate, self.max_share = growth, rate, max_share
         self.start_epoch, self.every_epochs, self.pad_id = start_epoch, every_epochs, pad_id
         self.cross_entropy = CrossEntropy(label_smoothing=label_smoothing, pad_id=pad_id)
+        self.signature = f"{self.cross_entropy.signature}|own words:{growth.name}, at most {max_share:g}"
         self.share = 0.0
 
     def begin_epoch(self, epoch: int) -> None:

@@ -21,6 +21,7 @@ class CrossEntropy:
             raise ValueError(f"objective.label_smoothing={label_smoothing} must be in [0, 1)")
         self.label_smoothing = label_smoothing
         self.pad_id = pad_id
+        self.signature = f"xe|smoothing:{label_smoothing:g}"
 
     def begin_epoch(self, epoch: int) -> None:
         """The same in every epoch."""
