@@ -14,8 +14,10 @@ import torch
 import transformers
 
 
-def alternate(functions: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, list[float]]:
-    """Return wall seconds {name: one per round}: each once to warm up, then in turn.
+def alternate(
+    functions: dict[str, Callable[[], Any]], *, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Return seconds of `clock` {name: one per round}: each once to warm up, then in turn.
 
     The order is reversed every round. Other work on the machine then slows all of them alike.
     """
@@ -25,9 +27,9 @@ def alternate(functions: dict[str, Callable[[], Any]], *, rounds: int) -> dict[s
     for number in range(rounds):
         names = list(functions) if number % 2 == 0 else list(reversed(functions))
         for name in names:
-            started = time.perf_counter()
+            started = clock()
             functions[name]()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     return seconds
 
 

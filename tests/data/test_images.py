@@ -76,8 +76,8 @@ def test_the_square_is_that_of_torchvision(tmp_path: Path, size: tuple[int, int]
     Image.fromarray(noise).save(tmp_path / "x.png")
     theirs = transforms.Compose([transforms.Resize(36), transforms.CenterCrop(32), transforms.PILToTensor()])
     ours = Transform(SQUARE._replace(size=32, crop=32 / 36))(ImageFile(tmp_path / "x.png"))
-    difference = (ours.int() - theirs(Image.open(tmp_path / "x.png")).int()).abs().float()
-    assert difference.max() <= 2 and difference.mean() < 0.2
+    difference = (ours.int() - theirs(Image.open(tmp_path / "x.png")).int()).abs()
+    assert difference.max() <= 2  # a shift by one pixel would make it 200
 
 
 def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(tmp_path: Path) -> None:
