@@ -30,7 +30,7 @@ def fingerprint(state: Iterable[tuple[str, torch.Tensor]], *settings: object) ->
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in state:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     digest.update(repr(settings).encode())
     return digest.hexdigest()
 

@@ -91,11 +91,11 @@ def test_of_two_that_ask_at_once_one_encodes(examples: list[Example], tmp_path: 
 
 
 def test_other_weights_and_changed_images_are_another_cache(examples: list[Example], tmp_path: Path) -> None:
-    weights = torch.nn.Linear(2, 2)
+    weights = torch.nn.BatchNorm1d(2)  # with a count of batches, a tensor of no dimension
     before = fingerprint(weights.state_dict().items(), "settings")
     assert before == fingerprint(weights.state_dict().items(), "settings")
     assert before != fingerprint(weights.state_dict().items(), "others")
-    weights.weight.data[0, 0] += 1e-6
+    weights.weight.data[0] += 1e-6
     assert before != fingerprint(weights.state_dict().items(), "settings")
 
     folder = FeatureCache(tmp_path / "cache", examples, "a").folder
