@@ -20,10 +20,6 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from easycap.build import build
 from easycap.config import check_group, config_hash, options
@@ -35,7 +31,7 @@ from easycap.report.numbers import NOTHING, duration_text, score_text
 from easycap.report.reading import read_result
 from easycap.report.scores import HEADLINE, main_split, score_of
 from easycap.runs import shown
-from easycap.sweeping.cells import LOG, Cell, Children, Outcome, error_of, state_of
+from easycap.sweeping.cells import LOG, Cell, Children, Outcome, environment_of, error_of, state_of
 from easycap.sweeping.space import Axes, axes_of, combinations, products
 from easycap.tracking.run_folder import write_json
 from easycap.train import git_commit
@@ -167,30 +163,59 @@ def _cells(overrides: Sequence[Override], products_: list[Axes], folder: Path) -
         if o.key_or_group not in varying and o.key_or_group.partition(".")[0] not in ("sweep", "launcher")
         if o.key_or_group != "hydra.sweep.dir"
     ]
-    values = {key: {value for product in products_ for value in product.get(key, [])} for key in varying}
+    values = {key: [value for product in products_ for value in product.get(key, [])] for key in varying}
+    for key, before in _read_plan(folder).get("axes", {}).items():
+        values.setdefault(key, [o.get_value_string() for o in overrides if o.key_or_group == key]).extend(
+            before
+        )
     cells: dict[str, Cell] = {}
-    for combination in (one for product in products_ for one in combinations(product)):
+    combinations_ = dict.fromkeys(
+        tuple(one.items()) for product in products_ for one in combinations(product)
+    )
+    for combination in combinations_:
+        words = (*fixed, *(f"{key}={value}" for key, value in combination))
         # A key with one value, such as a size that goes with one decoder, tells no cells apart.
-        telling = {key: value for key, value in combination.items() if len(values[key]) > 1}
-        varied = tuple(f"{key}={value}" for key, value in telling.items())
-        words = (*fixed, *(f"{key}={value}" for key, value in combination.items()))
+        telling = [(key, value) for key, value in map(_split, words) if len(set(values.get(key, ()))) > 1]
+        label = " ".join(f"{key}={value}" for key, value in telling) or "(no axes)"
         try:
             settings = check_all(compose(words)[0])
+            digest = config_hash(settings)
+            if digest in cells:
+                raise ValueError(
+                    f"it would train the same as the cell {cells[digest].label}: they differ in nothing but where and "
+                    "how fast"
+                )
+            path = _folder_of(folder, telling, settings["seed"], digest)
+            _check_same_data(path, settings)
         except ValueError as error:
-            raise ValueError(f"cell {' '.join(varied) or '(no axes)'}: {error}") from None
-        digest = config_hash(settings)
-        path = _folder_of(folder, telling, settings["seed"], digest)
-        cells.setdefault(digest, Cell(path, (*words, *_tracked(settings, folder)), varied))
+            raise ValueError(f"cell {label}: {error}") from None
+        varied = tuple(f"{key}={value}" for key, value in telling)
+        cells[digest] = Cell(path, (*words, *_tracked(settings, folder)), varied)
     return list(cells.values())
 
 
-def _folder_of(sweep: Path, combination: Mapping[str, str], seed: int, digest: str) -> Path:
+def _split(override: str) -> tuple[str, str]:
+    key, _, value = override.lstrip("+").partition("=")
+    return key, value
+
+
+def _check_same_data(cell: Path, settings: Mapping[str, Any]) -> None:
+    """A hash leaves out where data lies, so that it may move; but a cell of other data must not pass for this one."""
+    root = settings["data"].get("root")
+    if root is None or not (cell / "config.yaml").is_file():
+        return
+    before = OmegaConf.load(cell / "config.yaml").data.get("root")
+    if Path(str(before)).absolute() != Path(str(root)).absolute() and Path(str(before)).exists():
+        raise ValueError(f"{shown(cell)} was trained on data.root={before}; choose another sweep.name")
+
+
+def _folder_of(sweep: Path, telling: Sequence[tuple[str, str]], seed: int, digest: str) -> Path:
     """The cell's folder: the one it has already, whatever axes there were then, or a new name."""
     for found in sweep.glob(f"*-{digest}"):
         return found
     words = [
         value if key in _groups() else f"{key.rpartition('.')[2]}{value}"
-        for key, value in combination.items()
+        for key, value in telling
         if key != "seed"
     ]
     plain = re.sub(r"[^\w.+-]+", "_", "-".join(words))[:80].strip("-_.")
@@ -208,19 +233,25 @@ def _tracked(settings: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def _write_plan(folder: Path, cells: Sequence[Cell], products_: list[Axes], command: str) -> None:
-    """Write sweep.json: command, axes and cells, with those of earlier commands in the same folder."""
+    """Write sweep.json: commands, axes and cells, with those of earlier commands in the same folder."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "sweep.json"
     with lock(folder / ".locks" / "sweep"):
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        before = _read_plan(folder)
+        commands = list(dict.fromkeys([*before.get("commands", []), command]))
         known = {cell["folder"]: cell for cell in before.get("cells", [])}
         known |= {c.folder.name: {"folder": c.folder.name, "overrides": list(c.varied)} for c in cells}
         axes: Axes = before.get("axes", {})
         for product in products_:
             for key, values in product.items():
                 axes[key] = list(dict.fromkeys([*axes.get(key, []), *values]))
-        plan = {"name": folder.name, "command": command, "axes": axes, "cells": list(known.values())}
+        plan = {"name": folder.name, "commands": commands, "axes": axes, "cells": list(known.values())}
         write_json(path, plan)
+
+
+def _read_plan(folder: Path) -> dict[str, Any]:
+    path = folder / "sweep.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 # ----------------------------------------------------------------------------------------------- running
@@ -230,11 +261,13 @@ def _run(cells: Sequence[Cell], folder: Path, launcher: Any) -> int:
     states = Counter(state_of(cell) for cell in cells)
     counts = ", ".join(f"{number} {state}" for state, number in states.items())
     print(f"{_plural(len(cells), 'cell')} in {shown(folder)}: {counts}", flush=True)
-    _warn_of_other_code([cell for cell in cells if state_of(cell) == "completed"])
+    completed = [cell for cell in cells if state_of(cell) == "completed"]
+    _warn_of_other_code(completed)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    children, outcomes, stopped = Children(), {}, False
+    children, stopped = Children(), False
+    outcomes = {cell: Outcome("skipped", "completed") for cell in completed}
     try:
-        for cell, outcome in launcher(cells, children):
+        for cell, outcome in launcher([cell for cell in cells if cell not in outcomes], children):
             outcomes[cell] = outcome
             if outcome.did != "skipped":
                 print(
@@ -320,38 +353,38 @@ def _plural(count: int, noun: str) -> str:
 
 def _show_plan(cells: Sequence[Cell], folder: Path, launcher: Any) -> int:
     """List the cells, with the time each that is to be trained would take by some timed steps."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("cell", "state", "step", "about"):
-        table.add_column(column, justify="left" if column in ("cell", "state") else "right")
-    total, failed = 0.0, []
+    jobs, threads = getattr(launcher, "jobs", 1), getattr(launcher, "threads", None)
+    width = max(len(cell.label) for cell in cells)
+    seconds, problems = [], []
     for cell in cells:
         state = state_of(cell)
+        line = f"{cell.label:<{width}}  {state:<11}"
         if state == "completed":
-            table.add_row(escape(cell.label), state, "", "")
+            print(line, flush=True)
             continue
-        timed = _timed(cell)
+        timed = _timed(cell, threads)
         if isinstance(timed, str):
-            failed.append(f"{cell.label}: {timed}")
-            table.add_row(escape(cell.label), "cannot start", "", "")
+            problems.append(f"{cell.label}: {timed}")
+            print(f"{line}  cannot start", flush=True)
             continue
-        total += timed["seconds"]
-        step = f"{1000 * timed['step_seconds']:.0f} ms"
-        table.add_row(escape(cell.label), state, step, duration_text(timed["seconds"]))
-    Console(highlight=False).print(table)
-    jobs = getattr(launcher, "jobs", 1)
+        seconds.append(timed["seconds"])
+        step = f"{1000 * timed['step_seconds']:,.0f} ms a step"
+        print(f"{line}  {step:>16}  about {duration_text(timed['seconds'])}", flush=True)
+    total = max([sum(seconds) / jobs, *seconds, 0.0])
     at_once = f", {jobs} at a time" if jobs > 1 else ""
+    print(f"\n{_plural(len(cells), 'cell')} in {shown(folder)}, about {duration_text(total)} in all{at_once}")
     print(
-        f"{_plural(len(cells), 'cell')} in {shown(folder)}, about {duration_text(total / jobs)} in all{at_once}"
+        "Estimated from 5 timed steps and one decoded batch of each, one cell at a time, without start-up and\n"
+        "reading of data; a cell that goes on needs less."
     )
-    print("estimated from 5 timed steps and one decoded batch a cell, without start-up and reading of data")
-    for problem in failed:
+    for problem in problems:
         print(f"cannot start: {problem}")
-    return 1 if failed else 0
+    return 1 if problems else 0
 
 
-def _timed(cell: Cell) -> dict[str, float] | str:
+def _timed(cell: Cell, threads: int | None) -> dict[str, float] | str:
     command = [sys.executable, "-m", "easycap.estimate", *cell.overrides]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment_of(threads))
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
     return json.loads(done.stdout.splitlines()[-1])

@@ -112,6 +112,10 @@ def check_only(config):
         (["hydra/launcher=joblib"], "use launcher=local launcher.jobs=2"),
         (["sweep.name=../x"], "names a folder"),
         (["resume=x"], "the same command again"),
+        (
+            ["trainer.workers=0,1"],
+            "cell seed=1 trainer.workers=1: it would train the same as the cell seed=1 trainer.workers=0",
+        ),
     ],
 )
 def test_a_wrong_word_anywhere_stops_everything(words, said, capsys, tmp_path: Path) -> None:
@@ -185,7 +189,7 @@ def test_no_end_of_a_cell_harms_another_and_the_same_command_finishes(
     assert [legs(tmp_path, seed) for seed in (1, 2, 3, 4, 5)] == [["new", "resumed"]] * 2 + [["new"]] * 3
     plan = json.loads((tmp_path / "outputs" / "sweeps" / "s" / "sweep.json").read_text())
     assert plan["axes"] == {"seed": ["1", "2", "3", "4", "5"]} and len(plan["cells"]) == 5
-    assert plan["cells"][4]["overrides"] == ["seed=5"]
+    assert plan["cells"][4]["overrides"] == ["seed=5"] and len(plan["commands"]) == 2
 
 
 def test_cells_trained_by_other_code_are_skipped_with_a_warning(deeds, tmp_path: Path, capsys) -> None:
@@ -219,6 +223,20 @@ def start(*words: str) -> subprocess.Popen:
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": ROOT}
     )
+
+
+def test_a_cell_of_other_data_does_not_pass_for_this_one(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "config.yaml").write_text(f"data: {{name: coco, root: {tmp_path / 'a'}}}")
+    sweep_module._check_same_data(tmp_path, {"data": {"root": str(tmp_path / "a")}})
+    with pytest.raises(ValueError, match="was trained on data.root="):
+        sweep_module._check_same_data(tmp_path, {"data": {"root": str(tmp_path / "b")}})
+
+
+def test_a_cell_goes_on_on_its_device(tmp_path: Path) -> None:
+    overrides = ("device=cpu", "seed=1")
+    command = cells_module.command_of(cells_module.Cell(tmp_path, overrides, ()), goes_on=True)
+    assert command[-2:] == [f"resume='{tmp_path}'", "device=cpu"]
 
 
 def test_two_sweeps_at_once_train_every_cell_once(deeds, tmp_path: Path) -> None:
@@ -257,7 +275,7 @@ def test_a_dry_run_trains_nothing(tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", ROOT)
     assert sweep("seed=1", "sweep.dry_run=true") == 0
     out = capsys.readouterr().out
-    assert re.search(r"s1-\w+ +new +[\d,]+ ms", out) and "1 cell in" in out, out
+    assert re.search(r"s1-\w+ +new +[\d,]+ ms a step +about", out) and "1 cell in" in out, out
     assert not (tmp_path / "outputs" / "sweeps").exists()
 
 

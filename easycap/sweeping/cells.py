@@ -63,6 +63,8 @@ class Children:
         with self._guard:
             process = subprocess.Popen(command, **options)
             self._running.add(process)
+            if self.stopped.is_set():
+                process.terminate()
         try:
             yield process
         finally:
@@ -140,9 +142,7 @@ def _run_locked(cell: Cell, held: int, threads: int | None, children: Children) 
 
 
 def _train(cell: Cell, goes_on: bool, held: int, threads: int | None, children: Children) -> int:
-    environment = {**os.environ, PARENT: str(os.getpid())}
-    if threads is not None:
-        environment.setdefault("OMP_NUM_THREADS", str(threads))
+    environment = {**environment_of(threads), PARENT: str(os.getpid())}
     cell.folder.mkdir(parents=True, exist_ok=True)
     with (
         (cell.folder / LOG).open("ab") as log,
@@ -159,11 +159,16 @@ def _train(cell: Cell, goes_on: bool, held: int, threads: int | None, children: 
         return process.wait()
 
 
+def environment_of(threads: int | None) -> dict[str, str]:
+    """Return the environment of a process with so many threads; OMP_NUM_THREADS, where it is set, counts instead."""
+    return ({} if threads is None else {"OMP_NUM_THREADS": str(threads)}) | os.environ
+
+
 def command_of(cell: Cell, *, goes_on: bool) -> list[str]:
     """Return the command that trains a cell, from the start or from where it was stopped."""
-    arguments = (
-        [f"resume='{cell.folder}'"] if goes_on else [*cell.overrides, f"hydra.run.dir='{cell.folder}'"]
-    )
+    device = [word for word in cell.overrides if word.lstrip("+").startswith("device=")]
+    goes_on_with = [f"resume='{cell.folder}'", *device]  # all else is the run's own then
+    arguments = goes_on_with if goes_on else [*cell.overrides, f"hydra.run.dir='{cell.folder}'"]
     return [sys.executable, "-m", "easycap.train", "--debug", *arguments]
 
 

@@ -19,7 +19,8 @@ class Local:
     """`jobs` cells at a time on this machine.
 
     Each gets `threads` threads for its arithmetic; null divides the cores among the jobs, as more threads than cores
-    wait for each other most of the time. OMP_NUM_THREADS, where it is set, counts instead.
+    wait for each other most of the time. OMP_NUM_THREADS, where it is set, counts instead. Several GPUs are not
+    divided: all cells use the one that `device` names.
     """
 
     def __init__(self, *, jobs: int, threads: int | None) -> None:

@@ -140,7 +140,7 @@ def test_cells_that_have_not_started_are_named(sweep: Path) -> None:
     cells = [{"folder": run.name, "overrides": []} for run in sweep.iterdir()]
     cells.append({"folder": "grid-1-s1", "overrides": ["image_tokens=grid", "seed=1"]})
     command = "easycap train -m image_tokens=split,resampler,grid"
-    write(sweep / "sweep.json", {"name": "x", "command": command, "axes": {}, "cells": cells})
+    write(sweep / "sweep.json", {"name": "x", "commands": [command], "axes": {}, "cells": cells})
     found = compared(sweep)
     assert found.waiting == ("image_tokens=grid seed=1",) and found.commands == (command,)
     assert "not started: image_tokens=grid seed=1" in notes(found)

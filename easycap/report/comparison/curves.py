@@ -25,7 +25,12 @@ def overlaid_curves(comparison: Comparison) -> list[dict[str, Any]]:
             steps, values = series(metrics, key)
             if steps:
                 lines[run.number] = _thinned(steps, values, 100.0 if _hundredfold(key) else 1.0, limit)
-    return [{"title": key, "lines": lines} for key, lines in charts.items() if lines]
+    # One point of each run is no curve; the table has it.
+    return [
+        {"title": k, "lines": lines}
+        for k, lines in charts.items()
+        if any(len(x) > 1 for x, _ in lines.values())
+    ]
 
 
 def _hundredfold(key: str) -> bool:

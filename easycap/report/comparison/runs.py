@@ -196,11 +196,11 @@ def _sweeps(paths: Sequence[Path]) -> tuple[tuple[str, ...], tuple[str, ...]]:
             try:
                 sweep = json.loads(file.read_text(encoding="utf-8"))
                 cells = [(str(cell["folder"]), " ".join(cell["overrides"])) for cell in sweep["cells"]]
-                command = sweep["command"]
+                found = [str(command) for command in sweep["commands"]]
             except (ValueError, OSError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{file} is no list of a sweep's cells ({error}); remove it to compare the runs alone"
                 ) from None
-            commands.append(command if isinstance(command, str) else " ".join(map(str, command)))
+            commands += found
             waiting += [overrides for folder, overrides in cells if not (file.parent / folder).is_dir()]
     return tuple(commands), tuple(waiting)

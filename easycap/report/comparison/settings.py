@@ -9,15 +9,15 @@ from typing import Any
 from easycap.report.numbers import NOTHING
 
 SEED = "seed"
-# Where a run reports to and what it went on from say nothing of what was trained.
-_LEFT_OUT = ("tracking", "resume")
+# Where a run reports to, what it went on from, where and how fast it ran, say nothing of what was trained.
+_LEFT_OUT = ("tracking", "resume", "device", "data.cache", "data.workers", "trainer.workers")
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Return {dotted key: value as text}; the name of a group's option goes by the group's own key."""
     found: dict[str, str] = {}
     for key, value in config.items():
-        if not prefix and key in _LEFT_OUT:
+        if prefix + str(key) in _LEFT_OUT:
             continue
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{key}.")
