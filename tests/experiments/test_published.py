@@ -19,7 +19,7 @@ def test_every_row_says_what_it_is_and_where_it_was_read(path: Path) -> None:
     published = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert set(published) == {"paper", "rows"}
     for row in published["rows"]:
-        assert set(row) >= NEEDED and set(row) <= NEEDED | {"recipe", "notes"}, row
+        assert set(row) >= NEEDED and set(row) <= NEEDED | {"recipe", "notes", "settings"}, row
         assert row["scores"] and set(row["scores"]) <= METRICS, row
         assert all(isinstance(score, (int, float)) and 1 < score < 150 for score in row["scores"].values()), (
             row

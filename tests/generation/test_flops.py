@@ -32,6 +32,7 @@ def captioner() -> Captioner:
     torch.manual_seed(0)
     sizes = {"width": WIDTH, "num_layers": LAYERS, "num_heads": 2, "max_positions": 20, "max_words": WORDS}
     options = {"dropout": 0.1, "pretrained": None, "embedding": "random", "pieces": None}
+    options |= {"architecture": None, "tune": "all", "lora_rank": 1, "lora_alpha": 1.0}
     return captioner_with(CausalLM(**sizes, **options, vocab_size=VOCABULARY, **IDS))
 
 
