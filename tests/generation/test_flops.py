@@ -11,7 +11,7 @@ from easycap.generation.flops import flops_per_caption
 from easycap.generation.greedy import Greedy
 from easycap.generation.sample import Sample
 from easycap.models.captioner import Captioner
-from easycap.models.decoders.causal_lm import CausalLM
+from easycap.models.decoders.causal_lm import CausalLM, Tune
 from easycap.models.decoders.lstm import LSTM
 from easycap.models.encoders.small import SmallEncoder
 from easycap.models.image_tokens.split import Split
@@ -32,7 +32,7 @@ def captioner() -> Captioner:
     torch.manual_seed(0)
     sizes = {"width": WIDTH, "num_layers": LAYERS, "num_heads": 2, "max_positions": 20, "max_words": WORDS}
     options = {"dropout": 0.1, "pretrained": None, "embedding": "random", "pieces": None}
-    options |= {"architecture": None, "tune": "all", "lora_rank": 1, "lora_alpha": 1.0}
+    options |= {"architecture": None, "tune": Tune.all, "lora_rank": 1, "lora_alpha": 1.0}
     return captioner_with(CausalLM(**sizes, **options, vocab_size=VOCABULARY, **IDS))
 
 
