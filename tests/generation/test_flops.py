@@ -17,7 +17,16 @@ from easycap.models.encoders.small import SmallEncoder
 from easycap.models.image_tokens.split import Split
 
 IDS = {"pad_id": 0, "bos_id": 1, "eos_id": 2}
-RULES = {"max_words": None, "min_words": 0, "no_repeat_ngram": 0, "allow_unk": True, "unk_id": 3, **IDS}
+RULES = {
+    "max_words": None,
+    "min_words": 0,
+    "no_repeat_ngram": 0,
+    "may_repeat": (),
+    "encode": str.split,
+    "allow_unk": True,
+    "unk_id": 3,
+    **IDS,
+}
 WORDS, VOCABULARY, TOKENS, WIDTH, LAYERS = 5, 30, 3, 16, 2
 
 
