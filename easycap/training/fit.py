@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 import easycap.training.checkpoint as checkpoint
-from easycap.data.loader import TrainLoader, hash_seed
+from easycap.data.loader import TrainLoader
 from easycap.training.hardware import autocast, checkpoint_gradients, compile_forward
 from easycap.training.memory import validation_must_fit
 from easycap.training.optim import Optimization
 from easycap.training.progress import TrainingProgress
+from easycap.training.randomness import random_state, restore_random_state, seed_rank
 from easycap.training.ranks import Ranks
 from easycap.training.step import TrainStep
 from easycap.training.stop import OutOfTime, Stop
@@ -110,10 +111,7 @@ class Fit:
         self.captioner.to(self.device)
         self.resume()
         self.check_space()
-        if self.trainer.gradient_checkpointing:
-            checkpoint_gradients(self.captioner)
-        if self.trainer.compile:
-            compile_forward(self.captioner)
+        self.save_memory_and_time()
         self.rehearse()
         bar = TrainingProgress(self.total_steps, self.reached.step, shown=self.ranks.first)
         with self.stop, bar as progress:
@@ -152,38 +150,16 @@ class Fit:
         """Go on from the checkpoint `start`, if there is one."""
         if self.start is None:
             self.ranks.share_weights(self.captioner)
-            self.seed_rank()
+            seed_rank(self.ranks, self.reached.step)
             return
         checkpoint.load_weights(self.captioner, self.start)
         self.reached = Reached(**checkpoint.read_progress(self.start))
         tensors = checkpoint.load_training(self.optimization, self.start)
-        self.restore_random_state(tensors)
+        restore_random_state(tensors, self.ranks, self.device, self.reached.step)
         self.take_step.average.load_state_dict(tensors)
         self.take_step.optimization.load_state_dict(self.reached.loss_scale)
         logger.info("going on from %s at step %d of %d", self.start.name, self.reached.step, self.total_steps)
         self.restore_best()
-
-    def seed_rank(self) -> None:
-        """Let dropout differ between ranks; the first keeps the numbers of a run of one rank."""
-        if not self.ranks.first:
-            torch.manual_seed(hash_seed(torch.initial_seed(), self.reached.step, self.ranks.number))
-
-    def random_state(self) -> dict[str, torch.Tensor]:
-        """Return the states of the random number generators of all ranks."""
-        states = {f"rng.cpu.{self.ranks.number}": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            states[f"rng.cuda.{self.ranks.number}"] = torch.cuda.get_rng_state(self.device)
-        return self.ranks.merge(states)
-
-    def restore_random_state(self, states: dict[str, torch.Tensor]) -> None:
-        own = {kind: states.get(f"rng.{kind}.{self.ranks.number}") for kind in ("cpu", "cuda")}
-        if own["cpu"] is None:
-            logger.warning("the checkpoint is of fewer ranks: going on with other dropout")
-            self.seed_rank()
-            return
-        torch.set_rng_state(own["cpu"])
-        if own["cuda"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(own["cuda"], self.device)
 
     def restore_best(self) -> None:
         """Make checkpoints/best what `reached` says: a kill may have come between the two saves of an epoch."""
@@ -199,9 +175,17 @@ class Fit:
     def check_space(self) -> None:
         """At most three checkpoints of `last` and two of `best` are on the disk at a time."""
         self.freeze_or_release_encoder()
+        if not self.ranks.first:
+            return
         whole, weights = (checkpoint.checkpoint_bytes(self.captioner, wanted) for wanted in (True, False))
         there = sum(path.stat().st_size for path in self.checkpoints.rglob("*") if path.is_file())
         checkpoint.check_space(self.checkpoints, 3 * whole + 2 * weights - there)
+
+    def save_memory_and_time(self) -> None:
+        if self.trainer.gradient_checkpointing:
+            checkpoint_gradients(self.captioner)
+        if self.trainer.compile:
+            compile_forward(self.captioner)
 
     def rehearse(self) -> None:
         """Run everything validation does on two batches: it must not fail after hours of training."""
@@ -321,7 +305,7 @@ class Fit:
     def save_last(self) -> None:
         """Save what going on bit for bit needs."""
         self.reached.loss_scale = self.take_step.optimization.state_dict()
-        tensors = self.random_state() | self.take_step.average.state_dict()
+        tensors = random_state(self.ranks, self.device) | self.take_step.average.state_dict()
         self.save("last", optimization=self.optimization, tensors=tensors)
 
     def save_best(self) -> None:

@@ -1,0 +1,40 @@
+"""The random numbers of training (dropout, sampling): kept in checkpoints, different on every rank."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from easycap.data.loader import hash_seed
+from easycap.training.ranks import Ranks
+
+logger = logging.getLogger(__name__)
+
+
+def seed_rank(ranks: Ranks, step: int) -> None:
+    """Let dropout differ between ranks; the first keeps the numbers of a run of one rank."""
+    if not ranks.first:
+        torch.manual_seed(hash_seed(torch.initial_seed(), step, ranks.number))
+
+
+def random_state(ranks: Ranks, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the states of the random number generators of all ranks."""
+    states = {f"rng.cpu.{ranks.number}": torch.get_rng_state()}
+    if device.type == "cuda":
+        states[f"rng.cuda.{ranks.number}"] = torch.cuda.get_rng_state(device)
+    return ranks.merge(states)
+
+
+def restore_random_state(
+    states: dict[str, torch.Tensor], ranks: Ranks, device: torch.device, step: int
+) -> None:
+    """Go on with this rank's own state from among a checkpoint's tensors."""
+    own = {kind: states.get(f"rng.{kind}.{ranks.number}") for kind in ("cpu", "cuda")}
+    if own["cpu"] is None:
+        logger.warning("the checkpoint is of fewer ranks: going on with other dropout")
+        seed_rank(ranks, step)
+        return
+    torch.set_rng_state(own["cpu"])
+    if own["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(own["cuda"], device)
