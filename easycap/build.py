@@ -470,6 +470,11 @@ def _check_combinations(config: dict[str, Any]) -> None:
             "objective=scst does not go with decoder.attention=hard, whose drawn locations have no part in the "
             "probability of a caption: take objective=xe or decoder.attention=soft"
         )
+    if config["objective"].get("xe_first") and config["trainer"]["patience"] is None:
+        raise ValueError(
+            "objective.xe_first=true goes over to rewards when validations stop improving: set trainer.patience, e.g. "
+            "trainer.patience=3"
+        )
     if hard and config["objective"]["name"] == "scheduled_sampling":
         raise ValueError(
             "objective=scheduled_sampling does not go with decoder.attention=hard, which is rewarded for the words it "

@@ -127,6 +127,7 @@ def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder, start: Pat
     config = experiment.config
     folder.update_result({"data": data_summary(experiment.dataset)})
     _warn_of_frozen_random_weights(config)
+    _warn_of_rewards_from_the_start(config)
     surveys = vocabulary_surveys(experiment)
     logger.info(
         "%d training images, %d words (%.1f%% of those in val), %.1f million parameters, %d steps on %s",
@@ -253,6 +254,15 @@ def _warn_of_frozen_random_weights(config: dict[str, Any]) -> None:
             "the encoder starts from random weights and is frozen (trainer.unfreeze_encoder_at_epoch=%s): its features "
             "hardly differ between images",
             to_plain(config["trainer"]["unfreeze_encoder_at_epoch"]),
+        )
+
+
+def _warn_of_rewards_from_the_start(config: dict[str, Any]) -> None:
+    rewarded = config["objective"]["name"] == "scst" and not config["objective"]["xe_first"]
+    if rewarded and config["init_from"] is None:
+        logger.warning(
+            "objective=scst begins with random weights, whose captions earn next to nothing: set init_from=RUN, or "
+            "objective=xe_then_scst with trainer.patience"
         )
 
 

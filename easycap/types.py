@@ -199,6 +199,12 @@ class Objective(Protocol):
     def begin_epoch(self, epoch: int) -> None:
         """Called before each epoch, counted from 0, that is begun or gone on with."""
 
+    def next_stage(self) -> float | None:
+        """Begin the next stage of training, if there is one; return its constant factor of the learning rates.
+
+        Called when validations have stopped improving (trainer.patience). None: there is none, and the run ends.
+        """
+
     def __call__(self, captioner: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the scalar loss with its graph, and scalars to log without; "loss" is among them."""
 

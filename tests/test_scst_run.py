@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from test_train import metrics, read, run, settings
 from tiny import TINY
 
 from easycap.build import rehearse
 from easycap.config import check
 from easycap.launch import compose
+from easycap.train import _warn_of_rewards_from_the_start
+from easycap.training.fit import Fit
+from easycap.training.validation import Validation, Validator, warnings_of
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +31,12 @@ def first(tmp_path_factory: pytest.TempPathFactory, scenes_cache: Path) -> Path:
 def test_it_goes_on_from_another_runs_weights_and_mixes_rewards(first: Path, tmp_path: Path) -> None:
     words = ["objective=scst", f"init_from={first}", "+objective.rewards.truth=0.5"]
     path = run(tmp_path / "second", *words, "objective.rows_per_pass=7", "objective.cross_entropy=0.1")
+    validated = [line for line in metrics(path) if "val/loss" in line]
+    assert [line["step"] for line in validated] == [0, 6]
+    start = next(line for line in reversed(metrics(first)) if "val/loss" in line)
+    assert all(validated[0][key] == value for key, value in start.items() if key.startswith("val/"))
+    assert {"val/bad_endings", "val/repeating_captions", "val/words_per_caption"} < validated[1].keys()
+    assert (path / "samples" / "epoch-000.json").is_file()
     trained = [line for line in metrics(path) if "train/reward" in line]
     assert len(trained) == 6
     for line in trained:
@@ -37,6 +48,92 @@ def test_it_goes_on_from_another_runs_weights_and_mixes_rewards(first: Path, tmp
     assert (
         signature.startswith("scst|samples:5|baseline:others|xe:0.1|") and "|eos:yes + 0.5 truth" in signature
     )
+
+
+IN_STAGES = ["objective=xe_then_scst", "trainer.patience=1", "trainer.epochs=5", "objective.num_samples=2"]
+
+
+@pytest.fixture
+def never_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every validation scores worse than the one before."""
+    values = iter(range(10_000, 0, -1))
+    original = Validator._scored_captions
+
+    def scored(self: Validator, *args: object) -> tuple:
+        captions, scores, health = original(self, *args)
+        return captions, scores | {"CIDEr-D": 1e-4 * next(values)}, health
+
+    monkeypatch.setattr(Validator, "_scored_captions", scored)
+
+
+def test_one_run_goes_from_cross_entropy_to_rewards(tmp_path: Path, monkeypatch, never_better) -> None:
+    begun = {}
+    original = Fit.begin_next_stage
+
+    def look(self: Fit) -> bool:
+        had_moments, going_on = self.optimization.has_state, original(self)
+        begun[going_on] = (had_moments, self.optimization.has_state, self.captioner.state_dict())
+        if going_on:
+            best = load_file(tmp_path / "run/checkpoints/best/model.safetensors")
+            assert all(torch.equal(begun[True][2][name], tensor) for name, tensor in best.items())
+        return going_on
+
+    monkeypatch.setattr(Fit, "begin_next_stage", look)
+    path = run(tmp_path / "run", *IN_STAGES)
+    trained = [line for line in metrics(path) if "train/loss" in line]
+    assert [line["step"] for line in trained if "train/reward" not in line] == list(range(1, 13))
+    rewarded = [line for line in trained if "train/reward" in line]
+    assert [line["step"] for line in rewarded] == list(range(13, 19))
+    assert {line["train/lr_factor"] for line in rewarded} == {0.1}
+    assert begun[True][:2] == (True, False) and begun.keys() == {True, False}
+    result = read(path, "result.json")
+    assert "ended after step 18 of 30" in result["ended_early"] and result["objective"].startswith("scst|")
+
+
+def test_a_run_killed_after_the_change_goes_on_to_the_same_numbers(
+    tmp_path: Path, monkeypatch, never_better
+) -> None:
+    whole, path = run(tmp_path / "whole", *IN_STAGES), tmp_path / "run"
+    original = Fit.train_step
+
+    def dying(self: Fit, batches: list) -> dict:
+        if self.reached.step == 15:
+            raise KeyboardInterrupt
+        return original(self, batches)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Fit, "train_step", dying)
+        run(path, *IN_STAGES)
+    run(path, *IN_STAGES, f"resume={path}")
+    losses = [[line["train/loss"] for line in metrics(one) if "train/loss" in line] for one in (whole, path)]
+    assert len(losses[0]) == 18 and losses[0] == losses[1]
+
+
+def test_rewards_that_buy_bad_endings_are_warned_about() -> None:
+    first = {"CIDEr-D": 0.80, "bad_endings": 0.01, "loss": 2.0, "loss_of_shuffled_images": 3.0}
+    captions = {str(i): str(i) for i in range(100)}
+
+    def found(**values: float) -> list[str]:
+        return warnings_of(Validation(first | values, captions), first, "CIDEr-D")
+
+    [sentence] = found(**{"CIDEr-D": 0.84, "bad_endings": 0.12})
+    assert "rose from 80.0 to 84.0" in sentence and "from 1.0% to 12.0%" in sentence
+    assert not found(**{"CIDEr-D": 0.84, "bad_endings": 0.02})
+    assert not found(**{"CIDEr-D": 0.79, "bad_endings": 0.12})
+
+
+def test_rewards_from_random_weights_are_warned_about(caplog) -> None:
+    _warn_of_rewards_from_the_start(settings("objective=scst"))
+    assert "begins with random weights" in caplog.text
+    caplog.clear()
+    _warn_of_rewards_from_the_start(settings("objective=scst", "init_from=somewhere"))
+    _warn_of_rewards_from_the_start(settings("objective=xe_then_scst"))
+    assert not caplog.text
+
+
+def test_going_over_needs_patience() -> None:
+    with pytest.raises(ValueError, match="xe_first=true .* set trainer.patience"):
+        rehearse(settings("objective=xe_then_scst"))
 
 
 def test_hard_attention_is_refused() -> None:

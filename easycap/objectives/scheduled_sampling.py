@@ -61,6 +61,9 @@ class ScheduledSampling:
         """Set the share of this epoch (from 0)."""
         self.share = self.share_at(epoch)
 
+    def next_stage(self) -> None:
+        """There is one stage."""
+
     def share_at(self, epoch: int) -> float:
         """Return the share of words that are the model's own in this epoch (from 0)."""
         if epoch < self.start_epoch:

@@ -51,6 +51,9 @@ class SelfCritical:
     log-probabilities. Both read one and the same state of the image, and the decoder is in eval mode for both: no
     dropout there, while encoder and image tokens stay as the trainer set them. The extra losses of a decoder have no
     part. `rows_per_pass` bounds the memory: the pass takes so many rows at a time, and again in the backward pass.
+
+    With `xe_first` it all begins with cross entropy, until trainer.patience is at its end; then rewards begin from the
+    best weights, with fresh optimisers at a constant `lr_factor` of their learning rates.
     Raises `ValueError` for settings out of range.
     """
 
@@ -65,6 +68,8 @@ class SelfCritical:
         rows_per_pass: int | None,
         cross_entropy: float,
         label_smoothing: float,
+        xe_first: bool,
+        lr_factor: float,
         vocabulary: Vocabulary,
         make_rewards: Callable[[Mapping[str, float], bool], Rewards],
     ) -> None:
@@ -80,6 +85,9 @@ class SelfCritical:
             raise ValueError(
                 f"objective.cross_entropy={cross_entropy} must be in [0, 1); objective=xe is nothing but that"
             )
+        if lr_factor <= 0:
+            raise ValueError(f"objective.lr_factor={lr_factor} must be positive, e.g. 0.1")
+        self.rewarding, self.lr_factor = not xe_first, lr_factor
         self.baseline, self.num_samples = baseline, num_samples
         self.max_words, self.rows_per_pass = max_words, rows_per_pass
         self.vocabulary, self.pad_id, self.eos_id = vocabulary, vocabulary.pad_id, vocabulary.eos_id
@@ -91,15 +99,24 @@ class SelfCritical:
 
     @property
     def signature(self) -> str:
-        """What is minimised, in one line."""
+        """What is minimised, in one line; cross entropy as long as rewards have not begun."""
+        if not self.rewarding:
+            return self.cross_entropy.signature
         text = f"scst|samples:{self.num_samples}|baseline:{self.baseline.name}|xe:{self.share:g}"
         return f"{text}|rewards:{self.rewards.signature}"
 
     def begin_epoch(self, epoch: int) -> None:
         """The same in every epoch."""
 
+    def next_stage(self) -> float | None:
+        """From cross entropy to rewards."""
+        if self.rewarding:
+            return None
+        self.rewarding = True
+        return self.lr_factor
+
     def __call__(self, captioner: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        if not captioner.training:
+        if not (captioner.training and self.rewarding):
             return self.cross_entropy(captioner, batch)
         decoder = captioner.decoder
         with without_dropout(decoder):

@@ -26,6 +26,9 @@ class CrossEntropy:
     def begin_epoch(self, epoch: int) -> None:
         """The same in every epoch."""
 
+    def next_stage(self) -> None:
+        """There is one stage."""
+
     def __call__(self, captioner: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         return self.of(captioner(batch.images, batch.words, batch.rows), batch.targets)
 

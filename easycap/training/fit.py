@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 class Reached:
     """How far a run has come: all of its state that is not a tensor.
 
-    `best` is the best validation so far, found after step `best_step`; `stale` counts validations since; `logged`
-    counts what was handed to the tracker.
+    `best` is the best validation so far, found after step `best_step`; `stale` counts validations since; `first` is
+    what the first one of this `stage` (from 0) measured; `logged` counts what was handed to the tracker.
     """
 
     step: int = 0
@@ -44,6 +44,8 @@ class Reached:
     best: float | None = None
     best_step: int | None = None
     stale: int = 0
+    stage: int = 0
+    first: dict[str, float] = field(default_factory=dict)
     train_seconds: float = 0.0
     images_seen: int = 0
     logged: int = 0
@@ -100,7 +102,7 @@ class Fit:
         )
         self.reached = Reached()
         self.stop = Stop(trainer.max_hours)
-        self.train_loss = float("nan")
+        self.trained: dict[str, float] = {}  # what the last step logged
         self.steps_per_epoch = trainer.steps_per_epoch(loader)
         self.total_steps = trainer.total_steps(loader)
 
@@ -115,6 +117,7 @@ class Fit:
         self.rehearse()
         bar = TrainingProgress(self.total_steps, self.reached.step, shown=self.ranks.first)
         with self.stop, bar as progress:
+            self.validate_start(progress)
             while not self.finished:
                 self.freeze_or_release_encoder()
                 self.train_epoch(progress)
@@ -154,6 +157,8 @@ class Fit:
             return
         checkpoint.load_weights(self.captioner, self.start)
         self.reached = Reached(**checkpoint.read_progress(self.start))
+        for _ in range(self.reached.stage):
+            self.optimization.restart(self.objective.next_stage())
         tensors = checkpoint.load_training(self.optimization, self.start)
         restore_random_state(tensors, self.ranks, self.device, self.reached.step)
         self.take_step.average.load_state_dict(tensors)
@@ -209,8 +214,7 @@ class Fit:
         self.objective.begin_epoch(self.reached.epoch)
         for batches in self.batches_of_epoch():
             started = time.perf_counter()
-            values = self.train_step(batches)
-            self.train_loss = values["loss"]
+            self.trained = values = self.train_step(batches)
             self.reached.train_seconds += time.perf_counter() - started
             self.reached.images_seen += self.ranks.count * sum(len(batch.ids) for batch in batches)
             self.reached.step += 1
@@ -266,6 +270,16 @@ class Fit:
         if not self.validator.is_due(self.reached.epoch, last=last):
             return
         self.save_last()
+        self.look(progress, self.reached.epoch + 1)
+
+    def validate_start(self, progress: TrainingProgress) -> None:
+        """Validate the weights of another run that this one begins with: step 0, and the best until one is better."""
+        if self.config["init_from"] is not None and self.reached.best is None and not self.reached.step:
+            self.look(progress, 0)
+            self.save_best()
+
+    def look(self, progress: TrainingProgress, epoch: int) -> None:
+        """Validate after so many epochs, log and show what is found, and remember the best."""
         with (
             self.stop.at_once(),
             self.take_step.average.applied(),
@@ -273,10 +287,10 @@ class Fit:
         ):
             validation = self.validator(self.captioner, self.device, self.autocast)
         self.log("val", validation.values)
-        epoch = self.reached.epoch + 1
         self.tracker.samples(self.validator.sample_rows(validation), step=self.reached.step, epoch=epoch)
-        progress.report(epoch, self.train_loss, self.validator.metric, validation.values)
-        self.warn(validation)
+        progress.report(epoch, self.trained, self.validator.metric, validation.values)
+        self.reached.first = self.reached.first or validation.values
+        self.warn(validation, epoch)
         self.compare_with_best(validation.values[self.validator.metric])
 
     def compare_with_best(self, value: float) -> None:
@@ -284,13 +298,30 @@ class Fit:
             self.reached.best, self.reached.best_step, self.reached.stale = value, self.reached.step, 0
         else:
             self.reached.stale += 1
-        if (why := self.ended_early()) is not None:
+        if (why := self.ended_early()) is not None and not self.begin_next_stage():
             logger.info(why)
 
-    def warn(self, validation: Validation) -> None:
+    def begin_next_stage(self) -> bool:
+        """Go on with the objective's next stage from the best weights, with fresh optimisers; False if it has none."""
+        factor = self.objective.next_stage()
+        if factor is None:
+            return False
+        checkpoint.load_weights(self.captioner, self.checkpoints / "best")
+        self.optimization.restart(factor)
+        self.take_step.average.averages.clear()
+        self.reached.stage, self.reached.stale, self.reached.first = self.reached.stage + 1, 0, {}
+        logger.info(
+            "%s has not improved in %d validations (trainer.patience): next stage, from the weights of step %d",
+            self.validator.metric,
+            self.trainer.patience,
+            self.reached.best_step,
+        )
+        return True
+
+    def warn(self, validation: Validation, epoch: int) -> None:
         """Log what is suspicious now; the run keeps what still was at its end."""
-        found = warnings_of(validation, len(self.validator.examples))
-        self.reached.warnings = [f"after epoch {self.reached.epoch + 1}: {sentence}" for sentence in found]
+        found = warnings_of(validation, self.reached.first, self.validator.metric)
+        self.reached.warnings = [f"after epoch {epoch}: {sentence}" for sentence in found]
         for sentence in self.reached.warnings:
             logger.warning(sentence)
 

@@ -40,6 +40,12 @@ class Optimization:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
 
+    def restart(self, factor: float) -> None:
+        """Forget all moments and go on at a constant `factor` of the peak learning rates."""
+        self.factor = lambda step: factor
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+
     @property
     def has_state(self) -> bool:
         """Whether the optimisers have made their moments, which they do in their first step."""

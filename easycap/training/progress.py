@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -42,8 +43,23 @@ class TrainingProgress:
     def advance(self, step: int, loss: float, images_per_second: float) -> None:
         self.bar.update(self.task, completed=step, loss=loss, speed=images_per_second)
 
-    def report(self, epoch: int, train_loss: float, metric: str, values: dict[str, float]) -> None:
-        """Log one line about an epoch: the loss of its last step, then what validation found, scores x100."""
+    def report(
+        self, epoch: int, trained: Mapping[str, float], metric: str, values: Mapping[str, float]
+    ) -> None:
+        """Log one line about an epoch: the loss of its last step, then what validation found, scores x100.
+
+        Where captions are rewarded: the last step's reward, and, beside the scores, what rewards may spoil.
+        """
         scores = [f"{name} {100 * values[name]:.1f}" for name in (metric, "truth") if name in values]
+        if "reward" in trained or not epoch:
+            scores += [
+                f"{name.replace('_', ' ')} {100 * values[name]:.1f}%"
+                for name in ("bad_endings", "repeating_captions")
+            ]
+            scores.append(f"words {values['words_per_caption']:.1f}")
         shown = "  ".join([f"validation loss {values['loss']:.3f}", *scores])
-        logger.info("epoch %d: training loss %.3f  %s", epoch, train_loss, shown)
+        if not epoch:
+            logger.info("before training: %s", shown)
+        else:
+            kind = "reward" if "reward" in trained else "loss"
+            logger.info("epoch %d: training %s %.3f  %s", epoch, kind, trained[kind], shown)

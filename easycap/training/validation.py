@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # Below this gain in loss (nats per word) from seeing the right image the decoder ignores the image.
 _IMAGE_MATTERS = 0.01
+# A rise of this share of captions that end in "a", "with", "the" is no chance on some hundred images.
+_MORE_BAD_ENDINGS = 0.02
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,10 @@ class Validator:
         return sums["loss"] / sums["words"], self.ranks.share(shuffled)
 
 
-def warnings_of(validation: Validation, images: int) -> list[str]:
-    """Return what is suspicious about a validation, in sentences."""
+def warnings_of(validation: Validation, first: Mapping[str, float], metric: str) -> list[str]:
+    """Return what is suspicious about a validation, in sentences; `first` are the values of the run's first one."""
     found = []
-    values = validation.values
+    values, images = validation.values, len(validation.captions)
     share = values.get("most_frequent_caption", 0.0)
     if images > 1 and share > 0.5:
         found.append(f"{share:.0%} of the validation images get the same caption")
@@ -162,5 +164,11 @@ def warnings_of(validation: Validation, images: int) -> list[str]:
         found.append(
             f"the loss is nearly the same with the wrong images ({values['loss_of_shuffled_images']:.3f} against "
             f"{values['loss']:.3f}): the decoder ignores the image"
+        )
+    before, now = (some.get("bad_endings", 0.0) for some in (first, values))
+    if values[metric] > first[metric] and now > before + _MORE_BAD_ENDINGS:
+        found.append(
+            f"{metric} rose from {100 * first[metric]:.1f} to {100 * values[metric]:.1f} while captions with a bad "
+            f"ending (a dog on a) went from {before:.1%} to {now:.1%}: it does not see that they break off"
         )
     return found

@@ -69,6 +69,8 @@ def make(**changes: object) -> SelfCritical:
         "rows_per_pass": None,
         "cross_entropy": 0.0,
         "label_smoothing": 0.0,
+        "xe_first": False,
+        "lr_factor": 0.1,
     }
     return SelfCritical(**(settings | changes), vocabulary=Words(), make_rewards=lambda weights, eos: Table())
 
@@ -226,6 +228,7 @@ def test_dropout_is_off_within_and_as_before_afterwards() -> None:
         ({"max_words": 0}, "max_words=0"),
         ({"rows_per_pass": 0}, "rows_per_pass=0"),
         ({"cross_entropy": 1.0}, "cross_entropy=1.0"),
+        ({"lr_factor": 0.0}, "lr_factor=0.0"),
     ],
 )
 def test_wrong_settings_are_named(setting: dict, message: str) -> None:
