@@ -42,11 +42,13 @@ def needed(*overrides: str) -> list[str]:
     text = " ".join(overrides)
     recipes = [o.removeprefix("experiment=") for o in overrides if o.startswith("experiment=")]
     if any(f"data={name}" in text for name in ("coco", "flickr")) or any(
-        recipe != "easycap/quickstart" for recipe in recipes
+        not recipe.startswith("easycap/quickstart") for recipe in recipes
     ):
         extra.append("data.root=somewhere")
     if "data=folder" in text:
         extra.append("data.images=somewhere")
+    if "objective=xe_then_scst" in text:
+        extra.append("trainer.patience=3")
     if "encoder=timm" in text:
         extra.append("encoder.model=resnet10t")
     if "vocab=gpt2" in text or "experiment=clipcap/" in text:
