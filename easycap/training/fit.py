@@ -102,7 +102,7 @@ class Fit:
         )
         self.reached = Reached()
         self.stop = Stop(trainer.max_hours)
-        self.trained: dict[str, float] = {}  # what the last step logged
+        self.trained = {"loss": float("nan")}  # what the last step here logged
         self.steps_per_epoch = trainer.steps_per_epoch(loader)
         self.total_steps = trainer.total_steps(loader)
 
