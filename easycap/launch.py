@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 _HELP = """easycap train: train a captioner, evaluate it, write its report.
 
 usage: easycap train [GROUP=OPTION] [GROUP.FIELD=VALUE] [experiment=NAME] [resume=RUN] [--debug]
-       easycap train -m [GROUP=OPTION,OPTION] [GROUP.FIELD=VALUE,VALUE] [sweep=NAME] [launcher=local launcher.jobs=2]
+       easycap train -m [GROUP=OPTION,OPTION] [GROUP.FIELD=VALUE,VALUE] [sweep=NAME] [launcher=parallel]
        easycap train --cfg job ...      show the config these choices make
 
 {groups}

@@ -37,7 +37,7 @@ from easycap.tracking.run_folder import write_json
 from easycap.train import git_commit
 
 _REFUSED = {
-    "hydra/launcher": "launcher=local launcher.jobs=2 or launcher=slurm",
+    "hydra/launcher": "launcher=parallel (launcher.jobs=4 for four at a time) or launcher=slurm",
     "hydra/sweeper": "sweep=NAME, or keys with several values",
     "hydra.sweep.subdir": "hydra.sweep.dir=FOLDER for the sweep; cells name themselves",
     "hydra.run.dir": "hydra.sweep.dir=FOLDER",

@@ -109,7 +109,7 @@ def check_only(config):
         (["sweep=seeds,none"], "takes one value"),
         (["launcher.jobs=0"], "launcher.jobs=0 must be at least 1"),
         (["launcher.job=2"], "launcher.job does not exist for launcher 'local'; did you mean 'jobs'?"),
-        (["hydra/launcher=joblib"], "use launcher=local launcher.jobs=2"),
+        (["hydra/launcher=joblib"], "use launcher=parallel"),
         (["sweep.name=../x"], "names a folder"),
         (["resume=x"], "the same command again"),
         (
