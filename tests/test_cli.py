@@ -99,7 +99,7 @@ def test_python_m_is_the_same_entry(tmp_path: Path) -> None:
         (["caption", "nowhere", "x.jpg"], "x.jpg does not exist"),
         (["runs", "nowhere"], "nowhere is no folder"),
         (["compare", "nowhere", "."], "nowhere is no folder"),
-        (["compare", ".", "."], "there is no run in . or below"),
+        (["compare", "conf", "conf"], "there is no run in conf or below"),
     ],
 )
 def test_mistakes_end_with_one_sentence(argv: list[str], words: str, capsys: pytest.CaptureFixture) -> None:

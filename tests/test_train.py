@@ -277,6 +277,7 @@ OVERLAYS = {
     },
     "image_tokens": {"all": ["decoder.max_positions=96"]},
     "decoder": {"causal_lm": ["decoder.max_positions=64"]},
+    "objective": {"xe_then_scst": ["trainer.patience=1"]},
 }
 # Decoders whose sizes have other names than TINY's.
 RECURRENT = {
