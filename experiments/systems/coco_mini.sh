@@ -3,7 +3,7 @@
 # path from JPEG to caption and score is whole. Usage: coco_mini.sh FOLDER (annotations/captions_train2017.json, train2017/)
 set -euo pipefail
 root=$1
-small=(data.train=train2017 data.val=train2017 encoder.model=resnet10t encoder.pretrained=false encoder.image_size=128
+small=(data=coco data.train=train2017 data.val=train2017 encoder.model=resnet10t encoder.pretrained=false encoder.image_size=128
   vocab.min_count=1 trainer.batch_size=16 trainer.epochs=2 trainer.max_steps=null trainer.unfreeze_encoder_at_epoch=0
   validation.batch_size=16 tracking=none device=cpu)
 lstm=(decoder.embed_dim=64 decoder.hidden_dim=128)
