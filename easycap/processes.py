@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # Environment variable: a training whose parent (this process id) is gone saves and ends.
 PARENT = "EASYCAP_PARENT"
@@ -48,3 +49,21 @@ def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
         os.kill(os.getpid(), number)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def runs_python(pid: Any) -> bool:
+    """Return whether a process of this id runs here, and is a Python program as far as can be told: ids are given out
+    again, and another program's process is not the one that was meant."""
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # no /proc on this system
+        return True
+    return b"python" in command or b"easycap" in command

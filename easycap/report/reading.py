@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from easycap.processes import runs_python
 from easycap.report.numbers import metric_order
 
 # The C parser is 10 times faster, which is felt when a folder of runs is listed.
@@ -112,7 +112,7 @@ def read_status(folder: Path) -> Status:
     values = _read_mapping(folder / "status.json", []) or {}
     state = str(values.get("status", "unknown"))
     here = values.get("host") in (None, socket.gethostname())
-    if state == "running" and here and not _is_alive(values.get("pid")):
+    if state == "running" and here and not runs_python(values.get("pid")):
         state = "killed"
     texts = {name: _text_or_none(values.get(name)) for name in ("error", "started", "ended", "command")}
     return Status(state, **texts)
@@ -188,29 +188,6 @@ def _require_run(folder: Path) -> None:
     if missing:
         what = " and ".join(missing)
         raise ValueError(f"{folder} is not a run: it has no {what}; `easycap runs` lists the runs there are")
-
-
-def _is_alive(pid: Any) -> bool:
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    if os.name == "nt":  # there, signal 0 is not a question
-        return True
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return _is_python(pid)
-
-
-def _is_python(pid: int) -> bool:
-    """Process ids are given out again: one that is no Python program now is not the run."""
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # no /proc on this system
-        return True
-    return b"python" in command or b"easycap" in command
 
 
 def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:

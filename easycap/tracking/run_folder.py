@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from easycap.processes import lock, runs_python
 
 
 def new_run_folder(root: Path, choices: Sequence[str]) -> Path:
@@ -22,14 +22,9 @@ def new_run_folder(root: Path, choices: Sequence[str]) -> Path:
 
 
 def is_alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that a status.json calls running still is, as far as this machine can tell."""
-    if status.get("status") != "running" or status.get("host") != socket.gethostname():
-        return False
-    try:
-        os.kill(int(status["pid"]), 0)
-    except (OSError, KeyError, ValueError):
-        return False
-    return int(status["pid"]) != os.getpid()
+    """Whether another process than this, called running by a status.json, still is, as far as can be told here."""
+    here = status.get("status") == "running" and status.get("host") == socket.gethostname()
+    return here and status.get("pid") != os.getpid() and runs_python(status.get("pid"))
 
 
 class RunFolder:
@@ -130,7 +125,7 @@ class RunFolder:
 
     def update_result(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Merge `values` into result.json, two levels deep, and return the whole; two at once lose nothing."""
-        with FileLock(self.path / ".result.json.lock"):
+        with lock(self.path / ".result.json.lock"):
             result = self._read_json("result.json") or {}
             for name, value in values.items():
                 if isinstance(value, Mapping) and isinstance(result.get(name), dict):
