@@ -19,6 +19,7 @@ from tiny import TINY
 
 import easycap
 from easycap import sweep as sweep_module
+from easycap import sweep_plan
 from easycap.cli import main
 from easycap.config import options
 from easycap.launch import compose
@@ -74,9 +75,7 @@ def test_every_ready_search_space_composes(
 ) -> None:
     monkeypatch.setattr(sweep_module, "_run", lambda cells, folder, launcher: len(cells))
     checked = []
-    monkeypatch.setattr(
-        sweep_module, "check_all", lambda config: checked.append(config) or check_only(config)
-    )
+    monkeypatch.setattr(sweep_plan, "check_all", lambda config: checked.append(config) or check_only(config))
     assert (
         sweep_module.run_sweep([*NEEDED.get(option, []), f"sweep={option}", f"hydra.sweep.dir={tmp_path}"])
         >= 1
@@ -228,9 +227,9 @@ def start(*words: str) -> subprocess.Popen:
 def test_a_cell_of_other_data_does_not_pass_for_this_one(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "config.yaml").write_text(f"data: {{name: coco, root: {tmp_path / 'a'}}}")
-    sweep_module._check_same_data(tmp_path, {"data": {"root": str(tmp_path / "a")}})
+    sweep_plan._check_same_data(tmp_path, {"data": {"root": str(tmp_path / "a")}})
     with pytest.raises(ValueError, match="was trained on data.root="):
-        sweep_module._check_same_data(tmp_path, {"data": {"root": str(tmp_path / "b")}})
+        sweep_plan._check_same_data(tmp_path, {"data": {"root": str(tmp_path / "b")}})
 
 
 def test_a_cell_goes_on_on_its_device(tmp_path: Path) -> None:
@@ -318,11 +317,11 @@ def test_killed_cells_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
 
 
 def test_a_cell_is_the_run_its_overrides_describe() -> None:
-    parsed = sweep_module.parse(
+    plan = sweep_plan.make_plan(
         ["trainer.epochs=3", "seed=1,2", "image_tokens=split,grid", "launcher.jobs=2"]
     )
-    folder, products_ = sweep_module._plan(parsed, sweep_module.Sweep({}, None, False), None)
-    cells = sweep_module._cells(parsed, products_, folder)
+    cells, folder = plan.cells, plan.folder
+    assert plan.launcher["jobs"] == 2
     assert [c.varied for c in cells] == [
         (f"seed={seed}", f"image_tokens={tokens}") for seed in (1, 2) for tokens in ("split", "grid")
     ]

@@ -91,7 +91,7 @@ def state_of(cell: Cell) -> str:
     if not (cell.folder / "status.json").is_file():
         return "new"
     status = read_status(cell.folder)
-    if status.state == "killed" or (status.state == "failed" and status.error in _STOPPED):
+    if status.state == "killed" or (status.state == "failed" and status.error == "interrupted"):
         return "interrupted"
     return status.state
 
@@ -192,6 +192,3 @@ def _last_line(log: Path) -> str:
 def error_of(cell: Cell) -> str | None:
     """Return why a cell failed, None where it has not."""
     return read_status(cell.folder).error if (cell.folder / "status.json").is_file() else None
-
-
-_STOPPED = ("interrupted",)
