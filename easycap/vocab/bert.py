@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from easycap.registry import register
-from easycap.vocab.files import Pieces, read_tokenizer, save_tokenizer, special_id, words_as_pieces
+from easycap.vocab.files import FromTokenizer, Pieces, read_tokenizer, special_id, words_as_pieces
 
 _HUB = "google-bert/bert-base-uncased"
 
@@ -24,7 +23,7 @@ _JOINED = (
 
 
 @register("vocab", "bert")
-class BertVocabulary:
+class BertVocabulary(FromTokenizer):
     """WordPiece, uncased (Devlin et al. 2019): 30,522 pieces; [CLS], [SEP], [PAD], [UNK] are bos, eos, pad and unk.
 
     Encoding lower-cases and strips accents. Decoding joins pieces to words, sets full stops, commas and the like
@@ -78,14 +77,3 @@ class BertVocabulary:
 
     def _texts(self) -> list[str]:
         return [token[2:] if token.startswith("##") else f" {token}" for token in self.tokens]
-
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json into `folder`."""
-        save_tokenizer(self.tokenizer, folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> BertVocabulary:
-        """Return the vocabulary that `save` wrote into `folder`."""
-        vocabulary = cls.__new__(cls)  # its files are in the folder, whatever its path was
-        vocabulary._use(read_tokenizer(str(folder)))
-        return vocabulary

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -38,9 +39,24 @@ def read_tokenizer(source: str) -> Tokenizer:
     raise ValueError(missing[0] if len(set(missing)) == 1 else f"{source} holds no tokenizer files")
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write tokenizer.json into `folder`."""
-    tokenizer.save(str(Path(folder) / FILE), pretty=False)
+class FromTokenizer:
+    """A vocabulary that is a tokenizer: `_use` makes it from one, and tokenizer.json is all that is saved."""
+
+    tokenizer: Tokenizer
+
+    def _use(self, tokenizer: Tokenizer) -> None:
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json into `folder`."""
+        self.tokenizer.save(str(Path(folder) / FILE), pretty=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Return the vocabulary that `save` wrote into `folder`."""
+        vocabulary = cls.__new__(cls)  # its files are in the folder, whatever its path was
+        vocabulary._use(read_tokenizer(str(folder)))
+        return vocabulary
 
 
 def special_id(tokenizer: Tokenizer, token: str) -> int:

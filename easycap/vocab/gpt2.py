@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from easycap.registry import register
-from easycap.vocab.files import Pieces, read_tokenizer, save_tokenizer, special_id, words_as_pieces
+from easycap.vocab.files import FromTokenizer, Pieces, read_tokenizer, special_id, words_as_pieces
 
 _HUB = "openai-community/gpt2"
 
 
 @register("vocab", "gpt2")
-class GPT2Vocabulary:
+class GPT2Vocabulary(FromTokenizer):
     """Byte-level BPE (Radford et al. 2019): 50,257 pieces, then bos and pad, which GPT-2 lacks.
 
     eos is GPT-2's own <|endoftext|>. Nothing is unknown. Case and punctuation are kept; a run of white space becomes
@@ -71,14 +70,3 @@ class GPT2Vocabulary:
             token = self.tokenizer.id_to_token(index)
             pieces.append([known[token]] if token in known else said(self.tokenizer.decode([index])))
         return [*pieces, [], []]
-
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json into `folder`."""
-        save_tokenizer(self.tokenizer, folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> GPT2Vocabulary:
-        """Return the vocabulary that `save` wrote into `folder`."""
-        vocabulary = cls.__new__(cls)  # its files are in the folder, whatever its path was
-        vocabulary._use(read_tokenizer(str(folder)))
-        return vocabulary
