@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from easycap.attention import pictures, why_no_attention
-from easycap.build import Experiment
 from easycap.config import option_from_text
 from easycap.data.images import ImageFile, image_files
+from easycap.experiment import Experiment
 from easycap.generation.captions import caption_batch
 from easycap.runs import checkpoint_of, shown
 from easycap.training.hardware import Precision, autocast
@@ -60,6 +60,10 @@ def _picture_paths(files: Sequence[Path], out: Path) -> dict[Path, Path]:
                 f"--attention {out} is one picture for {len(files)} images: give the name of a folder"
             )
         return {files[0]: out}
+    if out.suffix and not out.is_dir():
+        raise ValueError(
+            f"--attention {out} is no name of a picture (.png, .jpg, .jpeg, .webp), and no folder"
+        )
     paths = {file: out / f"{file.stem}.png" for file in files}
     if len(set(paths.values())) < len(files):
         raise ValueError(f"--attention {out}: two of the images have the same name; caption them one by one")

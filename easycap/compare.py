@@ -26,7 +26,7 @@ from easycap.report.comparison import (
     write_page,
 )
 from easycap.report.reading import find_runs, is_run
-from easycap.runs import shown
+from easycap.runs import shown, write_text
 
 _RANK_BY, _TOP = "CIDEr-D", 10
 
@@ -148,7 +148,7 @@ def _compare_runs(args: argparse.Namespace, argv: Sequence[str]) -> None:
     write_page(comparison, page, title=_title(args.paths, comparison), command=command)
     for name, export in EXPORTS.items():
         if (target := getattr(args, name)) is not None:
-            _write(target, export(comparison))
+            write_text(target, export(comparison))
     where = sys.stderr if _to_stdout(args) else sys.stdout
     print(f"page: {shown(page)}", file=where)
 
@@ -180,13 +180,3 @@ def _title(paths: Sequence[Path], comparison: Comparison) -> str:
     if len(paths) == 1:
         return paths[0].resolve().name
     return f"{len(comparison.runs)} runs"
-
-
-def _write(target: str, text: str) -> None:
-    if target == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"{target} cannot be written: {error.strerror or error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,20 @@ def shown(value: object) -> str:
     if isinstance(value, Path) and value.is_absolute() and value.is_relative_to(Path.cwd()):
         text = str(value.relative_to(Path.cwd()))
     return shlex.quote(text)
+
+
+def write_text(target: str, text: str) -> None:
+    """Write what a command was asked for to the file `target`, or to standard output where that is "-".
+
+    Raises `ValueError` if the file cannot be written.
+    """
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{target} cannot be written: {error.strerror or error}") from None
 
 
 def main(argv: Sequence[str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from easycap.paths import experiments_dirs
 from easycap.registry import describe_choices
 from easycap.report.published import EXPORTS, beside, read_paper, show
 from easycap.report.reading import find_runs
+from easycap.runs import write_text
 
 _FILE = "published.yaml"
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     if "-" not in targets.values():
         show(Console(), paper, rows)
     for name, target in targets.items():
-        _write(target, EXPORTS[name](paper, rows))
+        write_text(target, EXPORTS[name](paper, rows))
     return 0
 
 
@@ -79,13 +79,3 @@ def _runs(paths: Sequence[Path], given: dict[Path, str]) -> list[Path]:
         if path in paths:
             found |= {run.resolve(): run for run in runs}
     return [run for run in found.values() if run not in given]
-
-
-def _write(target: str, text: str) -> None:
-    if target == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"{target} cannot be written: {error.strerror or error}") from None

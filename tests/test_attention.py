@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 from tiny import TINY
 
 from easycap.attention import why_no_attention
-from easycap.build import Experiment
 from easycap.cli import main
 from easycap.config import check
 from easycap.data.images import ImageFile
 from easycap.data.transforms import Transform
+from easycap.experiment import Experiment
 from easycap.generation.attention import attention_over_image, by_words
 from easycap.launch import compose
 from easycap.report import write_report
@@ -184,6 +184,8 @@ def test_caption_draws_a_picture_per_photo(trained: Path, tmp_path: Path, capsys
     assert all("caption" in row for row in json.loads(capsys.readouterr().out))
     assert main(["caption", str(trained), wide, other, "--attention", str(tmp_path / "out.png")]) == 1
     assert "give the name of a folder" in capsys.readouterr().err
+    assert main(["caption", str(trained), wide, "--attention", str(tmp_path / "a.gif")]) == 1
+    assert "no name of a picture (.png" in capsys.readouterr().err and not (tmp_path / "a.gif").exists()
 
 
 def test_evaluation_keeps_a_few_pictures_and_the_report_shows_them(trained: Path) -> None:
