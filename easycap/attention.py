@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from PIL import Image
 
-from easycap.build import Experiment
+from easycap.experiment import Experiment
 from easycap.generation.attention import attention_over_image, by_words
 from easycap.report.attention import attention_picture
 from easycap.training.hardware import Precision, autocast

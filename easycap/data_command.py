@@ -150,9 +150,10 @@ def _show(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.images < 1:
         raise ValueError(f"--images {args.images} must be at least 1")
-    from easycap.build import Experiment, preprocessing_of
+    from easycap.build import preprocessing_of
     from easycap.data.show import page
     from easycap.data.transforms import Transform
+    from easycap.experiment import Experiment
 
     config = _config(args.overrides)
     experiment = Experiment(config)

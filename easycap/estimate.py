@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from easycap.build import Experiment
+from easycap.experiment import Experiment
 from easycap.launch import check_all, compose
 from easycap.tracking.run_folder import RunFolder
 from easycap.tracking.trackers import FileTracker

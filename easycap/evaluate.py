@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from easycap.attention import pictures, why_no_attention
-from easycap.build import TEXT_SCORERS, Experiment
 from easycap.config import option_from_text
+from easycap.experiment import TEXT_SCORERS, Experiment
 from easycap.generation.captions import captions_of_batches
 from easycap.generation.flops import flops_per_caption
 from easycap.metrics import (

@@ -147,12 +147,13 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
 
 def check_all(config: DictConfig) -> dict[str, Any]:
     """Return the checked config; with `resume` that of the run, whose own config counts."""
-    import easycap.build as build  # loads torch: after the words of the command line are known to be fine
+    # Loads torch: after the words of the command line are known to be fine.
+    from easycap.rehearsal import rehearse
 
     settings = check(config)
     if settings["resume"]:
         settings = _of_run(Path(settings["resume"]), settings)
-    build.rehearse(settings)
+    rehearse(settings)
     return settings
 
 

@@ -19,9 +19,11 @@ from typing import Any
 
 import torch
 
-from easycap.build import Experiment, rehearse, with_architecture
+from easycap.build import with_architecture
 from easycap.config import config_hash, to_plain, to_yaml
 from easycap.evaluate import caption_examples, evaluate_split
+from easycap.experiment import Experiment
+from easycap.rehearsal import rehearse
 from easycap.runs import checkpoint_of
 from easycap.tracking.run_folder import RunFolder, write_atomically
 from easycap.training.checkpoint import newest, read_progress, remove_leftovers

@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from tokenizers_on_disk import tiny_bert, tiny_gpt2
 
-from easycap.build import build_captioner, rehearse
+from easycap.build import build_captioner
 from easycap.config import (
     GROUPS,
     SUPPLIED,
@@ -24,6 +24,7 @@ from easycap.config import (
 from easycap.launch import compose
 from easycap.paths import config_dir
 from easycap.registry import groups, names
+from easycap.rehearsal import rehearse
 
 OPTIONS = [
     (path.parent.name, path.stem)

@@ -36,17 +36,20 @@ ALLOWED = {
     "runs": FOUNDATION | {"report"},
     "scoring": FOUNDATION | {"metrics", "data", "report"},
     "paired": FOUNDATION | {"metrics", "report", "runs", "scoring"},
-    "table": FOUNDATION | {"report"},
+    "table": FOUNDATION | {"runs", "report"},
     "compare": FOUNDATION | {"paired", "report", "runs"},
 }
 # Entry points may import any room; nothing imports them but each other.
 ENTRY_POINTS = {
+    "experiment",
+    "rehearsal",
     "attention",
     "build",
     "data_command",
     "train",
     "estimate",
     "sweep",
+    "sweep_plan",
     "evaluate",
     "caption",
     "launch",

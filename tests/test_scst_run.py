@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from test_train import metrics, read, run, settings
 from tiny import TINY
 
-from easycap.build import rehearse
 from easycap.config import check
 from easycap.launch import compose
+from easycap.rehearsal import rehearse
 from easycap.train import _warn_of_rewards_from_the_start
 from easycap.training.fit import Fit
 from easycap.training.validation import Validation, Validator, warnings_of

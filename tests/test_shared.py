@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tiny import TINY
 
-from easycap.build import Experiment
 from easycap.config import check
+from easycap.experiment import Experiment
 from easycap.launch import compose
 from easycap.metrics import DocumentFrequencies
 from easycap.processes import lock

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from tiny import TINY
 from tiny_clip import save_tiny_clip
 
-from easycap.build import Experiment
 from easycap.config import check
+from easycap.experiment import Experiment
 from easycap.launch import compose
 from easycap.registry import lookup, names
 from easycap.train import train

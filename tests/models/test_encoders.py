@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from tiny import TINY
 
-from easycap.build import Experiment
 from easycap.config import check, to_plain
+from easycap.experiment import Experiment
 from easycap.hub import hub
 from easycap.launch import compose
 from easycap.models.captioner import Captioner

@@ -14,11 +14,13 @@ from tiny import TINY
 from tokenizers_on_disk import CAPTIONS, tiny_bert, tiny_gpt2
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from easycap.build import Experiment, build_captioner, rehearse
+from easycap.build import build_captioner
 from easycap.config import check
+from easycap.experiment import Experiment
 from easycap.launch import compose
 from easycap.models.captioner import Captioner
 from easycap.models.decoders.word_embedding import means_of_pieces, start_words
+from easycap.rehearsal import rehearse
 from easycap.train import train
 from easycap.training.validation import Validator
 from easycap.types import Vocabulary

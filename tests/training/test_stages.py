@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from test_resume import Killed, killed, left_behind, run
 from tiny import TINY
 
-from easycap.build import rehearse
 from easycap.config import check, config_hash
 from easycap.launch import compose
+from easycap.rehearsal import rehearse
 from easycap.training.fit import Fit
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tiny import TINY
 
-from easycap.build import Experiment
 from easycap.config import check
+from easycap.experiment import Experiment
 from easycap.launch import compose
 from easycap.types import Dataset, Example
 

@@ -1,0 +1,299 @@
+"""An experiment: everything a checked config stands for, each part built when it is first asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+import easycap.metrics
+import easycap.vocab
+from easycap import paths
+from easycap.build import (
+    build,
+    build_captioner,
+    build_dataset,
+    captioner_to_be_filled,
+    initial_checkpoint,
+    needs_captions,
+    special_ids,
+    vocabulary_class,
+    with_architecture,
+)
+from easycap.config import check, to_plain
+from easycap.data.features import FeatureCache, FrozenView, fingerprint
+from easycap.data.loader import Batches, TrainLoader, evaluation_batches
+from easycap.data.transforms import Transform
+from easycap.metrics import DocumentFrequencies, caption_health, score
+from easycap.metrics.rewards import Rewards
+from easycap.models.captioner import Captioner
+from easycap.shared import digest_of, made_once
+from easycap.training.checkpoint import CONFIG, check_weights, load_weights, read_progress
+from easycap.training.hardware import autocast, pick_device
+from easycap.training.optim import Optimization
+from easycap.training.ranks import ALONE, Ranks
+from easycap.training.trainer import Trainer
+from easycap.training.validation import Validator
+from easycap.types import Dataset, Example, Generator, Objective, Tracker, Vocabulary
+
+TEXT_SCORERS = ("bleu", "rouge_l", "cider_d")
+
+
+class Experiment:
+    """Everything a checked config stands for, each part built when it is first asked for.
+
+    With `checkpoint`, a folder written by training, the vocabulary and the weights come from there and nothing is
+    fetched from elsewhere. With `start`, a checkpoint that training is to go on from, nothing is fetched either; its
+    weights are left to the training. Otherwise a config's `init_from` gives a training its first weights and words.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        checkpoint: Path | None = None,
+        *,
+        start: Path | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.config = with_architecture(config)
+        self.checkpoint, self.ranks = checkpoint, ranks
+        self.initial = None if checkpoint or start else initial_checkpoint(config)
+        self.start, self.stored = start, checkpoint or start or self.initial
+
+    @classmethod
+    def from_checkpoint(cls, folder: Path, *, device: str, data_of: Experiment | None = None) -> Experiment:
+        """Return the experiment a checkpoint belongs to, on another device, for evaluation.
+
+        `data_of` lends the data it has read already, and its ranks. Raises `ValueError` if the folder holds no
+        checkpoint.
+        """
+        if not (folder / CONFIG).is_file():
+            raise ValueError(f"{folder} holds no checkpoint ({CONFIG} is missing)")
+        try:
+            stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{folder / CONFIG} is damaged ({error}); use another checkpoint") from None
+        experiment = cls(check(OmegaConf.create(stored)) | {"device": device}, folder)
+        if data_of is not None:
+            experiment.dataset, experiment.training_df = data_of.dataset, data_of.training_df
+            experiment.ranks = data_of.ranks
+        return experiment
+
+    # ------------------------------------------------------------------------------------------- data
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        dataset = build_dataset(self.config["data"])
+        for split, examples in dataset.splits.items():
+            if not examples:
+                raise ValueError(
+                    f"data={dataset.name}: no image of the {split} split can be used; `easycap data check` says why"
+                )
+        if self.config["trainer"]["overfit_batch"]:
+            few = dataset.splits["train"][: self.config["trainer"]["batch_size"]]
+            return dataset._replace(splits=dict.fromkeys(("train", "val", "test"), few))
+        return dataset
+
+    def examples(self, split: str) -> list[Example]:
+        """Return the examples of a split; `ValueError` names the splits there are."""
+        if split not in self.dataset.splits:
+            raise ValueError(f"split {split!r} does not exist; allowed: {', '.join(self.dataset.splits)}")
+        return self.dataset.splits[split]
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        kind = vocabulary_class(self.config)
+        if self.stored is not None:
+            return kind.load(self.stored)
+        if not needs_captions(kind):
+            return build("vocab", self.config["vocab"])
+        captions = [caption for example in self.examples("train") for caption in example.references]
+        settings = json.dumps(to_plain(self.config["vocab"]), sort_keys=True)
+        code = Path(easycap.vocab.__file__).parent
+        folder = paths.cache_dir() / "vocab" / digest_of([settings, *captions], code=code)
+        # Every run and every cell of a sweep wants the same: one makes it.
+        made_once(folder, lambda new: build("vocab", self.config["vocab"], captions=captions).save(new))
+        return kind.load(folder)
+
+    @cached_property
+    def training_df(self) -> DocumentFrequencies:
+        """Document frequencies of the training references: they make CIDEr-D of any subset comparable."""
+        return self._document_frequencies(eos=False)
+
+    def _document_frequencies(self, *, eos: bool) -> DocumentFrequencies:
+        """Return those of the training references, with `eos` of references that end with an end token."""
+        name = "document_frequencies_eos" if eos else "document_frequencies"
+        documents = [example.references for example in self.examples("train")]
+        texts = ("\0".join(references) + "\0" for references in documents)
+        code = Path(easycap.metrics.__file__).parent
+        folder = paths.cache_dir() / name / digest_of(texts, code=code)
+        made_once(
+            folder,
+            lambda new: DocumentFrequencies.from_references(documents, source="train", eos=eos).save(
+                new / "train.npz"
+            ),
+        )
+        return DocumentFrequencies.load(folder / "train.npz")
+
+    @cached_property
+    def transform(self) -> Transform:
+        return Transform(self.captioner.encoder.preprocessing)
+
+    @cached_property
+    def view(self) -> Transform | FrozenView:
+        """What training and its validation get of an image: its pixels, or after `cache_features` its features."""
+        return self.transform
+
+    def cache_features(self) -> None:
+        """Let training see cached features while the encoder is frozen, if the config wants that; see FeatureCache.
+
+        The encoder must be where it will run.
+        """
+        live_from = self.trainer.unfreeze_encoder_at_epoch
+        epoch = read_progress(self.start)["epoch"] if self.start is not None else 0
+        if not self.trainer.cache_features or (live_from is not None and epoch >= live_from):
+            return
+        if self.start is not None:  # the captioner's weights are left to the training that goes on
+            load_weights(self.captioner, self.start)
+        encoder, precision = self.captioner.encoder, self.trainer.precision
+        settings = {k: v for k, v in self.config["encoder"].items() if k not in ("pretrained", "weights")}
+        made_by = fingerprint(encoder.state_dict().items(), settings, encoder.preprocessing, precision.name)
+
+        @torch.no_grad()
+        def encode(images: torch.Tensor) -> torch.Tensor:
+            with autocast(self.device, precision):
+                return self.captioner.encode(images.to(self.device)).cells
+
+        self.captioner.eval()
+        validated = self.examples("val")[: self.config["validation"]["images"]]
+        caches = [
+            FeatureCache(paths.cache_dir() / "features", examples, made_by)
+            for examples in (self.examples("train"), validated)
+        ]
+        for cache in caches:
+            size = self.config["validation"]["batch_size"]
+            cache.fill(encode, self.transform, batch_size=size, workers=self.trainer.workers)
+        self.view = FrozenView(caches, self.transform, live_from=live_from)
+
+    def batches(self, examples: Sequence[Example], batch_size: int) -> Batches:
+        """Return batches over all examples in order, each image once."""
+        return evaluation_batches(
+            examples,
+            self.view,
+            self.vocabulary,
+            batch_size=batch_size,
+            max_words=self.captioner.decoder.max_words,
+            workers=self.config["trainer"]["workers"],
+        )
+
+    # ------------------------------------------------------------------------------------------ model
+
+    @cached_property
+    def device(self) -> torch.device:
+        return pick_device(self.config["device"])
+
+    @cached_property
+    def captioner(self) -> Captioner:
+        """The model; initial weights depend on the seed alone."""
+        torch.manual_seed(self.config["seed"])
+        if self.stored is None:
+            captioner = build_captioner(self.config, self.vocabulary)
+        else:
+            captioner = captioner_to_be_filled(self.config, self.vocabulary, self.stored)
+        if self.checkpoint is not None:
+            load_weights(captioner, self.checkpoint)
+            captioner.eval().requires_grad_(False).to(self.device)
+        elif self.initial is not None:
+            check_weights(captioner, self.initial)
+            load_weights(captioner, self.initial)
+        return captioner
+
+    def generator(self, settings: dict[str, Any] | None = None) -> Generator:
+        """Return the way of decoding, the config's unless `settings` are given."""
+        settings = settings or self.config["decoding"]
+        return build("decoding", settings, encode=self.vocabulary.encode, **special_ids(self.vocabulary))
+
+    # --------------------------------------------------------------------------------------- training
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        return build("trainer", self.config["trainer"])
+
+    @cached_property
+    def objective(self) -> Objective:
+        return build(
+            "objective",
+            self.config["objective"],
+            vocabulary=self.vocabulary,
+            make_rewards=self._rewards,
+            **special_ids(self.vocabulary),
+        )
+
+    def _rewards(self, weights: Mapping[str, float], eos: bool) -> Rewards:
+        """Return what captions of training images are rewarded for."""
+        examples = self.examples("train")
+        return Rewards(
+            weights,
+            eos=eos,
+            references={example.id: example.references for example in examples},
+            annotations={example.id: example.annotations for example in examples},
+            scorers=(*TEXT_SCORERS, *self.dataset.scorers),
+            df=self._document_frequencies(eos=eos),
+        )
+
+    @cached_property
+    def loader(self) -> TrainLoader:
+        return TrainLoader(
+            self.examples("train"),
+            self.view,
+            self.vocabulary,
+            batch_size=self.trainer.batch_size,
+            captions_per_image=self.trainer.captions_per_image,
+            max_words=self.captioner.decoder.max_words,
+            workers=self.trainer.workers,
+            seed=self.config["seed"],
+            ranks=(self.ranks.number, self.ranks.count),
+        )
+
+    def optimization(self) -> Optimization:
+        """Return fresh optimisers of the captioner's parameters, with their schedule."""
+        total_steps = self.trainer.total_steps(self.loader)
+        factor = build("schedule", self.config["schedule"], total_steps=total_steps)
+        return build("optim", self.config["optim"])(self.captioner, factor)
+
+    def validator(self) -> Validator:
+        """Return the validation on the val split."""
+        return build(
+            "validation",
+            self.config["validation"],
+            examples=self.examples("val"),
+            make_batches=self.batches,
+            objective=self.objective,
+            generator=self.generator(),
+            vocabulary=self.vocabulary,
+            score=self._score_epoch,
+            ranks=self.ranks,
+        )
+
+    def _score_epoch(
+        self, examples: Sequence[Example], captions: dict[str, str]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        scores = score(
+            captions,
+            {example.id: example.references for example in examples},
+            annotations={example.id: example.annotations for example in examples},
+            scorers=(*TEXT_SCORERS, *self.dataset.scorers),
+            df=self.training_df,
+            intervals=False,
+        )
+        health = caption_health(list(captions.values()), unknown="<unk>")
+        return {name: value.value for name, value in scores.items()}, health
+
+    def tracker(self, folder: Any, config: dict[str, Any]) -> Tracker:
+        """Return where the run writes what it measures; `folder` is its RunFolder, `config` plain data."""
+        return build("tracking", self.config["tracking"], folder=folder, config=config)

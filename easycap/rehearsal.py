@@ -1,0 +1,94 @@
+"""Before any work: a config's parts built without data, so that wrong settings end here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from easycap.build import (
+    build,
+    build_captioner,
+    captioner_to_be_filled,
+    initial_checkpoint,
+    special_ids,
+    vocabulary_class,
+    with_architecture,
+    without_downloads,
+)
+from easycap.config import to_plain
+from easycap.training.checkpoint import check_weights
+from easycap.training.hardware import pick_device
+
+
+def rehearse(config: dict[str, Any]) -> None:
+    """Build what needs no data, the model on the meta device: wrong settings end here, before any work.
+
+    Raises `ValueError` as the components do.
+    """
+    _check_combinations(config)
+    vocabulary: Any = NoWords()
+    initial = None if config["resume"] else initial_checkpoint(config)
+    with torch.device("meta"):
+        if initial is None:
+            build_captioner(without_downloads(with_architecture(config)), vocabulary)
+        else:
+            words = vocabulary_class(config).load(initial)
+            check_weights(captioner_to_be_filled(with_architecture(config), words, initial), initial)
+    factor = build("schedule", config["schedule"], total_steps=1000)
+    build("trainer", config["trainer"])
+    if not config["resume"]:  # a run that goes on has its vocabulary
+        build("vocab", config["vocab"], captions=["word"] * config["vocab"].get("min_count", 1))
+    try:
+        build("optim", config["optim"])(_OneMatrix(), factor)
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith("optim.") else f"optim: {error}") from None
+    build("decoding", config["decoding"], encode=vocabulary.encode, **special_ids(vocabulary))
+    build(
+        "objective",
+        config["objective"],
+        vocabulary=vocabulary,
+        make_rewards=lambda weights, eos: None,  # they need the data
+        **special_ids(vocabulary),
+    )
+    pick_device(config["device"])
+
+
+class NoWords:
+    """Stands in for a vocabulary that is not built yet."""
+
+    pad_id, bos_id, eos_id, unk_id = range(4)
+
+    def __len__(self) -> int:
+        return 1000
+
+    def encode(self, text: str) -> list[int]:
+        return []
+
+
+class _OneMatrix(torch.nn.Module):
+    """The smallest thing that an optimiser can be made for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = torch.nn.Linear(2, 2)
+
+
+def _check_combinations(config: dict[str, Any]) -> None:
+    """Raise `ValueError` for parts that are right alone and wrong together."""
+    hard = to_plain(config["decoder"].get("attention")) == "hard"
+    if hard and config["objective"]["name"] == "scst":
+        raise ValueError(
+            "objective=scst does not go with decoder.attention=hard, whose drawn locations have no part in the "
+            "probability of a caption: take objective=xe or decoder.attention=soft"
+        )
+    if config["objective"].get("xe_first") and config["trainer"]["patience"] is None:
+        raise ValueError(
+            "objective.xe_first=true goes over to rewards when validations stop improving: set trainer.patience, e.g. "
+            "trainer.patience=3"
+        )
+    if hard and config["objective"]["name"] == "scheduled_sampling":
+        raise ValueError(
+            "objective=scheduled_sampling does not go with decoder.attention=hard, which is rewarded for the words it "
+            "reads: take objective=xe or decoder.attention=soft"
+        )

@@ -1,0 +1,47 @@
+"""Every decoder reads every kind of image tokens: one caption of one image, forwards, backwards and generated."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import TINY
+
+from easycap.build import build, build_captioner
+from easycap.config import check, options
+from easycap.launch import compose
+from easycap.rehearsal import NoWords
+from easycap.types import Batch
+
+# One file a class is enough: gpt2_tiny is causal_lm at another size.
+DECODERS = ["gpt2_tiny", "transformer", "m2", "lstm", "attention_lstm", "updown"]
+OWN = ("decoder.", "image_tokens.", "encoder.", "data.", "tracking")
+
+
+@pytest.mark.parametrize("tokens", options("image_tokens"))
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_any_decoder_with_any_image_tokens(decoder: str, tokens: str) -> None:
+    small = [o for o in TINY if not o.startswith(OWN)] + ["encoder.image_size=32", "encoder.widths=[8,16]"]
+    if decoder in ("lstm", "attention_lstm", "updown"):
+        small += ["decoder.embed_dim=16", "decoder.hidden_dim=16"]
+    if decoder == "gpt2_tiny":
+        small += ["decoder.max_positions=96"]  # room for 64 cells; else it says so
+    settings = check(compose([*small, f"decoder={decoder}", f"image_tokens={tokens}"])[0])
+    words = NoWords()
+    ids = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
+    torch.manual_seed(0)
+    captioner = build_captioner(settings, words)
+    batch = Batch(
+        ids=["a"],
+        images=torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8),
+        words=torch.tensor([[1, 7, 8]]),
+        targets=torch.tensor([[7, 8, 2]]),
+        rows=torch.tensor([0]),
+    )
+    loss, _ = build("objective", settings["objective"], **ids)(captioner, batch)
+    loss.backward()
+    seen = [p.grad.abs().sum() for p in captioner.encoder.parameters() if p.grad is not None]
+    assert torch.isfinite(loss) and sum(seen) > 0  # the loss depends on the image
+    generator = build("decoding", settings["decoding"], encode=words.encode, **ids)
+    captioner.eval()
+    with torch.no_grad():
+        assert generator(captioner.decoder, captioner.remember(batch.images)).words.shape[0] == 1
