@@ -28,7 +28,7 @@ from easycap.build import (
 from easycap.config import check, to_plain
 from easycap.data.features import FeatureCache, FrozenView, fingerprint
 from easycap.data.loader import Batches, TrainLoader, evaluation_batches
-from easycap.data.transforms import Transform
+from easycap.data.transforms import Augmented, Transform
 from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.metrics.rewards import Rewards
 from easycap.models.captioner import Captioner
@@ -39,7 +39,7 @@ from easycap.training.optim import Optimization
 from easycap.training.ranks import ALONE, Ranks
 from easycap.training.trainer import Trainer
 from easycap.training.validation import Validator
-from easycap.types import Dataset, Example, Generator, Objective, Tracker, Vocabulary
+from easycap.types import Dataset, Example, Generator, Objective, Tracker, View, Vocabulary
 
 TEXT_SCORERS = ("bleu", "rouge_l", "cider_d")
 
@@ -145,9 +145,17 @@ class Experiment:
         return Transform(self.captioner.encoder.preprocessing)
 
     @cached_property
-    def view(self) -> Transform | FrozenView:
+    def view(self) -> View:
         """What training and its validation get of an image: its pixels, or after `cache_features` its features."""
         return self.transform
+
+    @property
+    def training_view(self) -> View:
+        """What training alone gets of an image: `view`, or random parts of it where the config wants that."""
+        crop, flip = self.trainer.crop, self.trainer.flip
+        if crop is None and not flip:
+            return self.view
+        return Augmented(self.transform, crop=crop, flip=flip, seed=self.config["seed"])
 
     def cache_features(self) -> None:
         """Let training see cached features while the encoder is frozen, if the config wants that; see FeatureCache.
@@ -250,7 +258,7 @@ class Experiment:
     def loader(self) -> TrainLoader:
         return TrainLoader(
             self.examples("train"),
-            self.view,
+            self.training_view,
             self.vocabulary,
             batch_size=self.trainer.batch_size,
             captions_per_image=self.trainer.captions_per_image,

@@ -82,6 +82,11 @@ def _check_combinations(config: dict[str, Any]) -> None:
             "objective=scst does not go with decoder.attention=hard, whose drawn locations have no part in the "
             "probability of a caption: take objective=xe or decoder.attention=soft"
         )
+    if config["trainer"]["flip"] and (config["objective"].get("rewards") or {}).get("truth"):
+        raise ValueError(
+            "trainer.flip=true does not go with a reward for truth, which knows what is left and right in the image as "
+            "it was drawn: set trainer.flip=false"
+        )
     if config["objective"].get("xe_first") and config["trainer"]["patience"] is None:
         raise ValueError(
             "objective.xe_first=true goes over to rewards when validations stop improving: set trainer.patience, e.g. "

@@ -97,6 +97,16 @@ class Preprocessing(NamedTuple):
     interpolation: str = "bilinear"
 
 
+class View(Protocol):
+    """What a model gets of images: pixels, a random part of them, or features from a cache."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before an epoch (from 0) is loaded."""
+
+    def of(self, example: Example) -> torch.Tensor:
+        """Return pixels (3,S,S) uint8 or features (R,C)."""
+
+
 class Vocabulary(Protocol):
     """Text <-> ids with distinct pad, bos and eos. It is saved beside a checkpoint and loads itself from there."""
 

@@ -174,12 +174,13 @@ class FrozenView:
         """Called before an epoch (from 0) is loaded; processes that load are forked after it."""
         self.live = self.live_from is not None and epoch >= self.live_from
 
-    def __call__(self, image: ImageSource) -> torch.Tensor:
+    def of(self, example: Example) -> torch.Tensor:
+        """Return the features (R,C) float16 of an example, or its pixels (3,S,S)."""
         if not self.live:
             for cache in self.caches:
-                if image in cache.rows:
-                    return cache(image)
-        return self.transform(image)
+                if example.image in cache.rows:
+                    return cache(example.image)
+        return self.transform.of(example)
 
 
 def _stacked(items: list[tuple[Example, torch.Tensor | BadImage]]) -> torch.Tensor | BadImage:

@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from easycap.data.images import BadImage
-from easycap.data.transforms import Transform
-from easycap.types import Batch, Example, Vocabulary
+from easycap.types import Batch, Example, View, Vocabulary
 
 
 class EpochSampler(Sampler[int]):
@@ -37,10 +36,10 @@ class EpochSampler(Sampler[int]):
 
 
 class ImageDataset(TorchDataset):
-    """Examples as (example, pixels (3,S,S) uint8), or with the error that kept the image from being read."""
+    """Examples as (example, what a model gets of it), or with the error that kept the image from being read."""
 
-    def __init__(self, examples: Sequence[Example], transform: Transform) -> None:
-        self.examples, self.transform = examples, transform
+    def __init__(self, examples: Sequence[Example], view: View) -> None:
+        self.examples, self.view = examples, view
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -48,7 +47,7 @@ class ImageDataset(TorchDataset):
     def __getitem__(self, index: int) -> tuple[Example, torch.Tensor | BadImage]:
         example = self.examples[index]
         try:
-            return example, self.transform(example.image)
+            return example, self.view.of(example)
         except BadImage as error:
             return example, error
 
@@ -105,7 +104,7 @@ class TrainLoader:
     def __init__(
         self,
         examples: Sequence[Example],
-        transform: Transform,
+        view: View,
         vocabulary: Vocabulary,
         *,
         batch_size: int,
@@ -127,9 +126,9 @@ class TrainLoader:
         self.collate = Collate(
             vocabulary, max_words=max_words, captions_per_image=captions_per_image, seed=seed
         )
-        self.transform = transform
+        self.view = view
         self.loader = DataLoader(
-            ImageDataset(examples, transform),
+            ImageDataset(examples, view),
             batch_size=self.sampler.own,
             sampler=self.sampler,
             collate_fn=self.collate,
@@ -147,7 +146,7 @@ class TrainLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         # Workers are forked anew each epoch and so see these values.
         self.sampler.epoch = self.collate.epoch = epoch
-        self.transform.begin_epoch(epoch)
+        self.view.begin_epoch(epoch)
         self.sampler.start = start
         return iter(Batches(self.loader))
 
@@ -180,7 +179,7 @@ def bad_image_ends(error: BadImage) -> ValueError:
 
 def evaluation_batches(
     examples: Sequence[Example],
-    transform: Transform,
+    view: View,
     vocabulary: Vocabulary,
     *,
     batch_size: int,
@@ -189,7 +188,7 @@ def evaluation_batches(
 ) -> Batches:
     """Return batches over all examples in order, each image once, with all its captions."""
     collate = Collate(vocabulary, max_words=max_words, captions_per_image=None, seed=0)
-    dataset = ImageDataset(examples, transform)
+    dataset = ImageDataset(examples, view)
     return Batches(DataLoader(dataset, batch_size=batch_size, collate_fn=collate, num_workers=workers))
 
 

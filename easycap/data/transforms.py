@@ -1,17 +1,21 @@
-"""From an image source to the uint8 square an encoder expects."""
+"""From an image source to the uint8 square an encoder expects, in training also from a random part of it."""
 
 from __future__ import annotations
 
 import math
+import random
+import re
 
 import numpy as np
 import torch
 from PIL import Image
 
 from easycap.data.images import PackedImage
-from easycap.types import ImageSource, Preprocessing
+from easycap.types import Example, ImageSource, Preprocessing
 
 _INTERPOLATION = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
+_LOG_RATIO = math.log(4 / 3)
 
 
 class Transform:
@@ -28,13 +32,17 @@ class Transform:
     def begin_epoch(self, epoch: int) -> None:
         """The same in every epoch."""
 
+    def of(self, example: Example) -> torch.Tensor:
+        """Return what a model gets of an example."""
+        return self(example.image)
+
     def __call__(self, source: ImageSource) -> torch.Tensor:
         if isinstance(source, PackedImage):
             pixels = source.array()
             if pixels.shape[:2] == (self.size, self.size):  # drawn at this size: nothing to resize or crop
                 return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
         image = source.load(self.resized)
-        return torch.from_numpy(np.array(self._square(image))).permute(2, 0, 1)
+        return self.square(image, self.window(image.size))
 
     def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Return left, top, right, bottom of what is cut out of an image of this (width, height), in its own pixels."""
@@ -46,7 +54,47 @@ class Transform:
             box[axis], box[axis + 2] = start * side / resized, (start + self.size) * side / resized
         return box[0], box[1], box[2], box[3]
 
-    def _square(self, image: Image.Image) -> Image.Image:
-        """Resize only what the centre crop keeps: the same pixels, and a 20,000 x 1 image needs no gigabytes."""
-        window = self.window(image.size)
-        return image.resize((self.size, self.size), self.interpolation, box=window, reducing_gap=2.0)
+    def square(self, image: Image.Image, window: tuple[float, float, float, float]) -> torch.Tensor:
+        """Return a window of an image as a tensor (3,S,S).
+
+        Only what the window keeps is resized: the same pixels, and a 20,000 x 1 image needs no gigabytes.
+        """
+        square = image.resize((self.size, self.size), self.interpolation, box=window, reducing_gap=2.0)
+        return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
+class Augmented:
+    """What training gets of an example with random crops and flips, a function of (seed, epoch, image id) alone.
+
+    `crop` is the least share of the image's area that is seen (None: always the transform's own window): share,
+    position and a ratio of width to height between 3/4 and 4/3 are drawn as Inception was trained (Szegedy et al.,
+    CVPR 2015, section 6); a side that would be longer than the image's is cut to it. With `flip` every other image is
+    mirrored, but never one of whose captions speaks of left or right.
+    """
+
+    def __init__(self, transform: Transform, *, crop: float | None, flip: bool, seed: int) -> None:
+        self.transform, self.crop, self.flip, self.seed, self.epoch = transform, crop, flip, seed, 0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before an epoch (from 0) is loaded; processes that load are forked after it."""
+        self.epoch = epoch
+
+    def of(self, example: Example) -> torch.Tensor:
+        """Return what a model gets of an example (3,S,S) in this epoch."""
+        draw = random.Random(f"view/{self.seed}/{self.epoch}/{example.id}")
+        flipped = self.flip and draw.random() < 0.5 and not any(map(_SIDES.search, example.references))
+        if self.crop is None:
+            square = self.transform(example.image)
+        else:
+            square = self._random_part(example.image, draw)
+        return square.flip(2) if flipped else square
+
+    def _random_part(self, source: ImageSource, draw: random.Random) -> torch.Tensor:
+        share, ratio = draw.uniform(self.crop, 1), math.exp(draw.uniform(-_LOG_RATIO, _LOG_RATIO))
+        # So many pixels on the image's short side leave the window at least as many as the square has.
+        image = source.load(math.ceil(self.transform.size / math.sqrt(share * min(ratio, 1 / ratio))))
+        width, height = image.size
+        wide = min(width, math.sqrt(width * height * share * ratio))
+        high = min(height, math.sqrt(width * height * share / ratio))
+        left, top = draw.random() * (width - wide), draw.random() * (height - high)
+        return self.transform.square(image, (left, top, left + wide, top + high))

@@ -20,7 +20,9 @@ class Trainer:
     better; and `max_hours` after its start it saves and stops, to be gone on with by resume=RUN, schedule included.
     `ema` validates and keeps, as best, a moving average of the weights with that decay.
     The encoder is frozen until `unfreeze_encoder_at_epoch` (0: trained from the start; null: never); until then
-    `cache_features` lets it run once per image instead of once per epoch. `overfit_batch`
+    `cache_features` lets it run once per image instead of once per epoch. Training alone
+    sees, with `crop`, a random part of each image of at least that share of its area, and with `flip` every other
+    image mirrored that has no caption with left or right; see Augmented. `overfit_batch`
     trains on one batch over and over, 50 times an epoch: a model that cannot learn it has a bug.
     """
 
@@ -41,6 +43,8 @@ class Trainer:
         gradient_checkpointing: bool,
         unfreeze_encoder_at_epoch: int | None,
         cache_features: bool,
+        crop: float | None,
+        flip: bool,
         checkpoint_every_steps: int | None,
         log_every_steps: int,
         workers: int,
@@ -68,6 +72,17 @@ class Trainer:
                 "trainer.cache_features=true needs an encoder that is frozen at first: set "
                 "trainer.unfreeze_encoder_at_epoch to null or an epoch, and trainer.overfit_batch=false"
             )
+        if crop is not None and not 0 < crop <= 1:
+            raise ValueError(
+                f"trainer.crop={crop} must be above 0 and at most 1, the least share of an image's area that is seen, "
+                "or null for the whole"
+            )
+        if (cache_features or overfit_batch) and (flip or crop is not None):
+            name = "cache_features" if cache_features else "overfit_batch"
+            raise ValueError(
+                f"trainer.{name}=true shows every image in one way: set trainer.crop=null and trainer.flip=false, or "
+                f"trainer.{name}=false"
+            )
         if ema is not None and not 0 < ema < 1:
             raise ValueError(
                 f"trainer.ema={ema} must be between 0 and 1, e.g. 0.999, or null for no averaging"
@@ -84,6 +99,7 @@ class Trainer:
         self.ema, self.compile = ema, compile
         self.gradient_checkpointing = gradient_checkpointing
         self.clip_norm, self.precision, self.overfit_batch = clip_norm, precision, overfit_batch
+        self.crop, self.flip = crop, flip
         self.unfreeze_encoder_at_epoch, self.cache_features = unfreeze_encoder_at_epoch, cache_features
         self.checkpoint_every_steps, self.log_every_steps = checkpoint_every_steps, log_every_steps
 
