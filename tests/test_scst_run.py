@@ -13,7 +13,7 @@ from tiny import TINY
 from easycap.config import check
 from easycap.launch import compose
 from easycap.rehearsal import rehearse
-from easycap.train import _warn_of_rewards_from_the_start
+from easycap.train import _warn_of_rewards_from_the_start, _warn_of_savings_that_rewards_undo
 from easycap.training.fit import Fit
 from easycap.training.validation import Validation, Validator, warnings_of
 
@@ -67,12 +67,13 @@ def never_better(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_run_goes_from_cross_entropy_to_rewards(tmp_path: Path, monkeypatch, never_better) -> None:
-    begun = {}
+    begun, compared_with = {}, {}
     original = Fit.begin_next_stage
 
     def look(self: Fit) -> bool:
         had_moments, going_on = self.optimization.has_state, original(self)
         begun[going_on] = (had_moments, self.optimization.has_state, self.captioner.state_dict())
+        compared_with[going_on] = self.reached.first
         if going_on:
             best = load_file(tmp_path / "run/checkpoints/best/model.safetensors")
             assert all(torch.equal(begun[True][2][name], tensor) for name, tensor in best.items())
@@ -86,6 +87,10 @@ def test_one_run_goes_from_cross_entropy_to_rewards(tmp_path: Path, monkeypatch,
     assert [line["step"] for line in rewarded] == list(range(13, 19))
     assert {line["train/lr_factor"] for line in rewarded} == {0.1}
     assert begun[True][:2] == (True, False) and begun.keys() == {True, False}
+    best = next(line for line in metrics(path) if "val/loss" in line)
+    assert compared_with[True] == pytest.approx(
+        {key[4:]: value for key, value in best.items() if key.startswith("val/")}
+    )
     result = read(path, "result.json")
     assert "ended after step 18 of 30" in result["ended_early"] and result["objective"].startswith("scst|")
 
@@ -129,6 +134,16 @@ def test_rewards_from_random_weights_are_warned_about(caplog) -> None:
     _warn_of_rewards_from_the_start(settings("objective=scst", "init_from=somewhere"))
     _warn_of_rewards_from_the_start(settings("objective=xe_then_scst"))
     assert not caplog.text
+
+
+def test_savings_that_do_not_reach_rewarded_captions_are_warned_about(caplog) -> None:
+    both = ["trainer.gradient_checkpointing=true", "trainer.compile=true"]
+    _warn_of_savings_that_rewards_undo(settings(*both))
+    _warn_of_savings_that_rewards_undo(settings("objective=scst"))
+    assert not caplog.text
+    _warn_of_savings_that_rewards_undo(settings("objective=scst", *both))
+    assert "does not reach the decoder while captions are rewarded: objective.rows_per_pass" in caplog.text
+    assert "trainer.compile=true has no effect on steps in which captions are rewarded" in caplog.text
 
 
 def test_going_over_needs_patience() -> None:

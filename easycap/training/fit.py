@@ -35,14 +35,16 @@ logger = logging.getLogger(__name__)
 class Reached:
     """How far a run has come: all of its state that is not a tensor.
 
-    `best` is the best validation so far, found after step `best_step`; `stale` counts validations since; `first` is
-    what the first one of this `stage` (from 0) measured; `logged` counts what was handed to the tracker.
+    `best` is the best validation so far, found after step `best_step`, and `values_of_best` all it measured; `stale`
+    counts validations since; `first` is what the weights that this `stage` (from 0) began with measured, without such
+    a validation what its first one did; `logged` counts what was handed to the tracker.
     """
 
     step: int = 0
     epoch: int = 0
     best: float | None = None
     best_step: int | None = None
+    values_of_best: dict[str, float] = field(default_factory=dict)
     stale: int = 0
     stage: int = 0
     first: dict[str, float] = field(default_factory=dict)
@@ -291,11 +293,13 @@ class Fit:
         progress.report(epoch, self.trained, self.validator.metric, validation.values)
         self.reached.first = self.reached.first or validation.values
         self.warn(validation, epoch)
-        self.compare_with_best(validation.values[self.validator.metric])
+        self.compare_with_best(validation.values)
 
-    def compare_with_best(self, value: float) -> None:
+    def compare_with_best(self, values: dict[str, float]) -> None:
+        value = values[self.validator.metric]
         if self.reached.best is None or value > self.reached.best:
             self.reached.best, self.reached.best_step, self.reached.stale = value, self.reached.step, 0
+            self.reached.values_of_best = values
         else:
             self.reached.stale += 1
         if (why := self.ended_early()) is not None and not self.begin_next_stage():
@@ -309,7 +313,8 @@ class Fit:
         checkpoint.load_weights(self.captioner, self.checkpoints / "best")
         self.optimization.restart(factor)
         self.take_step.average.averages.clear()
-        self.reached.stage, self.reached.stale, self.reached.first = self.reached.stage + 1, 0, {}
+        self.reached.stage, self.reached.stale = self.reached.stage + 1, 0
+        self.reached.first = self.reached.values_of_best
         logger.info(
             "%s has not improved in %d validations (trainer.patience): next stage, from the weights of step %d",
             self.validator.metric,
