@@ -130,6 +130,7 @@ def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder, start: Pat
     folder.update_result({"data": data_summary(experiment.dataset)})
     _warn_of_frozen_random_weights(config)
     _warn_of_rewards_from_the_start(config)
+    _warn_of_savings_that_rewards_undo(config)
     surveys = vocabulary_surveys(experiment)
     logger.info(
         "%d training images, %d words (%.1f%% of those in val), %.1f million parameters, %d steps on %s",
@@ -266,6 +267,19 @@ def _warn_of_rewards_from_the_start(config: dict[str, Any]) -> None:
             "objective=scst begins with random weights, whose captions earn next to nothing: set init_from=RUN, or "
             "objective=xe_then_scst with trainer.patience"
         )
+
+
+def _warn_of_savings_that_rewards_undo(config: dict[str, Any]) -> None:
+    """Rewarded, a decoder is called by itself and in eval mode, where these settings do not reach it."""
+    if config["objective"]["name"] != "scst":
+        return
+    if config["trainer"]["gradient_checkpointing"]:
+        logger.warning(
+            "trainer.gradient_checkpointing=true does not reach the decoder while captions are rewarded: "
+            "objective.rows_per_pass is what bounds its memory then"
+        )
+    if config["trainer"]["compile"]:
+        logger.warning("trainer.compile=true has no effect on steps in which captions are rewarded")
 
 
 def _tell_of_cut_captions(experiment: Experiment, train: Survey) -> None:

@@ -115,6 +115,13 @@ class SelfCritical:
         self.rewarding = True
         return self.lr_factor
 
+    def less_memory(self) -> str | None:
+        """What lowers the memory of a step, in words; cross entropy has nothing of the kind."""
+        if not self.rewarding:
+            return None
+        now = "null" if self.rows_per_pass is None else self.rows_per_pass
+        return f"lower objective.rows_per_pass={now}, the samples whose gradients are computed together"
+
     def __call__(self, captioner: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if not (captioner.training and self.rewarding):
             return self.cross_entropy(captioner, batch)

@@ -103,12 +103,14 @@ class TrainStep:
         self.optimization.optimization.zero_grad()
         free_cache()
         start = f"a batch of {images} images does not fit into the memory of {self.device}"
+        own = self.objective.less_memory() if hasattr(self.objective, "less_memory") else None
         if fits is None:
-            return f"{start}, nor does one image: set trainer.gradient_checkpointing=true, or choose a smaller model"
+            advice = own or "set trainer.gradient_checkpointing=true"
+            return f"{start}, nor does one image: {advice}, or choose a smaller model"
         accumulate = self.trainer.accumulate * -(-images // fits)
         return (
             f"{start}; {fits} do, tried just now: trainer.batch_size={fits * self.ranks.count} "
-            f"trainer.accumulate={accumulate} takes as large a step"
+            f"trainer.accumulate={accumulate} takes as large a step" + (f"; or {own}" if own else "")
         )
 
     def attempt(self, batch: Batch) -> None:

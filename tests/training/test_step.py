@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from test_resume import killed, left_behind, run
 from torch import nn
 
+from easycap.objectives.scst import SelfCritical
 from easycap.training.average import AverageWeights
 from easycap.training.fit import Fit
 from easycap.training.hardware import Precision, autocast
@@ -178,6 +179,34 @@ def test_out_of_memory_says_which_batch_was_tried_and_fits(
         wanted += f" just now: trainer.batch_size={most} trainer.accumulate={8 // most} takes as large a step"
     with pytest.raises(ValueError, match=wanted):
         run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("most", "rows", "advice"),
+    [
+        (2, "null", "takes as large a step; or lower objective.rows_per_pass=null, the samples"),
+        (
+            0,
+            "8",
+            "nor does one image: lower objective.rows_per_pass=8, the samples .*, or choose a smaller model",
+        ),
+    ],
+)
+def test_rewarded_captions_have_a_setting_of_their_own_for_memory(
+    tmp_path: Path, monkeypatch, most: int, rows: str, advice: str
+) -> None:
+    original = SelfCritical.__call__
+
+    def narrow(self, captioner, batch):
+        if captioner.training and len(batch.ids) > most:
+            raise out_of_memory(RuntimeError)
+        return original(self, captioner, batch)
+
+    monkeypatch.setattr(SelfCritical, "__call__", narrow)
+    with pytest.raises(
+        ValueError, match=f"a batch of 4 images does not fit into the memory of cpu.*{advice}"
+    ):
+        run(tmp_path / "run", "objective=scst", f"objective.rows_per_pass={rows}")
 
 
 def test_the_advice_takes_the_same_step(tmp_path: Path) -> None:
