@@ -54,8 +54,10 @@ def groups() -> list[str]:
 
 
 def describe_choices(wrong: str, allowed: Iterable[str]) -> str:
-    """Return 'did you mean x? Allowed: a, b' for an error message about the word `wrong`."""
+    """Return 'did you mean x? allowed: a, b' for an error message about the word `wrong`; names of several words are
+    quoted."""
     allowed = sorted(allowed)
     near = difflib.get_close_matches(wrong, allowed, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}allowed: {', '.join(allowed) or 'nothing'}"
+    shown = (repr(name) if " " in name else name for name in allowed)
+    return f"{hint}allowed: {', '.join(shown) or 'nothing'}"

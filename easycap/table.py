@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +22,12 @@ def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap table`; raises `ValueError` in one sentence for an unknown paper, row or run."""
     args = _parser().parse_args(argv)
     paper = read_paper(_paper_file(args.paper))
-    given = {Path(run): name for name, run in args.row}
-    rows = beside(paper, _runs(args.runs, given), given, split=args.split)
+    given = [(name, run) for name, folder in args.row for run in _runs([Path(folder)])]
+    its_rows = {run.resolve() for _, run in given}
+    runs = [run for run in _runs(args.runs) if run.resolve() not in its_rows]
+    rows, left_out = beside(paper, runs, given, split=args.split)
+    for why in left_out:
+        print(f"easycap: left out: {why}", file=sys.stderr)
     targets = {name: target for name in EXPORTS if (target := getattr(args, name)) is not None}
     if "-" not in targets.values():
         show(Console(), paper, rows)
@@ -49,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar=("NAME", "RUN"),
-        help="the row a run stands for, where its command names no recipe of it",
+        help="the row a run stands for, where its command names no recipe of it; NAME@SPLIT where several splits have "
+        "a row of that name",
     )
     for name in EXPORTS:
         parser.add_argument(f"--{name}", metavar="OUT", help=f"also write {name} (-: to the terminal, alone)")
@@ -70,12 +76,11 @@ def _paper_file(paper: str) -> Path:
     )
 
 
-def _runs(paths: Sequence[Path], given: dict[Path, str]) -> list[Path]:
+def _runs(paths: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
-    for path in [*paths, *given]:
+    for path in paths:
         runs = list(find_runs(path)) if path.is_dir() else []
         if not runs:
             raise ValueError(f"there is no run in {path}; `easycap runs` lists the runs there are")
-        if path in paths:
-            found |= {run.resolve(): run for run in runs}
-    return [run for run in found.values() if run not in given]
+        found |= {run.resolve(): run for run in runs}
+    return list(found.values())

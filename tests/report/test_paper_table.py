@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,118 @@ def test_what_differs_is_said(ours: Path, tmp_path: Path, capsys) -> None:
     ]
 
 
+REGIONS = {
+    "name": "Regions",
+    "scores": {"CIDEr-D": 103.0},
+    "split": "Karpathy test",
+    "source": "Table 1",
+    "sources": 1,
+    "checked": True,
+    "settings": {"encoder": "precomputed", "decoding.num_beams": 5},
+}
+
+
+def test_a_row_of_other_features_is_never_marked_equal(ours: Path, tmp_path: Path, capsys) -> None:
+    paper = write_paper(tmp_path, REGIONS)
+    text = terminal(capsys, paper, "--row", "Regions", str(ours))
+    assert "103.0 103.5 101.5 – 105.5 +0.5" in text and "≈" not in text
+    assert "trained with experiment=updown/resnet, no recipe of this row" in text
+    assert "encoder small, published precomputed" in text and "num_beams" not in text
+    paper = write_paper(tmp_path, REGIONS | {"recipe": "updown/resnet"})
+    assert "≈" not in terminal(capsys, paper, str(ours)), "whatever its recipe says"
+    paper = write_paper(tmp_path, REGIONS | {"settings": {}})
+    text = terminal(capsys, paper, "--row", "Regions", str(ours))
+    assert "what else differs is unknown: the row states no settings" in text and "≈" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "command", "line"),
+    [
+        ({"differs": ["an ensemble of 4"]}, COMMAND, "published: an ensemble of 4"),
+        ({}, f"{COMMAND} trainer.epochs=1", "changed in the recipe: trainer.epochs=1"),
+        (
+            {"recipe": "updown/other", "near": ["updown/resnet"]},
+            COMMAND,
+            "trained with experiment=updown/resnet, not with experiment=updown/other",
+        ),
+    ],
+)
+def test_what_is_known_to_differ_is_not_marked_equal(
+    changes: dict, command: str, line: str, ours: Path, tmp_path: Path, capsys
+) -> None:
+    change(ours / "status.json", command=command)
+    text = terminal(capsys, write_paper(tmp_path, ROW | changes), str(ours))
+    assert f"differs: {line}" in text and "-1.9" in text and "≈" not in text
+
+
+def test_a_stated_value_may_be_the_beginning_of_ours(ours: Path, tmp_path: Path, capsys) -> None:
+    for value, differs in (("pic*", ""), ("vgg19*", "data.kind pictures, published vgg19")):
+        config = yaml.safe_load((ours / "config.yaml").read_text())
+        config["data"]["kind"] = "pictures"
+        (ours / "config.yaml").write_text(yaml.safe_dump(config))
+        paper = write_paper(tmp_path, ROW | {"settings": {"data.kind": value}})
+        assert table(capsys, paper, str(ours))[0]["differs"] == differs
+
+
+def test_what_rewards_begin_with_is_part_of_the_recipe(ours: Path, tmp_path: Path, capsys) -> None:
+    change(ours / "status.json", command=f"{COMMAND} init_from=outputs/runs/first")
+    paper = write_paper(tmp_path, ROW)
+    assert "init_from=outputs/runs/first" in table(capsys, paper, str(ours))[0]["differs"]
+    config = yaml.safe_load((ours / "config.yaml").read_text()) | {"objective": {"name": "scst"}}
+    (ours / "config.yaml").write_text(yaml.safe_dump(config))
+    assert table(capsys, paper, str(ours))[0]["differs"] == ""
+
+
+def test_of_one_recipe_on_several_data_the_rows_of_the_runs_own_are_taken(
+    ours: Path, tmp_path: Path, capsys
+) -> None:
+    flickr = {**ROW, "split": "Flickr8k test", "scores": {"CIDEr-D": 50.0}}
+    paper = write_paper(tmp_path, ROW, flickr)
+    runs = {line["split"]: line["run"] for line in table(capsys, paper, str(ours))}
+    assert runs == {"Karpathy test": ours.name, "Flickr8k test": "not run"}
+
+
+def test_rows_of_one_name_are_told_apart_by_their_split(ours: Path, tmp_path: Path, capsys) -> None:
+    rows = [{**ROW, "name": "Up-Down, nocaps", "split": f"nocaps, {part}"} for part in ("near", "out")]
+    paper = write_paper(tmp_path, *rows)
+    lines = table(capsys, paper, "--row", "Up-Down, nocaps@nocaps, out", str(ours))
+    assert {line["split"] for line in lines if line["run"] == ours.name} == {"nocaps, out"}
+    assert main(["table", paper, "--row", "Up-Down, nocaps", str(ours)]) == 1
+    words = "say which: 'Up-Down, nocaps@nocaps, near' or 'Up-Down, nocaps@nocaps, out'"
+    assert words in capsys.readouterr().err
+    assert main(["table", paper, "--row", "Up", str(ours)]) == 1
+    assert "allowed: 'Up-Down, nocaps@nocaps, near', 'Up-" in capsys.readouterr().err
+
+
+def test_a_run_may_stand_for_several_rows(ours: Path, tmp_path: Path, capsys) -> None:
+    paper = write_paper(tmp_path, ROW, MEMORY)
+    argv = ["--row", "From memory", str(ours), "--row", "ResNet baseline", str(ours)]
+    assert {line["run"] for line in table(capsys, paper, *argv)} == {ours.name}
+
+
+def test_metrics_that_are_not_there_come_with_the_command(ours: Path, tmp_path: Path, capsys) -> None:
+    paper = write_paper(tmp_path, ROW | {"scores": {"METEOR": 26.1, "SPICE": 19.2}})
+    commands = [
+        (f"no METEOR and SPICE: easycap evaluate {ours} --metrics meteor,spice", {"CIDEr-D": score(1.0)}),
+        ("no METEOR: Java is missing", {"METEOR": {"absent": "Java is missing"}}),
+    ]
+    for words, scores in commands:
+        change(ours / "result.json", scores={"test": scores})
+        assert main(["table", paper, str(ours)]) == 0
+        assert "".join(words.split()) in "".join(capsys.readouterr().out.split())
+
+
+def test_runs_of_a_folder_that_stand_for_nothing_are_left_out_and_named(
+    ours: Path, tmp_path: Path, capsys
+) -> None:
+    stray = shutil.copytree(ours, ours.parent / "stray")
+    change(stray / "status.json", command="easycap train experiment=easycap/quickstart")
+    assert main(["table", write_paper(tmp_path, ROW), str(ours.parent), "--csv", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert "stray" not in out and ours.name in out
+    assert err.startswith(f"easycap: left out: {stray} was trained with experiment=easycap/quickstart")
+
+
 def test_scores_of_other_data_are_marked(ours: Path, tmp_path: Path, capsys) -> None:
     paper = write_paper(tmp_path, {**ROW, "split": "COCO test server"})
     text = terminal(capsys, paper, str(ours))
@@ -156,6 +269,15 @@ def test_markdown_has_every_row(ours: Path, tmp_path: Path, capsys) -> None:
             "--row 'ResNet': no row has that name; did you mean 'ResNet base",
         ),
         (["PAPER", "STRAY"], "was trained with experiment=easycap/quickstart, which stands for no row"),
+        (
+            ["PAPER", "RUN", "--split", "tset"],
+            "has no scores of it; did you mean 'test'? allowed: test; further",
+        ),
+        (["PAPER", "RUN", "--split", "test@beem"], "decoding 'beem' does not exist; did you mean 'beam'?"),
+        (
+            ["PAPER", "RUN", "--split", "test@beam,num_beam=3"],
+            "'num_beam=3' is no KEY=VALUE of decoding 'beam'; did you mean 'num_beams'?",
+        ),
     ],
 )
 def test_mistakes_end_with_one_sentence(
@@ -175,6 +297,7 @@ def test_mistakes_end_with_one_sentence(
         ({"sources": 0}, "cannot be checked with 'sources: 0'"),
         ({"scores": {"CIDEr-D": "high"}}, "'scores' must be"),
         ({"recepi": "updown/resnet"}, "'recepi' is no key; did you mean 'recipe'?"),
+        ({"near": "updown/resnet"}, "'near' must be a list of texts"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_row(change: dict, words: str, tmp_path: Path, capsys) -> None:
@@ -190,4 +313,18 @@ PAPERS = sorted(path for folder in experiments_dirs() for path in folder.glob("*
 def test_every_published_row_can_be_read_and_its_recipe_is_there(path: Path) -> None:
     recipes = options_of("experiment")
     for row in read_paper(path).rows:
-        assert row.recipe is None or row.recipe in recipes, row.name
+        assert {row.recipe, *row.near} <= {None, *recipes}, row.name
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.parent.name)
+def test_every_recipe_of_a_paper_has_a_row_beside_which_it_is_set(path: Path) -> None:
+    rows = read_paper(path).rows
+    placed = {recipe for row in rows for recipe in (row.recipe, *row.near)}
+    paper = path.parent.name
+    assert {recipe for recipe in options_of("experiment") if recipe.startswith(f"{paper}/")} <= placed
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.parent.name)
+def test_every_row_beside_which_a_run_can_be_set_says_how_it_was_made(path: Path) -> None:
+    for row in read_paper(path).rows:
+        assert row.settings or not (row.recipe or row.near), row.name

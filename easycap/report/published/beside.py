@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from easycap.paths import config_dir
-from easycap.registry import describe_choices
 from easycap.report.comparison.settings import flat
 from easycap.report.numbers import NOTHING, metric_order
+from easycap.report.published.placing import overrides, recipe_of, rows_named, rows_of, stated_differences
 from easycap.report.published.rows import Paper, Row
+from easycap.report.published.splits import check_split, decoding_of, what_is_missing
 from easycap.report.reading import read_config, read_result, read_status
 from easycap.report.recipe import recipe
 from easycap.report.scores import score_of
 
 # What a published score of coco-caption stands on, as a signature says it.
 _USUAL_TERMS = {"tok": "ptb", "df": "refs", "eos": "no", "reflen": "closest"}
-_KARPATHY = ("Karpathy test", "coco_karpathy", "test", 5000)
+# Published splits that runs can be scored on: (data, split, images).
+_SPLITS = {
+    "Karpathy test": ("coco_karpathy", "test", 5000),
+    "Flickr8k test": ("flickr8k", "test", 1000),
+    "Flickr30k test": ("flickr30k", "test", 1000),
+}
 # Choices that change nothing that is computed.
 _NO_CHANGE = ("experiment", "seed", "device", "resume", "tracking", "hydra", "sweep", "launcher")
 _PLACES = ("data.root", "data.cache", "data.workers", "trainer.workers", "encoder.weights")
@@ -30,7 +32,8 @@ _PLACES = ("data.root", "data.cache", "data.workers", "trainer.workers", "encode
 @dataclass(frozen=True)
 class Cell:
     """One metric of a row and a run, all numbers ×100; `difference` is ours less the published, None where that is
-    unchecked or ours is missing; `within` says that the published one lies in our interval."""
+    unchecked or ours is missing; `within` says that the published one lies in our interval, and nothing else is known
+    to differ."""
 
     metric: str
     published: float
@@ -44,7 +47,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Beside:
-    """A published row beside a run; `run` None: no run stands for it. `made_of` is the run in a few words.
+    """A published row beside a run; `run` None: no run stands for it. `made_of` is the run in a few words, `missing`
+    says how it comes by the scores it lacks.
 
     With `other_data` the scores are of other images, or of fewer: their difference says nothing of the models.
     """
@@ -56,56 +60,47 @@ class Beside:
     made_of: str = ""
     other_data: bool = False
     differs: tuple[str, ...] = ()
+    missing: str = ""
 
 
-def beside(paper: Paper, runs: Sequence[Path], given: Mapping[Path, str], *, split: str) -> list[Beside]:
-    """Return every row of the paper, once for each run that stands for it, or once without.
+def beside(
+    paper: Paper, runs: Sequence[Path], given: Sequence[tuple[str, Path]] = (), *, split: str
+) -> tuple[list[Beside], list[str]]:
+    """Return every row of the paper, once for each run that stands for it, or once without; and why runs are left out.
 
-    A run stands for the rows whose recipe its command names; `given` {run: name of a row} says it for others. Raises
-    `ValueError` for a row that is not there and for a run that stands for none.
+    A run stands for the rows whose recipe, or one near it, its command names; `given` (name of a row, or name@split
+    where several splits have one of that name; run) says it for others. Raises `ValueError` for a row that is not
+    there, for a split that no run has scores of, and if all `runs` would be left out.
     """
+    check_split(split, list(dict.fromkeys([*runs, *(run for _, run in given)])))
     found: dict[int, list[Path]] = {}
-    for run in dict.fromkeys([*runs, *given]):
-        rows = _rows_of(paper, run, given.get(run))
-        for place in rows:
+    left_out: list[str] = []
+    for run in runs:
+        try:
+            places = rows_of(paper, run)
+        except ValueError as error:
+            left_out.append(str(error))
+            continue
+        for place in _of_its_data(paper, places, run):
             found.setdefault(place, []).append(run)
-    return [
+    if left_out and not found:
+        raise ValueError(left_out[0])
+    for name, run in given:
+        for place in rows_named(paper, name):
+            found.setdefault(place, []).append(run)
+    rows = [
         one
         for place, row in enumerate(paper.rows)
         for one in ([_beside(row, run, split) for run in found.get(place, [])] or [_alone(row)])
     ]
+    return rows, left_out
 
 
-def _rows_of(paper: Paper, run: Path, name: str | None) -> list[int]:
-    if name is not None:
-        places = [place for place, row in enumerate(paper.rows) if row.name == name]
-        if not places:
-            names = {row.name for row in paper.rows}
-            raise ValueError(f"--row {name!r}: no row has that name; {describe_choices(name, names)}")
-        return places
-    trained = recipe_of(run)
-    places = [place for place, row in enumerate(paper.rows) if row.recipe and row.recipe == trained]
-    if not places:
-        recipes = sorted({row.recipe for row in paper.rows if row.recipe})
-        what = f"experiment={trained}" if trained else "no experiment"
-        raise ValueError(
-            f"{run} was trained with {what}, which stands for no row of this paper (recipes that do: "
-            f"{', '.join(recipes) or 'none'}); say which row it stands for: --row NAME {run}"
-        )
-    return places
-
-
-def recipe_of(run: Path) -> str | None:
-    """Return the recipe that a run's command names: its experiment=..., None without one."""
-    values = [value for key, value in _overrides(run) if key == "experiment"]
-    return values[-1] if values else None
-
-
-def _overrides(run: Path) -> list[tuple[str, str]]:
-    """What was typed after `easycap train`, as (key, value)."""
-    words = shlex.split(read_status(run).command or "")
-    pairs = (word.lstrip("+").partition("=") for word in words if "=" in word)
-    return [(key, value) for key, _, value in pairs]
+def _of_its_data(paper: Paper, places: Sequence[int], run: Path) -> Sequence[int]:
+    """Without the rows of other data, where one recipe stands for rows of several and the run's is among them."""
+    data = flat(read_config(run)).get("data")
+    of = {place: _SPLITS.get(paper.rows[place].split, (None,))[0] for place in places}
+    return [place for place in places if of[place] in (data, None)] if data in of.values() else places
 
 
 def _alone(row: Row) -> Beside:
@@ -117,9 +112,14 @@ def _beside(row: Row, run: Path, split: str) -> Beside:
     settings = _settings(config, split)
     scores = {metric: score_of(result, split, metric) for metric in metric_order(row.scores)}
     data = _data(row, settings, split, [score for score in scores.values() if score])
-    cells = tuple(_cell(row, metric, score, bool(data)) for metric, score in scores.items())
+    known = (
+        *data,
+        *_recipe(run, row, settings),
+        *stated_differences(row, settings),
+        *(f"published: {text}" for text in row.differs),
+    )
+    cells = tuple(_cell(row, metric, score, alike=not known) for metric, score in scores.items())
     made_of = ", ".join(choice for _, choice in recipe(config))
-    differs = (*data, *_changes(run, row), *_stated(row, settings), *_terms(cells))
     return Beside(
         row,
         cells,
@@ -127,34 +127,33 @@ def _beside(row: Row, run: Path, split: str) -> Beside:
         read_status(run).state,
         f"{made_of}; {_decoding(settings)}; seed {config.get('seed', NOTHING)}",
         bool(data),
-        differs,
+        (*known, *_terms(cells)),
+        what_is_missing(run, split, result, [metric for metric, score in scores.items() if score is None]),
     )
 
 
-def _cell(row: Row, metric: str, score: Mapping[str, Any] | None, other_data: bool) -> Cell:
+def _cell(row: Row, metric: str, score: Mapping[str, Any] | None, *, alike: bool) -> Cell:
     published = row.scores[metric]
     if score is None:
         return Cell(metric, published)
     ours, low, high = (
         None if score.get(key) is None else 100 * score[key] for key in ("value", "low", "high")
     )
-    comparable = row.checked and not other_data
-    within = comparable and None not in (low, high) and low <= published <= high
+    signature = str(score.get("signature", ""))
+    alike = alike and row.checked and not _odd_terms(signature)
+    within = alike and None not in (low, high) and low <= published <= high
     difference = ours - published if row.checked else None
-    return Cell(metric, published, ours, low, high, difference, within, str(score.get("signature", "")))
+    return Cell(metric, published, ours, low, high, difference, within, signature)
 
 
 def _settings(config: Mapping[str, Any], split: str) -> dict[str, str]:
     """The run's settings; a split like test@beam,num_beams=3 has a way of decoding of its own."""
     settings = flat(config)
-    _, other, decoding = split.partition("@")
-    if not other:
+    decoding = decoding_of(split)
+    if decoding is None:
         return settings
-    name, *changes = decoding.split(",")
-    defaults = yaml.safe_load((config_dir() / "decoding" / f"{name}.yaml").read_text(encoding="utf-8"))
     settings = {key: value for key, value in settings.items() if key.split(".")[0] != "decoding"}
-    settings |= flat({"decoding": defaults})
-    return settings | {f"decoding.{key}": value for key, _, value in (c.partition("=") for c in changes)}
+    return settings | flat({"decoding": decoding})
 
 
 def _decoding(settings: Mapping[str, str]) -> str:
@@ -165,51 +164,54 @@ def _decoding(settings: Mapping[str, str]) -> str:
 def _data(
     row: Row, settings: Mapping[str, str], split: str, scores: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    name, data, its_split, images = _KARPATHY
-    if (row.split, settings.get("data"), split.partition("@")[0]) != (name, data, its_split):
+    data, its_split, images = _SPLITS.get(row.split, (None, None, None))
+    if (settings.get("data"), split.partition("@")[0]) != (data, its_split):
         return [f"scored on {settings.get('data', NOTHING)} {split}, published on {row.split}"]
     counts = {_parts(str(score.get("signature"))).get("images", str(images)) for score in scores}
     return [f"scored on {count} images, published on {images}" for count in counts if count != str(images)]
 
 
-def _changes(run: Path, row: Row) -> list[str]:
-    """What was typed beside the recipe, but for the data (see `_data`); or that it was another recipe."""
-    if row.recipe is None:
-        return []
-    if recipe_of(run) != row.recipe:
-        return [f"trained with experiment={recipe_of(run) or 'null'}, not with experiment={row.recipe}"]
+def _recipe(run: Path, row: Row, settings: Mapping[str, str]) -> list[str]:
+    """That it was another recipe, or none, and what was typed beside it, but for the data (see `_data`)."""
+    trained = recipe_of(run)
+    lines = []
+    if trained is None or trained != row.recipe:
+        other = f"not with experiment={row.recipe}" if row.recipe else "no recipe of this row"
+        lines.append(f"trained with experiment={trained or 'null'}, {other}")
+        if not row.settings:
+            lines.append("what else differs is unknown: the row states no settings")
+    no_change = (*_NO_CHANGE, *_PLACES, "data")
+    if settings.get("objective") == "scst":
+        no_change += ("init_from",)  # as its recipes demand
     typed = [
         f"{key}={value}"
-        for key, value in _overrides(run)
-        if key.split(".")[0] not in _NO_CHANGE and key not in ("data", *_PLACES)
+        for key, value in overrides(run)
+        if key not in no_change and key.split(".")[0] not in _NO_CHANGE
     ]
-    return [f"changed in the recipe: {' '.join(typed)}"] if typed else []
-
-
-def _stated(row: Row, settings: Mapping[str, str]) -> list[str]:
-    return [
-        f"{key} {settings.get(key, NOTHING)}, published {value}"
-        for key, value in row.settings.items()
-        if settings.get(key) != value
-    ]
+    if typed:
+        lines.append(f"{'changed in the recipe' if trained else 'set'}: {' '.join(typed)}")
+    return lines
 
 
 def _terms(cells: Sequence[Cell]) -> list[str]:
     """Where a signature says something else than coco-caption does, once for all metrics it is true of."""
     found: dict[str, list[str]] = {}
     for cell in cells:
-        parts = _parts(cell.signature)
-        odd = [
-            f"{key}:{parts[key]}"
-            for key, usual in _USUAL_TERMS.items()
-            if not parts.get(key, usual).startswith(usual)
-        ]
-        odd += [f"partial:{parts['partial']}"] if "partial" in parts else []
-        for text in odd:
+        for text in _odd_terms(cell.signature):
             found.setdefault(text, []).append(cell.metric)
     return [
         f"{', '.join(metrics)} on other terms than coco-caption's: {text}" for text, metrics in found.items()
     ]
+
+
+def _odd_terms(signature: str) -> list[str]:
+    parts = _parts(signature)
+    odd = [
+        f"{key}:{parts[key]}"
+        for key, usual in _USUAL_TERMS.items()
+        if not parts.get(key, usual).startswith(usual)
+    ]
+    return odd + ([f"partial:{parts['partial']}"] if "partial" in parts else [])
 
 
 def _parts(signature: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ def to_csv(paper: Paper, rows: Sequence[Beside]) -> str:
     for one in rows:
         row = one.row
         run = "not run" if one.run is None else one.run.resolve().name
-        about = (str(row.checked).lower(), row.sources, row.source, row.notes, "; ".join(one.differs))
+        about = (str(row.checked).lower(), row.sources, row.source, row.remarks, "; ".join(one.differs))
         for cell in one.cells:
             values = ["" if (value := getattr(cell, key)) is None else round(value, 4) for key in _NUMBERS]
             writer.writerow(

@@ -14,15 +14,16 @@ from easycap.report.comparison.settings import flat
 from easycap.report.numbers import is_number
 
 _REQUIRED = ("name", "scores", "split", "source", "sources", "checked")
-_OPTIONAL = ("recipe", "notes", "settings")
+_OPTIONAL = ("recipe", "near", "notes", "settings", "differs")
 
 
 @dataclass(frozen=True)
 class Row:
     """Published scores, ×100; `settings` are dotted keys of a config, as far as the paper states them.
 
-    `recipe` is the config group experiment's option that stands for the row; unless `checked` the numbers were read
-    nowhere and are not the paper's.
+    `recipe` is the config group experiment's option that stands for the row; `near` are options whose runs are set
+    beside it too, though they differ from it. `differs` says in words what of the row no run here has. Unless
+    `checked` the numbers were read nowhere and are not the paper's.
     """
 
     name: str
@@ -32,8 +33,14 @@ class Row:
     sources: int
     checked: bool
     recipe: str | None = None
+    near: tuple[str, ...] = ()
     notes: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
+    differs: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> str:
+        return "; ".join(part for part in (self.notes, *self.differs) if part)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,9 @@ def _row(path: Path, number: int, values: Any) -> Row:
         raise ValueError(f"{where}: 'scores' must be {{metric: number x100}}")
     if values["checked"] and not values["sources"]:
         raise ValueError(f"{where}: it cannot be checked with 'sources: 0'")
+    for key in ("near", "differs"):
+        if not isinstance(values.get(key, []), list):
+            raise ValueError(f"{where}: {key!r} must be a list of texts")
     texts = {key: str(values[key]) for key in ("name", "split", "source")}
     return Row(
         **texts,
@@ -80,6 +90,8 @@ def _row(path: Path, number: int, values: Any) -> Row:
         sources=int(values["sources"]),
         checked=bool(values["checked"]),
         recipe=values.get("recipe"),
+        near=tuple(map(str, values.get("near", ()))),
         notes=str(values.get("notes", "")),
         settings=flat(values.get("settings", {})),
+        differs=tuple(map(str, values.get("differs", ()))),
     )

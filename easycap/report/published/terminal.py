@@ -21,13 +21,14 @@ _INDENT = (0, 0, 0, 2)
 
 
 def show(console: Console, paper: Paper, rows: Sequence[Beside]) -> None:
-    """Print all rows, those that a run stands for as a table."""
+    """Print all rows, those that a run stands for as a table; beside such, only the numbers and split of the others."""
     console.print(f"[bold]{escape(paper.title)}[/]")
     for line in notes(rows):
         console.print(escape(line), style="dim")
+    some_run = any(one.run for one in rows)
     for one in rows:
         console.print(f"\n[bold]{escape(one.row.name)}[/]", highlight=False)
-        _print(console, _about(one.row), "dim")
+        _print(console, one.row.split if some_run and not one.run else _about(one.row), "dim")
         if one.run is None:
             texts = [f"{cell.metric} {published_text(one.row, cell)}" for cell in one.cells]
             _print(console, f"not run: {', '.join(texts)}", "yellow")
@@ -46,6 +47,8 @@ def _print_run(console: Console, one: Beside) -> None:
     _print(console, f"ours: {one.made_of}")
     for line in one.differs:
         _print(console, f"differs: {line}")
+    if one.missing:
+        _print(console, one.missing, "yellow")
     console.print(Padding(_table(one), _INDENT, expand=False))
     signatures = [cell.signature for cell in one.cells if cell.signature]
     if signatures:
@@ -88,7 +91,7 @@ def difference(one: Beside, cell: Cell) -> str:
 
 
 def _about(row: Row) -> str:
-    parts = [row.split, row.notes, f"source: {row.source}" if row.checked else "unchecked"]
+    parts = [row.split, row.remarks, f"source: {row.source}" if row.checked else "unchecked"]
     return "; ".join(part for part in parts if part)
 
 
