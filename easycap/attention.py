@@ -12,15 +12,16 @@ from easycap.experiment import Experiment
 from easycap.generation.attention import attention_over_image, by_words
 from easycap.report.attention import attention_picture
 from easycap.training.hardware import Precision, autocast
-from easycap.types import ImageSource
+from easycap.types import Example, Inputs
 
 
 def why_no_attention(experiment: Experiment) -> str:
     """Return why a run's attention cannot be drawn, in a sentence that says what to choose; empty if it can."""
     config, captioner = experiment.config, experiment.captioner
     size = experiment.transform.size
-    nothing = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=experiment.device)
-    if _attention(experiment, nothing, [[experiment.vocabulary.eos_id]]) is None:
+    no_words = {name: torch.zeros(1, 0, dtype=torch.long) for name in experiment.context}
+    nothing = Inputs(torch.zeros(1, 3, size, size, dtype=torch.uint8), no_words)
+    if _attention(experiment, nothing.to(experiment.device), [[experiment.vocabulary.eos_id]]) is None:
         return (
             f"decoder={config['decoder']['name']} does not attend over the image word by word: train with one that "
             "does, e.g. decoder=attention_lstm image_tokens=all"
@@ -34,20 +35,19 @@ def why_no_attention(experiment: Experiment) -> str:
 
 
 def pictures(
-    experiment: Experiment, images: Sequence[ImageSource], captions: Sequence[str], *, side: int = 160
+    experiment: Experiment, examples: Sequence[Example], captions: Sequence[str], *, side: int = 160
 ) -> list[Image.Image]:
-    """Return where the decoder looked for each word of each image's caption; panels have `side` pixels.
+    """Return where the decoder looked for each word of each example's caption; panels have `side` pixels.
 
     Only for an experiment that `why_no_attention` says nothing against.
     """
-    pixels = torch.stack([experiment.transform(image) for image in images]).to(experiment.device)
     longest = experiment.captioner.decoder.max_words
     ids = [experiment.vocabulary.encode(caption)[:longest] for caption in captions]
-    attention = _attention(experiment, pixels, ids)
+    attention = _attention(experiment, experiment.inputs(examples), ids)
     assert attention is not None
     drawn = []
-    for image, said, weights in zip(images, ids, attention, strict=True):
-        photo = image.load(2 * side)
+    for example, said, weights in zip(examples, ids, attention, strict=True):
+        photo = example.image.load(2 * side)
         words, maps = by_words(said, weights, experiment.vocabulary)
         maps = maps.reshape(len(words), *experiment.captioner.image_tokens.grid)
         window = experiment.transform.window(photo.size)
@@ -55,7 +55,7 @@ def pictures(
     return drawn
 
 
-def _attention(experiment: Experiment, images: torch.Tensor, captions: Sequence[Sequence[int]]):
+def _attention(experiment: Experiment, inputs: Inputs, captions: Sequence[Sequence[int]]):
     precision = Precision(experiment.config["trainer"]["precision"])
     context = partial(autocast, experiment.device, precision)
-    return attention_over_image(experiment.captioner, images, captions, experiment.vocabulary, context)
+    return attention_over_image(experiment.captioner, inputs, captions, experiment.vocabulary, context)

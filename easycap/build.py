@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 # Importing a component registers it: a new one needs a line here, its file and its YAML.
+import easycap.context.none
 import easycap.data.coco
 import easycap.data.folder
 import easycap.data.karpathy
@@ -44,12 +45,16 @@ import easycap.vocab.gpt2
 import easycap.vocab.word  # noqa: F401
 from easycap.config import SUPPLIED
 from easycap.models.captioner import Captioner
+from easycap.models.context.words import ContextWords
 from easycap.models.decoders.language_models import architecture_of
 from easycap.registry import lookup, parameters
 from easycap.runs import checkpoint_of
 from easycap.training.checkpoint import CONFIG, read_preprocessing
 from easycap.types import Dataset, Preprocessing, Vocabulary
 from easycap.vocab.files import read_tokenizer
+
+# The groups that put words beside an image, each a segment of the memory.
+CONTEXT = ("tags", "draft")
 
 
 def build(group: str, settings: dict[str, Any], **supplied: Any) -> Any:
@@ -99,7 +104,12 @@ def build_captioner(
         source_grid=encoder.grid,
         memory_dim=decoder.memory_dim,
     )
-    return Captioner(encoder=encoder, image_tokens=image_tokens, decoder=decoder)
+    context = {
+        segment: ContextWords(decoder, max_words=config[segment]["max_words"], pad_id=vocabulary.pad_id)
+        for segment in CONTEXT
+        if config[segment]["name"] != "none"
+    }
+    return Captioner(encoder=encoder, image_tokens=image_tokens, decoder=decoder, context=context)
 
 
 def preprocessing_of(encoder: dict[str, Any]) -> Preprocessing:

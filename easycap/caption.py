@@ -18,6 +18,7 @@ from easycap.experiment import Experiment
 from easycap.generation.captions import caption_batch
 from easycap.runs import checkpoint_of, shown
 from easycap.training.hardware import Precision, autocast
+from easycap.types import Example
 
 
 class PhotoCaptioner:
@@ -40,16 +41,17 @@ class PhotoCaptioner:
                 results.append("")
             except ValueError as error:
                 results.append(error)
-        captions = iter(self._captions(pixels))
+        read = [Example(str(f), ImageFile(f), ()) for f, r in zip(files, results, strict=True) if r == ""]
+        captions = iter(self._captions(read, pixels))
         return [result if isinstance(result, ValueError) else next(captions) for result in results]
 
-    def _captions(self, pixels: list[torch.Tensor]) -> list[str]:
-        if not pixels:
+    def _captions(self, photos: Sequence[Example], pixels: Sequence[torch.Tensor]) -> list[str]:
+        if not photos:
             return []
-        captioner, device = self.experiment.captioner, self.experiment.device
-        context = partial(autocast, device, self.precision)
-        images = torch.stack(pixels).to(device)
-        return caption_batch(captioner, images, self.generator, self.experiment.vocabulary, context)
+        experiment = self.experiment
+        context = partial(autocast, experiment.device, self.precision)
+        inputs = experiment.inputs(photos, pixels)
+        return caption_batch(experiment.captioner, inputs, self.generator, experiment.vocabulary, context)
 
 
 def _picture_paths(files: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -77,7 +79,7 @@ def _chunks(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
 
 def _draw(experiment: Experiment, file: Path, caption: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    (picture,) = pictures(experiment, [ImageFile(file)], [caption])
+    (picture,) = pictures(experiment, [Example(str(file), ImageFile(file), ())], [caption])
     picture.save(target)
     print(f"attention: {shown(target)}", file=sys.stderr)
 

@@ -27,6 +27,8 @@ GROUPS = (
     "vocab",
     "encoder",
     "image_tokens",
+    "tags",
+    "draft",
     "decoder",
     "objective",
     "optim",
@@ -67,6 +69,9 @@ SUPPLIED = frozenset(
 
 _ROOT = {"seed": int, "device": str, "resume": str | None, "init_from": str | None}
 
+# Groups that configs stored by earlier versions lack, and what those did.
+_ADDED = {"tags": {"name": "none"}, "draft": {"name": "none"}}
+
 # Settings that say where and how fast, never what is computed.
 _NOT_IN_HASH = ("tracking", "device", "resume")
 
@@ -81,6 +86,11 @@ def check(config: DictConfig) -> dict[str, Any]:
     for group in GROUPS:
         plain[group] = check_group(group, config.get(group))
     return plain
+
+
+def check_stored(config: DictConfig) -> dict[str, Any]:
+    """Return `check` of a config as a run stored it, by this version or an earlier one."""
+    return check(OmegaConf.merge(_ADDED, config))
 
 
 def check_group(group: str, values: DictConfig | None) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def _seconds_per_caption(experiment: Experiment, fit: Any) -> float:
         for _ in range(2):
             started = time.perf_counter()
             for batch in experiment.batches(examples, len(examples)):
-                generator(fit.captioner.decoder, fit.captioner.remember(batch.images.to(fit.device)))
+                generator(fit.captioner.decoder, fit.captioner.remember(batch.inputs.to(fit.device)))
             _wait_for(fit.device)
             seconds.append(time.perf_counter() - started)
     return seconds[-1] / len(examples)

@@ -79,7 +79,7 @@ def evaluate_split(
     folder.write_per_image(label, {name: one.per_image for name, one in scores.items()})
     samples = _samples(examples, captions, scores)
     if not several and not why_no_attention(experiment):
-        _add_attention(experiment, samples["random"][:_WITH_ATTENTION])
+        _add_attention(experiment, examples, samples["random"][:_WITH_ATTENTION])
     folder.write_samples(label, samples)
     return folder.update_result(
         {
@@ -113,8 +113,8 @@ def _reference_points(
 def _cost(
     experiment: Experiment, examples: Sequence[Example], generator: Generator, seconds: float
 ) -> dict[str, float]:
-    image = experiment.transform(examples[0].image).unsqueeze(0).to(experiment.device)
-    flops = flops_per_caption(experiment.captioner, image, generator, eos_id=experiment.vocabulary.eos_id)
+    inputs = experiment.inputs(examples[:1])
+    flops = flops_per_caption(experiment.captioner, inputs, generator, eos_id=experiment.vocabulary.eos_id)
     return {"captions_per_second": len(examples) / seconds, "flops_per_caption": flops}
 
 
@@ -158,10 +158,13 @@ def _samples(
     return {"random": chosen, "best": ranked[::-1][:_SHOWN_PER_GROUP], "worst": ranked[:_SHOWN_PER_GROUP]}
 
 
-def _add_attention(experiment: Experiment, rows: Sequence[dict[str, Any]]) -> None:
+def _add_attention(
+    experiment: Experiment, examples: Sequence[Example], rows: Sequence[dict[str, Any]]
+) -> None:
     """Give each row a picture of where the decoder looked for the words of its caption."""
-    images, captions = [row["image"] for row in rows], [row["caption"] for row in rows]
-    drawn = pictures(experiment, images, captions, side=_ATTENTION_SIDE)
+    by_id = {example.id: example for example in examples}
+    captions = [row["caption"] for row in rows]
+    drawn = pictures(experiment, [by_id[row["id"]] for row in rows], captions, side=_ATTENTION_SIDE)
     for row, picture in zip(rows, drawn, strict=True):
         row["attention"] = picture
 

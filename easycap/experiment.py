@@ -15,6 +15,7 @@ import easycap.metrics
 import easycap.vocab
 from easycap import paths
 from easycap.build import (
+    CONTEXT,
     build,
     build_captioner,
     build_dataset,
@@ -25,9 +26,9 @@ from easycap.build import (
     vocabulary_class,
     with_architecture,
 )
-from easycap.config import check, to_plain
+from easycap.config import check_stored, to_plain
 from easycap.data.features import FeatureCache, FrozenView, fingerprint
-from easycap.data.loader import Batches, TrainLoader, evaluation_batches
+from easycap.data.loader import Batches, TrainLoader, context_ids, evaluation_batches
 from easycap.data.transforms import Augmented, Transform
 from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.metrics.rewards import Rewards
@@ -39,7 +40,17 @@ from easycap.training.optim import Optimization
 from easycap.training.ranks import ALONE, Ranks
 from easycap.training.trainer import Trainer
 from easycap.training.validation import Validator
-from easycap.types import Dataset, Example, Generator, Objective, Tracker, View, Vocabulary
+from easycap.types import (
+    Dataset,
+    Example,
+    Generator,
+    Inputs,
+    Objective,
+    TextSource,
+    Tracker,
+    View,
+    Vocabulary,
+)
 
 TEXT_SCORERS = ("bleu", "rouge_l", "cider_d")
 
@@ -78,7 +89,7 @@ class Experiment:
             stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{folder / CONFIG} is damaged ({error}); use another checkpoint") from None
-        experiment = cls(check(OmegaConf.create(stored)) | {"device": device}, folder)
+        experiment = cls(check_stored(OmegaConf.create(stored)) | {"device": device}, folder)
         if data_of is not None:
             experiment.dataset, experiment.training_df = data_of.dataset, data_of.training_df
             experiment.ranks = data_of.ranks
@@ -119,6 +130,15 @@ class Experiment:
         # Every run and every cell of a sweep wants the same: one makes it.
         made_once(folder, lambda new: build("vocab", self.config["vocab"], captions=captions).save(new))
         return kind.load(folder)
+
+    @cached_property
+    def context(self) -> dict[str, TextSource]:
+        """Where the words beside an image come from, by segment; empty without tags and drafts."""
+        return {
+            segment: build(segment, self.config[segment])
+            for segment in CONTEXT
+            if self.config[segment]["name"] != "none"
+        }
 
     @cached_property
     def training_df(self) -> DocumentFrequencies:
@@ -194,10 +214,24 @@ class Experiment:
             examples,
             self.view,
             self.vocabulary,
+            self.context,
             batch_size=batch_size,
             max_words=self.captioner.decoder.max_words,
             workers=self.config["trainer"]["workers"],
         )
+
+    def inputs(self, examples: Sequence[Example], images: Sequence[torch.Tensor] | None = None) -> Inputs:
+        """Return what the captioner gets of examples in testing; `images` are theirs, read already."""
+        pixels = [self.transform(example.image) for example in examples] if images is None else images
+        context = {
+            name: context_ids(
+                [source(example, epoch=None, said=()) for example in examples],
+                self.vocabulary,
+                max_words=source.max_words,
+            )
+            for name, source in self.context.items()
+        }
+        return Inputs(torch.stack(list(pixels)), context).to(self.device)
 
     # ------------------------------------------------------------------------------------------ model
 
@@ -260,6 +294,7 @@ class Experiment:
             self.examples("train"),
             self.training_view,
             self.vocabulary,
+            self.context,
             batch_size=self.trainer.batch_size,
             captions_per_image=self.trainer.captions_per_image,
             max_words=self.captioner.decoder.max_words,

@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from easycap.config import GROUPS, check
+from easycap.config import GROUPS, check, check_stored
 from easycap.paths import config_dir, outputs_dir
 from easycap.processes import PARENT, end_with_parent
 from easycap.registry import describe_choices
@@ -182,7 +182,7 @@ def _of_run(run: Path, asked: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"resume={run} is no run's folder (config.yaml is missing); `easycap runs` lists runs"
         )
-    stored = check(OmegaConf.load(run / "config.yaml"))
+    stored = check_stored(OmegaConf.load(run / "config.yaml"))
     return stored | {"device": asked["device"], "resume": str(run)}
 
 

@@ -66,24 +66,57 @@ class Dataset(NamedTuple):
     findings: tuple[Finding, ...] = ()
 
 
+class TextSource(Protocol):
+    """Where the words beside an image come from, its tags or a draft of its caption: at most `max_words` of them.
+
+    `signature` says it in a few words, and that they are an oracle's where they come from the image's own references
+    in testing too: a score that was helped by them is no score of a captioner.
+    """
+
+    max_words: int
+    signature: str
+
+    def __call__(self, example: Example, *, epoch: int | None, said: Sequence[str]) -> str:
+        """Return the words as text. `epoch` counts from 0 and is None in testing; `said` are the captions that the
+        model learns to say of the image now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a captioner gets of N images: images (N,3,H,W) uint8, or their features (N,R,C) from a cache, and the words
+    beside them, {segment: ids (N,M), padded with the pad id}."""
+
+    images: torch.Tensor
+    context: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> Inputs:
+        context = {name: ids.to(device, non_blocking=True) for name, ids in self.context.items()}
+        return Inputs(self.images.to(device, non_blocking=True), context)
+
+    def first(self, count: int) -> Inputs:
+        """Return those of the first `count` images."""
+        return Inputs(self.images[:count], {name: ids[:count] for name, ids in self.context.items()})
+
+
 @dataclass(slots=True)
 class Batch:
     """N images and B captions of them.
 
-    images (N,3,H,W) uint8, or their features (N,R,C) from a cache; words (B,T) starts with bos; targets (B,T) is
-    words shifted left and ends with eos; both are padded with the pad id; rows (B,) says which image a caption
-    belongs to.
+    words (B,T) starts with bos; targets (B,T) is words shifted left and ends with eos; both are padded with the pad
+    id; rows (B,) says which image a caption belongs to.
     """
 
     ids: list[str]
-    images: torch.Tensor
+    inputs: Inputs
     words: torch.Tensor
     targets: torch.Tensor
     rows: torch.Tensor
 
     def to(self, device: torch.device | str) -> Batch:
-        tensors = (self.images, self.words, self.targets, self.rows)
-        return Batch(self.ids, *(t.to(device, non_blocking=True) for t in tensors))
+        words, targets, rows = (
+            t.to(device, non_blocking=True) for t in (self.words, self.targets, self.rows)
+        )
+        return Batch(self.ids, self.inputs.to(device), words, targets, rows)
 
 
 class Preprocessing(NamedTuple):
@@ -186,10 +219,16 @@ class State(Protocol):
 
 
 class Decoder(Protocol):
-    """Words given memory. `memory_dim` is the width D it wants, `max_words` the longest T it can take."""
+    """Words given memory. `memory_dim` is the width D it wants, `max_words` the longest T it can take.
+
+    A decoder with `prefix` reads memory slot by slot as if it were words, so that their order matters; the others look
+    at all of it. `word_table` are its vectors of words, ids (...) -> (...,E); E is D where it has `prefix`.
+    """
 
     memory_dim: int
     max_words: int
+    prefix: bool
+    word_table: torch.nn.Embedding
 
     def start(self, memory: Memory) -> State:
         """Once per image: everything that does not depend on words."""

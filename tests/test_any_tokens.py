@@ -10,7 +10,7 @@ from easycap.build import build, build_captioner
 from easycap.config import check, options
 from easycap.launch import compose
 from easycap.rehearsal import NoWords
-from easycap.types import Batch
+from easycap.types import Batch, Inputs
 
 # One file a class is enough: gpt2_tiny is causal_lm at another size.
 DECODERS = ["gpt2_tiny", "transformer", "m2", "lstm", "attention_lstm", "updown"]
@@ -32,7 +32,7 @@ def test_any_decoder_with_any_image_tokens(decoder: str, tokens: str) -> None:
     captioner = build_captioner(settings, words)
     batch = Batch(
         ids=["a"],
-        images=torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8),
+        inputs=Inputs(torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)),
         words=torch.tensor([[1, 7, 8]]),
         targets=torch.tensor([[7, 8, 2]]),
         rows=torch.tensor([0]),
@@ -44,4 +44,4 @@ def test_any_decoder_with_any_image_tokens(decoder: str, tokens: str) -> None:
     generator = build("decoding", settings["decoding"], encode=words.encode, **ids)
     captioner.eval()
     with torch.no_grad():
-        assert generator(captioner.decoder, captioner.remember(batch.images)).words.shape[0] == 1
+        assert generator(captioner.decoder, captioner.remember(batch.inputs)).words.shape[0] == 1

@@ -25,7 +25,7 @@ from easycap.report import write_report
 from easycap.report.attention import attention_picture, heated
 from easycap.train import train
 from easycap.training.hardware import Precision, autocast
-from easycap.types import Memory, Output, Preprocessing
+from easycap.types import Inputs, Memory, Output, Preprocessing
 
 SIDE = 64
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (20, 200, 20)}
@@ -127,7 +127,7 @@ def test_attention_is_of_the_image_and_of_the_word_that_is_about_to_be_said() ->
     memory = Memory(torch.zeros(2, 9, 4), torch.ones(2, 9, dtype=torch.bool), {"image": slice(1, 9)})
     captioner = SimpleNamespace(remember=lambda images: memory, decoder=LooksAtTheWordBefore())
     context = partial(autocast, torch.device("cpu"), Precision.fp32)
-    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    images = Inputs(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
     first, second = attention_over_image(captioner, images, [[4, 5, 6], [7]], Letters(), context)
     assert first.shape == (3, 8) and second.shape == (1, 8)
     assert first.argmax(1).tolist() == [0, 3, 4], "bos, a, dog were read, and slot 0 is a tag"

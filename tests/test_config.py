@@ -109,7 +109,12 @@ def test_the_full_model_has_the_size_of_its_parts() -> None:
         captioner = build_captioner(settings, Words())
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in captioner.named_children()}
     gpt2_small = 124_439_808 - (50_257 - 15_000) * 768
-    assert sizes == {"encoder": 42_500_160, "image_tokens": 2048 * 7680 + 7680, "decoder": gpt2_small}
+    assert sizes == {
+        "encoder": 42_500_160,
+        "image_tokens": 2048 * 7680 + 7680,
+        "decoder": gpt2_small,
+        "context": 0,
+    }
 
 
 # ---------------------------------------------------------------------------------------------- mistakes

@@ -26,6 +26,7 @@ ALLOWED = {
     "vocab": FOUNDATION,
     "metrics": FOUNDATION,
     "data": FOUNDATION | {"vocab", "metrics"},
+    "context": FOUNDATION | {"vocab", "metrics", "data"},
     "models": FOUNDATION,
     "generation": FOUNDATION,
     "objectives": FOUNDATION | {"metrics", "generation"},

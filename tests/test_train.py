@@ -242,8 +242,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_images(tmp_path: Path, mo
 def test_a_captioner_that_ignores_the_image_is_warned_of(tmp_path: Path, monkeypatch) -> None:
     from easycap.models.captioner import Captioner
 
-    original = Captioner.remember
-    monkeypatch.setattr(Captioner, "remember", lambda self, images: original(self, images * 0))
+    original = Captioner.encode
+    monkeypatch.setattr(Captioner, "encode", lambda self, images: original(self, images * 0))
     path = run(tmp_path / "run")
     warnings = " ".join(read(path, "result.json")["warnings"])
     assert "the decoder ignores the image" in warnings and "100% of the validation images" in warnings

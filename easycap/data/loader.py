@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from easycap.data.images import BadImage
-from easycap.types import Batch, Example, View, Vocabulary
+from easycap.types import Batch, Example, Inputs, TextSource, View, Vocabulary
 
 
 class EpochSampler(Sampler[int]):
@@ -57,14 +57,22 @@ class Collate:
 
     Which captions are drawn is a function of (seed, epoch, image id), whatever the batch or the worker. Captions
     are cut to `max_words` positions, bos included: a cut caption is taught its next word, not a false end.
-    `captions_per_image` None takes all of them.
+    `captions_per_image` None takes all of them. `context` gives each segment's words beside an image. `epoch` None is
+    testing.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, *, max_words: int, captions_per_image: int | None, seed: int
+        self,
+        vocabulary: Vocabulary,
+        context: Mapping[str, TextSource],
+        *,
+        max_words: int,
+        captions_per_image: int | None,
+        seed: int,
     ) -> None:
-        self.vocabulary, self.max_words = vocabulary, max_words
-        self.captions_per_image, self.seed, self.epoch = captions_per_image, seed, 0
+        self.vocabulary, self.context, self.max_words = vocabulary, context, max_words
+        self.captions_per_image, self.seed = captions_per_image, seed
+        self.epoch: int | None = None
 
     def __call__(self, items: list[tuple[Example, torch.Tensor | BadImage]]) -> Batch | BadImage:
         for _, pixels in items:
@@ -72,19 +80,28 @@ class Collate:
                 return pixels
         words: list[list[int]] = []
         rows: list[int] = []
-        for row, (example, _) in enumerate(items):
-            for caption in self.draw(example):
+        drawn = [self.draw(example) for example, _ in items]
+        for row, captions in enumerate(drawn):
+            for caption in captions:
                 words.append(
                     [self.vocabulary.bos_id, *self.vocabulary.encode(caption), self.vocabulary.eos_id]
                 )
                 rows.append(row)
         length = min(self.max_words + 1, max(map(len, words), default=2))
-        padded = torch.full((len(words), length), self.vocabulary.pad_id)
-        for row, ids in enumerate(words):
-            padded[row, : len(ids)] = torch.tensor(ids[:length])
+        padded = _padded(words, length, self.vocabulary.pad_id)
         inputs = padded[:, :-1].masked_fill(padded[:, :-1] == self.vocabulary.eos_id, self.vocabulary.pad_id)
         images = torch.stack([pixels for _, pixels in items])
-        return Batch([example.id for example, _ in items], images, inputs, padded[:, 1:], torch.tensor(rows))
+        examples = [example for example, _ in items]
+        context = {name: self._beside(source, examples, drawn) for name, source in self.context.items()}
+        ids = [example.id for example in examples]
+        return Batch(ids, Inputs(images, context), inputs, padded[:, 1:], torch.tensor(rows))
+
+    def _beside(
+        self, source: TextSource, examples: Sequence[Example], drawn: Sequence[Sequence[str]]
+    ) -> torch.Tensor:
+        """The words of `source` beside each image, ids (N,M)."""
+        texts = [source(e, epoch=self.epoch, said=said) for e, said in zip(examples, drawn, strict=True)]
+        return context_ids(texts, self.vocabulary, max_words=source.max_words)
 
     def draw(self, example: Example) -> Sequence[str]:
         """Return this epoch's captions of one image."""
@@ -92,6 +109,20 @@ class Collate:
         if wanted is None or wanted >= len(example.references):
             return example.references
         return random.Random(f"{self.seed}/{self.epoch}/{example.id}").sample(example.references, wanted)
+
+
+def context_ids(texts: Sequence[str], vocabulary: Vocabulary, *, max_words: int) -> torch.Tensor:
+    """Return the ids (N,M) of the words beside N images, at most `max_words`, padded."""
+    ids = [vocabulary.encode(text)[:max_words] for text in texts]
+    return _padded(ids, max(map(len, ids)), vocabulary.pad_id)
+
+
+def _padded(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> torch.Tensor:
+    """Lists of ids, each cut to `length` -> (B, length)."""
+    padded = torch.full((len(rows), length), pad_id)
+    for row, ids in enumerate(rows):
+        padded[row, : len(ids)] = torch.tensor(ids[:length], dtype=torch.long)
+    return padded
 
 
 class TrainLoader:
@@ -106,6 +137,7 @@ class TrainLoader:
         examples: Sequence[Example],
         view: View,
         vocabulary: Vocabulary,
+        context: Mapping[str, TextSource],
         *,
         batch_size: int,
         captions_per_image: int | None,
@@ -124,7 +156,7 @@ class TrainLoader:
             len(examples), seed=seed, batch_size=self.batch_size, number=number, count=count
         )
         self.collate = Collate(
-            vocabulary, max_words=max_words, captions_per_image=captions_per_image, seed=seed
+            vocabulary, context, max_words=max_words, captions_per_image=captions_per_image, seed=seed
         )
         self.view = view
         self.loader = DataLoader(
@@ -181,13 +213,14 @@ def evaluation_batches(
     examples: Sequence[Example],
     view: View,
     vocabulary: Vocabulary,
+    context: Mapping[str, TextSource],
     *,
     batch_size: int,
     max_words: int,
     workers: int,
 ) -> Batches:
     """Return batches over all examples in order, each image once, with all its captions."""
-    collate = Collate(vocabulary, max_words=max_words, captions_per_image=None, seed=0)
+    collate = Collate(vocabulary, context, max_words=max_words, captions_per_image=None, seed=0)
     dataset = ImageDataset(examples, view)
     return Batches(DataLoader(dataset, batch_size=batch_size, collate_fn=collate, num_workers=workers))
 

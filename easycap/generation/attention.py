@@ -9,24 +9,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from easycap.types import Vocabulary
+from easycap.types import Inputs, Vocabulary
 
 
 @torch.no_grad()
 def attention_over_image(
     captioner: nn.Module,
-    images: torch.Tensor,
+    inputs: Inputs,
     captions: Sequence[Sequence[int]],
     vocabulary: Vocabulary,
     autocast: Callable[[], AbstractContextManager],
 ) -> list[np.ndarray] | None:
-    """images (N,3,H,W) uint8 and the ids of a caption of each -> N arrays (T,K), None if the decoder has no attention.
+    """N images and the ids of a caption of each -> N arrays (T,K), None if the decoder has no attention.
 
     Row t says how much of the attention each image token had before word t was said, from one teacher-forced pass in
     eval mode. Rows add up to less than 1 where the memory has other segments too.
     """
-    memory = captioner.remember(images)
-    words = _shifted(captions, vocabulary).to(images.device)
+    memory = captioner.remember(inputs)
+    words = _shifted(captions, vocabulary).to(inputs.images.device)
     with autocast():
         attention = captioner.decoder(words, captioner.decoder.start(memory)).attention
     if attention is None:

@@ -8,37 +8,37 @@ from contextlib import AbstractContextManager
 import torch
 from torch import nn
 
-from easycap.types import Batch, Generator, Vocabulary
+from easycap.types import Batch, Generator, Inputs, Vocabulary
 
 
 @torch.no_grad()
 def captions_of_batch(
     captioner: nn.Module,
-    images: torch.Tensor,
+    inputs: Inputs,
     generator: Generator,
     vocabulary: Vocabulary,
     autocast: Callable[[], AbstractContextManager],
 ) -> list[list[str]]:
-    """images (N,3,H,W) uint8 -> N lists of the captions that `generator` makes of an image, one or more.
+    """N images -> N lists of the captions that `generator` makes of an image, one or more.
 
     `autocast` makes the context to compute in, anew for each call.
     """
     with autocast():
-        words = generator(captioner.decoder, captioner.remember(images)).words
+        words = generator(captioner.decoder, captioner.remember(inputs)).words
     texts = [vocabulary.decode(ids) for ids in words.tolist()]
-    each = len(texts) // len(images)
+    each = len(texts) // len(inputs.images)
     return [texts[first : first + each] for first in range(0, len(texts), each)]
 
 
 def caption_batch(
     captioner: nn.Module,
-    images: torch.Tensor,
+    inputs: Inputs,
     generator: Generator,
     vocabulary: Vocabulary,
     autocast: Callable[[], AbstractContextManager],
 ) -> list[str]:
-    """images (N,3,H,W) uint8 -> N captions; `ValueError` if the generator makes several of an image."""
-    return [_only(texts) for texts in captions_of_batch(captioner, images, generator, vocabulary, autocast)]
+    """N images -> N captions; `ValueError` if the generator makes several of an image."""
+    return [_only(texts) for texts in captions_of_batch(captioner, inputs, generator, vocabulary, autocast)]
 
 
 def _only(texts: list[str]) -> str:
@@ -63,7 +63,7 @@ def captions_of_batches(
     captioner.eval()
     captions: dict[str, list[str]] = {}
     for batch in batches:
-        texts = captions_of_batch(captioner, batch.images.to(device), generator, vocabulary, autocast)
+        texts = captions_of_batch(captioner, batch.inputs.to(device), generator, vocabulary, autocast)
         captions.update(zip(batch.ids, texts, strict=True))
     captioner.train(was_training)
     return captions

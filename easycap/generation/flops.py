@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from easycap.types import Decoder, Generator, Memory, State
+from easycap.types import Decoder, Generator, Inputs, Memory, State
 
 # Finite: where the rules forbid every other word, eos is still there to be chosen.
 _UNLIKELY = -1e9
@@ -32,10 +32,8 @@ class _Endless:
 
 
 @torch.no_grad()
-def flops_per_caption(
-    captioner: nn.Module, image: torch.Tensor, generator: Generator, *, eos_id: int
-) -> float:
-    """Return the operations of encoding one image (1,3,H,W) and decoding one caption of the greatest length.
+def flops_per_caption(captioner: nn.Module, inputs: Inputs, generator: Generator, *, eos_id: int) -> float:
+    """Return the operations of encoding one image (N = 1) and decoding one caption of the greatest length.
 
     A multiply and an add count as two. Matrix products, convolutions and attention are counted, as torch's counter
     does, which sees nothing of an nn.LSTM: decoders step by cells. The length is fixed so that a model does not get
@@ -44,6 +42,6 @@ def flops_per_caption(
     was_training = captioner.training
     captioner.eval()
     with FlopCounterMode(display=False) as counter:
-        words = generator(_Endless(captioner.decoder, eos_id), captioner.remember(image)).words
+        words = generator(_Endless(captioner.decoder, eos_id), captioner.remember(inputs)).words
     captioner.train(was_training)
     return counter.get_total_flops() / len(words)

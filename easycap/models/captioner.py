@@ -1,25 +1,40 @@
-"""Encoder + image tokens + decoder: an image in, logits of words out."""
+"""Encoder + image tokens + words beside the image + decoder: an image in, logits of words out."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
-from easycap.types import Decoder, Encoder, Features, ImageTokens, Memory, Output, State
+from easycap.models.context.words import ContextWords, joined
+from easycap.models.decoders.segments import SEGMENTS
+from easycap.types import Decoder, Encoder, Features, ImageTokens, Inputs, Memory, Output, State
 
 
 class Captioner(nn.Module):
     """Puts the parts together: images (N,3,H,W) uint8 -> Memory -> logits for rows of words.
 
     Normalisation happens here, on the device, with the encoder's own mean and std. While the encoder is frozen it
-    gets no gradient and stays in eval mode, so that BatchNorm statistics do not drift.
+    gets no gradient and stays in eval mode, so that BatchNorm statistics do not drift. `context` has a module for each
+    segment of words beside the image; `order` is that of the segments in the memory.
     """
 
-    def __init__(self, *, encoder: Encoder, image_tokens: ImageTokens, decoder: Decoder) -> None:
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        image_tokens: ImageTokens,
+        decoder: Decoder,
+        context: Mapping[str, ContextWords] | None = None,
+        order: Sequence[str] = SEGMENTS,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.image_tokens = image_tokens
         self.decoder = decoder
+        self.context = nn.ModuleDict(context or {})
+        self.order = order
         self.encoder_frozen = False
         mean, std = encoder.preprocessing.mean, encoder.preprocessing.std
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
@@ -45,14 +60,22 @@ class Captioner(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             return self.encoder((images - self.mean) / self.std)
 
-    def remember(self, images: torch.Tensor) -> Memory:
-        """images as `encode` takes them -> Memory: the slots a decoder reads or looks at, the image tokens alone."""
-        tokens, mask = self.image_tokens(self.encode(images))
-        return Memory(tokens, mask, {"image": slice(0, tokens.shape[1])})
+    def remember(self, inputs: Inputs) -> Memory:
+        """Return the slots a decoder reads or looks at: the image tokens, with the words beside the image if any.
+
+        Raises `ValueError` if a segment's words are missing.
+        """
+        parts = {"image": self.image_tokens(self.encode(inputs.images))}
+        for name, module in self.context.items():
+            if name not in inputs.context:
+                raise ValueError(f"this captioner reads {name} beside an image, and there are none")
+            ids = inputs.context[name]
+            parts[name] = module(self.decoder.word_table(ids)), ids != module.pad_id
+        return joined([(name, *parts[name]) for name in self.order if name in parts])
 
     def forward(
         self,
-        images: torch.Tensor,
+        inputs: Inputs,
         words: torch.Tensor,
         rows: torch.Tensor,
         own_words: torch.Tensor | None = None,
@@ -62,7 +85,7 @@ class Captioner(nn.Module):
         An image and its memory are encoded once, however many captions it has. Where own_words (B,T) is True the
         decoder reads a word it draws itself in the place of the caption's (scheduled sampling).
         """
-        state = self.decoder.start(self.remember(images))
+        state = self.decoder.start(self.remember(inputs))
         if own_words is not None:
             words = self._with_own_words(words, own_words, state.select(rows))
         return self.decoder(words, state.select(rows))

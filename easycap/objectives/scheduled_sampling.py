@@ -77,7 +77,7 @@ class ScheduledSampling:
 
     def __call__(self, captioner: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         share = self.share if captioner.training else 0.0
-        output = captioner(batch.images, batch.words, batch.rows, self._own_words(batch.words, share))
+        output = captioner(batch.inputs, batch.words, batch.rows, self._own_words(batch.words, share))
         loss, parts = self.cross_entropy.of(output, batch.targets)
         return loss, parts | {"own_words": torch.tensor(share)}
 

@@ -127,7 +127,7 @@ class SelfCritical:
             return self.cross_entropy(captioner, batch)
         decoder = captioner.decoder
         with without_dropout(decoder):
-            state = decoder.start(captioner.remember(batch.images))
+            state = decoder.start(captioner.remember(batch.inputs))
             started = perf_counter()
             words, plain = self._sample(decoder, state, batch)
             sampled = perf_counter()
@@ -149,7 +149,7 @@ class SelfCritical:
         self, decoder: Decoder, state: State, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return words (B,T), image by image, padded after eos, and those (N,T') of the greedy baseline."""
-        images = torch.arange(len(batch.ids), device=batch.images.device)
+        images = torch.arange(len(batch.ids), device=batch.rows.device)
         first = torch.full_like(images, self.vocabulary.bos_id)
         if self.baseline is Baseline.beam:
             found = self._beam().search(decoder, state.select(images), first)

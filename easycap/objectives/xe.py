@@ -30,7 +30,7 @@ class CrossEntropy:
         """There is one stage."""
 
     def __call__(self, captioner: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return self.of(captioner(batch.images, batch.words, batch.rows), batch.targets)
+        return self.of(captioner(batch.inputs, batch.words, batch.rows), batch.targets)
 
     def of(self, output: Output, targets: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the loss of an Output for targets (B,T), and its parts to log."""

@@ -20,7 +20,7 @@ def first_images(batch: Batch, count: int) -> Batch:
     """Return the first `count` images of a batch with their captions."""
     kept = batch.rows < count
     return Batch(
-        batch.ids[:count], batch.images[:count], batch.words[kept], batch.targets[kept], batch.rows[kept]
+        batch.ids[:count], batch.inputs.first(count), batch.words[kept], batch.targets[kept], batch.rows[kept]
     )
 
 

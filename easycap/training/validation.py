@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -144,7 +144,7 @@ class Validator:
             with autocast():
                 total += float(self.objective(captioner, batch)[0]) * count
                 if number == 0:
-                    batch.images = batch.images.roll(1, dims=0)
+                    batch.inputs = replace(batch.inputs, images=batch.inputs.images.roll(1, dims=0))
                     shuffled = float(self.objective(captioner, batch)[0])
             words += count
         captioner.train(was_training)

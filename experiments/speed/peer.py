@@ -88,7 +88,7 @@ class Peer:
         )
 
         def step() -> None:
-            pixels = (batch.images[batch.rows] - 127.5) / 63.75
+            pixels = (batch.inputs.images[batch.rows] - 127.5) / 63.75
             labels = batch.targets.masked_fill(batch.targets == self.ids["pad_token_id"], -100)
             with autocast(torch.device("cpu"), Precision(precision)):
                 loss = model(pixel_values=pixels, decoder_input_ids=batch.words, labels=labels).loss

@@ -27,7 +27,7 @@ from easycap.launch import compose
 from easycap.models.captioner import Captioner
 from easycap.training.fit import Fit
 from easycap.training.ranks import ALONE
-from easycap.types import Batch
+from easycap.types import Batch, Inputs
 
 IDS = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
 PEER = "VisionEncoderDecoder"
@@ -113,7 +113,7 @@ def random_batch(captioner: Captioner, num_images: int, captions: int, vocab_siz
     words[:, 0], words[:, -1] = IDS["bos_id"], IDS["eos_id"]
     return Batch(
         ids=[str(i) for i in range(num_images)],
-        images=torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8),
+        inputs=Inputs(torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8)),
         words=words[:, :-1],
         targets=words[:, 1:].contiguous(),
         rows=torch.arange(num_images).repeat_interleave(captions),
@@ -145,8 +145,8 @@ def flops_of(captioner: Captioner) -> dict[str, int]:
     captioner.eval()
     batch = random_batch(captioner, 1, 1, len(IDS) + 1)
     return {
-        "encoder": count_flops(lambda: captioner.encode(batch.images)),
-        "all": count_flops(lambda: captioner(batch.images, batch.words, batch.rows)),
+        "encoder": count_flops(lambda: captioner.encode(batch.inputs.images)),
+        "all": count_flops(lambda: captioner(batch.inputs, batch.words, batch.rows)),
     }
 
 

@@ -90,7 +90,7 @@ def test_a_damaged_image_ends_the_loading_in_one_sentence(tmp_path: Path, worker
     damaged.write_bytes(damaged.read_bytes()[:40])
     vocabulary = WordVocabulary(size=10, min_count=1, captions=["a word"])
     batches = evaluation_batches(
-        dataset.splits["train"], SQUARE, vocabulary, batch_size=2, max_words=5, workers=workers
+        dataset.splits["train"], SQUARE, vocabulary, {}, batch_size=2, max_words=5, workers=workers
     )
     with pytest.raises(ValueError) as caught:
         list(batches)

@@ -29,13 +29,13 @@ def examples(tmp_path: Path) -> list[Example]:
 def loader(examples: list[Example], **changes: object) -> TrainLoader:
     settings = {"batch_size": 4, "captions_per_image": 2, "max_words": 5, "workers": 0, "seed": 1}
     settings |= {"ranks": (0, 1)}
-    return TrainLoader(examples, TRANSFORM, VOCABULARY, **(settings | changes))
+    return TrainLoader(examples, TRANSFORM, VOCABULARY, {}, **(settings | changes))
 
 
 def collate(captions: tuple[str, ...], max_words: int) -> Batch:
     pixels = torch.zeros(3, 4, 4, dtype=torch.uint8)
     example = Example("x", None, captions)
-    return Collate(VOCABULARY, max_words=max_words, captions_per_image=None, seed=0)([(example, pixels)])
+    return Collate(VOCABULARY, {}, max_words=max_words, captions_per_image=None, seed=0)([(example, pixels)])
 
 
 def test_words_start_with_bos_and_targets_end_with_eos() -> None:
@@ -56,9 +56,9 @@ def test_a_cut_caption_is_taught_its_next_word_not_a_false_end() -> None:
 
 def test_rows_point_at_images(examples: list[Example]) -> None:
     batch = next(loader(examples).epoch(0))
-    assert batch.images.shape == (4, 3, 4, 4) and batch.images.dtype == torch.uint8
+    assert batch.inputs.images.shape == (4, 3, 4, 4) and batch.inputs.images.dtype == torch.uint8
     assert batch.rows.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert [f"i{batch.images[n, 0, 0, 0]}" for n in range(4)] == batch.ids
+    assert [f"i{batch.inputs.images[n, 0, 0, 0]}" for n in range(4)] == batch.ids
 
 
 def fingerprint(batches: list[Batch]) -> list:
@@ -102,6 +102,8 @@ def test_loading_does_not_touch_the_global_random_state(examples: list[Example])
 
 
 def test_evaluation_sees_every_image_once_with_all_captions(examples: list[Example]) -> None:
-    batches = list(evaluation_batches(examples, TRANSFORM, VOCABULARY, batch_size=6, max_words=9, workers=0))
+    batches = list(
+        evaluation_batches(examples, TRANSFORM, VOCABULARY, {}, batch_size=6, max_words=9, workers=0)
+    )
     assert [i for batch in batches for i in batch.ids] == [example.id for example in examples]
     assert sum(len(batch.words) for batch in batches) == 20 * len(CAPTIONS)

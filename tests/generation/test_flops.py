@@ -15,6 +15,7 @@ from easycap.models.decoders.causal_lm import CausalLM, Tune
 from easycap.models.decoders.lstm import LSTM
 from easycap.models.encoders.small import SmallEncoder
 from easycap.models.image_tokens.split import Split
+from easycap.types import Inputs
 
 IDS = {"pad_id": 0, "bos_id": 1, "eos_id": 2}
 RULES = {
@@ -47,7 +48,7 @@ def captioner() -> Captioner:
 
 def counted(captioner: Captioner, generator: object) -> float:
     image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    return flops_per_caption(captioner, image, generator, eos_id=2)
+    return flops_per_caption(captioner, Inputs(image), generator, eos_id=2)
 
 
 def seeing() -> int:

@@ -19,7 +19,7 @@ from easycap.models.captioner import Captioner
 from easycap.models.encoders.small import SmallEncoder
 from easycap.models.encoders.timm import TimmEncoder
 from easycap.training.checkpoint import save_checkpoint
-from easycap.types import Preprocessing
+from easycap.types import Inputs, Preprocessing
 
 UNTRAINED = {"pretrained": False, "weights": None, "pooled": False}
 
@@ -162,7 +162,7 @@ def test_a_checkpoint_remembers_what_its_weights_expect(own_config: Path, tmp_pa
     again = Experiment.from_checkpoint(tmp_path / "best", device="cpu")
     assert again.captioner.encoder.preprocessing == experiment.captioner.encoder.preprocessing
     images = torch.randint(0, 255, (2, 3, 96, 96), dtype=torch.uint8)
-    before, after = (e.captioner.eval().remember(images).tokens for e in (experiment, again))
+    before, after = (e.captioner.eval().remember(Inputs(images)).tokens for e in (experiment, again))
     assert torch.equal(before, after)
     assert vars(again.transform) == vars(experiment.transform)
 
@@ -254,11 +254,11 @@ def test_a_frozen_encoder_gets_no_gradient_and_does_not_drift() -> None:
     captioner.freeze_encoder(True)
     captioner.train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    memory = captioner.remember(torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8))
+    memory = captioner.remember(Inputs(torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)))
     assert not memory.tokens.requires_grad
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
     captioner.freeze_encoder(False)
-    assert captioner.remember(torch.zeros(4, 3, 32, 32, dtype=torch.uint8)).tokens.requires_grad
+    assert captioner.remember(Inputs(torch.zeros(4, 3, 32, 32, dtype=torch.uint8))).tokens.requires_grad
     assert any(not torch.equal(before[name], value) for name, value in encoder.state_dict().items())
 
 
@@ -268,4 +268,4 @@ def test_normalisation_is_done_once_on_the_device() -> None:
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in encoder.preprocessing[1:3])
     expected = encoder((images / 255 - mean) / std).cells
-    assert torch.allclose(captioner.remember(images).tokens, expected, atol=1e-5)
+    assert torch.allclose(captioner.remember(Inputs(images)).tokens, expected, atol=1e-5)

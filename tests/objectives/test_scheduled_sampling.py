@@ -12,7 +12,7 @@ from easycap.models.captioner import Captioner
 from easycap.models.decoders.lstm import LSTM
 from easycap.objectives.scheduled_sampling import Growth, ScheduledSampling
 from easycap.objectives.xe import CrossEntropy
-from easycap.types import Batch, Features, Preprocessing
+from easycap.types import Batch, Features, Inputs, Preprocessing
 
 VOCAB, WIDTH = 9, 6
 
@@ -47,7 +47,7 @@ def batch() -> Batch:
     words = torch.tensor([[1, 4, 5, 6], [1, 7, 0, 0], [1, 8, 4, 0]])
     targets = torch.tensor([[4, 5, 6, 2], [7, 2, 0, 0], [8, 4, 2, 0]])
     images = torch.arange(6, dtype=torch.uint8).view(2, 3, 1, 1)
-    return Batch(["a", "b"], images, words, targets, torch.tensor([0, 0, 1]))
+    return Batch(["a", "b"], Inputs(images), words, targets, torch.tensor([0, 0, 1]))
 
 
 def make(**changes: object) -> ScheduledSampling:
@@ -101,7 +101,7 @@ def test_words_are_drawn_one_after_another_from_what_was_drawn(captioner: Captio
     read: list[torch.Tensor] = []
     decoder.forward = lambda words, state: read.append(words)
     own = torch.tensor([[True, True, True, True], [False, True, False, False], [False, False, True, True]])
-    captioner(batch.images, batch.words, batch.rows, own)
+    captioner(batch.inputs, batch.words, batch.rows, own)
     assert read[0].tolist() == [[1, 2, 3, 4], [1, 2, 0, 0], [1, 8, 0, 1]]
 
 

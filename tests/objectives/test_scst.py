@@ -17,7 +17,7 @@ from easycap.models.captioner import Captioner
 from easycap.models.decoders.lstm import LSTM
 from easycap.objectives.scst import Baseline, SelfCritical, without_dropout
 from easycap.objectives.xe import CrossEntropy
-from easycap.types import Batch
+from easycap.types import Batch, Inputs
 
 WIDTH, MAX_WORDS = 6, 3
 PAD, BOS, EOS, UNK = range(4)
@@ -95,7 +95,9 @@ def batch_of(copies: int = 1) -> Batch:
     )
     words, targets = torch.tensor([[BOS, 4, 5], [BOS, 5, PAD]]), torch.tensor([[4, 5, EOS], [5, EOS, PAD]])
     rows = torch.arange(2 * copies)
-    return Batch(["x", "y"] * copies, images, words.repeat(copies, 1), targets.repeat(copies, 1), rows)
+    return Batch(
+        ["x", "y"] * copies, Inputs(images), words.repeat(copies, 1), targets.repeat(copies, 1), rows
+    )
 
 
 def every_caption() -> list[list[int]]:
@@ -114,7 +116,7 @@ def log_probs_of(captioner: Captioner, batch: Batch, captions: list[list[int]]) 
     """Log-probability (N,C) of each caption for each image, by stepping; pad, bos and unk are never said."""
     decoder, found = captioner.decoder, []
     for caption in captions:
-        state, last, total = decoder.start(captioner.remember(batch.images)), BOS, 0
+        state, last, total = decoder.start(captioner.remember(batch.inputs)), BOS, 0
         for word in caption:
             logits, state = decoder.step(torch.full((len(batch.ids),), last), state)
             total = total + logits[:, [EOS, 4, 5]].log_softmax(1)[:, {EOS: 0, 4: 1, 5: 2}[word]]

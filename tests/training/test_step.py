@@ -19,7 +19,7 @@ from easycap.training.memory import first_images
 from easycap.training.optim import Muon
 from easycap.training.scaling import ScaledOptimization
 from easycap.training.validation import Validator
-from easycap.types import Batch
+from easycap.types import Batch, Inputs
 
 MUON = {"matrix_lr": 0.1, "encoder_matrix_lr": 0.1, "momentum": 0.9, "lr": 0.1, "encoder_lr": 0.1}
 
@@ -231,7 +231,7 @@ def test_a_validation_that_does_not_fit_says_what_to_lower(tmp_path: Path, monke
 def test_part_of_a_batch_keeps_captions_with_their_images() -> None:
     rows = torch.tensor([0, 0, 1, 2, 2])
     words = torch.arange(5)[:, None]
-    batch = first_images(Batch(["a", "b", "c"], torch.arange(3), words, words + 1, rows), 2)
+    batch = first_images(Batch(["a", "b", "c"], Inputs(torch.arange(3)), words, words + 1, rows), 2)
     assert (batch.ids, batch.rows.tolist(), batch.words.flatten().tolist()) == (
         ["a", "b"],
         [0, 0, 1],

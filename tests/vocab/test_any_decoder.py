@@ -21,7 +21,7 @@ def ids_of(words: Vocabulary) -> dict[str, int | None]:
 
 
 def batch_of(words: Vocabulary, max_words: int) -> Batch:
-    collate = Collate(words, max_words=max_words, captions_per_image=None, seed=0)
+    collate = Collate(words, {}, max_words=max_words, captions_per_image=None, seed=0)
     return collate([(Example("x", None, CAPTIONS), torch.zeros(3, 2, 2, dtype=torch.uint8))])
 
 

@@ -79,6 +79,8 @@ class AttentionLSTM(nn.Module):
     one layer of any width where it has two of their own width.
     """
 
+    prefix = False
+
     def __init__(
         self,
         *,
@@ -157,6 +159,10 @@ class AttentionLSTM(nn.Module):
                 nn.init.zeros_(module.bias)
         for block in self.lstm.recurrent_blocks:
             nn.init.orthogonal_(block)
+
+    @property
+    def word_table(self) -> nn.Embedding:
+        return self.embedding
 
     def start(self, memory: Memory) -> AttentionLSTMState:
         memory = memory._replace(tokens=self.segments(memory.tokens, memory.segments))

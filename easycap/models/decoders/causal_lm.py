@@ -63,6 +63,8 @@ class CausalLM(nn.Module):
     for sizes that do not fit or weights that cannot be had.
     """
 
+    prefix = True
+
     def __init__(
         self,
         *,
@@ -147,6 +149,10 @@ class CausalLM(nn.Module):
         if self._frozen:
             self.lm.eval()
         return self
+
+    @property
+    def word_table(self) -> nn.Embedding:
+        return self.lm.get_input_embeddings()
 
     def start(self, memory: Memory) -> CausalLMState:
         self._pick_attention(memory.tokens.device.type)

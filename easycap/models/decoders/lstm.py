@@ -40,6 +40,8 @@ class LSTM(nn.Module):
     starts at zero and does nothing the other could not.
     """
 
+    prefix = True
+
     def __init__(
         self,
         *,
@@ -66,6 +68,10 @@ class LSTM(nn.Module):
                 nn.init.zeros_(parameter)
         forget = slice(self.lstm.hidden_size, 2 * self.lstm.hidden_size)
         nn.init.ones_(self.lstm.bias_ih_l0[forget])
+
+    @property
+    def word_table(self) -> nn.Embedding:
+        return self.embedding
 
     def start(self, memory: Memory) -> LSTMState:
         zeros = torch.zeros(len(memory.tokens), self.lstm.hidden_size, device=memory.tokens.device)

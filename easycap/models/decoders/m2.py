@@ -66,6 +66,8 @@ class MeshedMemory(nn.Module):
        scoring, missing features become random numbers, the vocabulary is of training and validation captions.
     """
 
+    prefix = False
+
     def __init__(
         self,
         *,
@@ -104,6 +106,10 @@ class MeshedMemory(nn.Module):
         self.output = nn.Linear(width, vocab_size, bias=False)
         draw_linear_layers(self)
         self.words = WordEmbedding(vocab_size, width, max_words, dropout)
+
+    @property
+    def word_table(self) -> nn.Embedding:
+        return self.words.table
 
     def start(self, memory: Memory) -> TransformerState:
         slots = self.segments(self.project(memory.tokens), memory.segments)

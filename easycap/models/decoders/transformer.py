@@ -42,6 +42,8 @@ class Transformer(nn.Module):
     Raises `ValueError` for sizes that do not fit.
     """
 
+    prefix = False
+
     def __init__(
         self,
         *,
@@ -79,6 +81,10 @@ class Transformer(nn.Module):
         self.output = None if tied else nn.Linear(width, vocab_size, bias=False)
         draw_linear_layers(self)
         self.words = WordEmbedding(vocab_size, width, max_words, dropout)
+
+    @property
+    def word_table(self) -> nn.Embedding:
+        return self.words.table
 
     def start(self, memory: Memory) -> TransformerState:
         slots = self.segments(self.project(memory.tokens), memory.segments)

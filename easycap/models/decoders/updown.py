@@ -53,6 +53,8 @@ class UpDown(nn.Module):
     embeddings and to h2 before the output layer, as later repositories do.
     """
 
+    prefix = False
+
     def __init__(
         self,
         *,
@@ -97,6 +99,10 @@ class UpDown(nn.Module):
                 nn.init.normal_(parameter, std=_INIT_STD)
         for lstm in (self.lstm1, self.lstm2):
             nn.init.ones_(lstm.forget_bias)
+
+    @property
+    def word_table(self) -> nn.Embedding:
+        return self.embedding
 
     def start(self, memory: Memory) -> UpDownState:
         zeros = torch.zeros(len(memory.tokens), self.hidden_dim, device=memory.tokens.device)
