@@ -107,11 +107,11 @@ def test_worker_processes_see_the_same_epoch(tmp_path: Path) -> None:
     images = []
     for workers in (0, 2):
         loader = TrainLoader(
-            examples, Augmented(WHOLE, crop=0.5, flip=True, seed=1), vocabulary, batch_size=4,
+            examples, Augmented(WHOLE, crop=0.5, flip=True, seed=1), vocabulary, {}, batch_size=4,
             captions_per_image=1, max_words=5, workers=workers, seed=1, ranks=(0, 1),
         )  # fmt: skip
         list(loader.epoch(0))
-        images.append(torch.stack([batch.images for batch in loader.epoch(3)]))
+        images.append(torch.stack([batch.inputs.images for batch in loader.epoch(3)]))
     assert torch.equal(images[0], images[1])
 
 
@@ -122,10 +122,10 @@ def test_validation_sees_the_plain_square(tmp_path: Path) -> None:
     experiment = Experiment(check(compose([*TINY, *AUGMENTED])[0]))
     examples = experiment.examples("train")[:4]
     plain = torch.stack([experiment.transform(example.image) for example in examples])
-    assert torch.equal(next(iter(experiment.batches(examples, 4))).images, plain)
+    assert torch.equal(next(iter(experiment.batches(examples, 4))).inputs.images, plain)
     batch = next(experiment.loader.epoch(0))
     known = {example.id: experiment.transform(example.image) for example in experiment.examples("train")}
-    assert not torch.equal(batch.images, torch.stack([known[image_id] for image_id in batch.ids]))
+    assert not torch.equal(batch.inputs.images, torch.stack([known[image_id] for image_id in batch.ids]))
 
 
 def test_a_kill_leaves_no_trace_of_an_augmented_run(tmp_path: Path) -> None:
