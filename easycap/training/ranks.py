@@ -111,14 +111,10 @@ class Ranks:
             for bucket in _buckets(gradients):
                 _all_reduce(bucket)
 
-    def average_batch_norms(self, module: nn.Module) -> None:
-        """Average what BatchNorm layers in training have seen: each rank normalises by its own part of a batch."""
-        if self.count == 1:
-            return
-        norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        seen = [
-            t for m in norms if m.training and m.track_running_stats for t in (m.running_mean, m.running_var)
-        ]
+    def average_statistics(self, module: nn.Module) -> None:
+        """Average what each rank has measured of its own part of a batch: what BatchNorm layers in training have seen,
+        and the buffers that a module in training names in `averaged_buffers`."""
+        seen = _statistics(module) if self.count > 1 else []
         if seen:
             with self._together():
                 _all_reduce(seen)
@@ -170,6 +166,16 @@ def joined() -> Iterator[Ranks]:
         yield ranks
         ranks.meet()
     dist.destroy_process_group()
+
+
+def _statistics(module: nn.Module) -> list[torch.Tensor]:
+    return [part.get_buffer(name) for part in module.modules() if part.training for name in _measured(part)]
+
+
+def _measured(part: nn.Module) -> Sequence[str]:
+    if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats:
+        return ("running_mean", "running_var")
+    return getattr(part, "averaged_buffers", ())
 
 
 def _gradient(parameter: nn.Parameter) -> torch.Tensor:

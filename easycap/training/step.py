@@ -62,7 +62,7 @@ class TrainStep:
         values = self.ranks.add(values)
         self.check_finite(values["loss"], batches, step)
         self.ranks.add_gradients(self.captioner.parameters())
-        self.ranks.average_batch_norms(self.captioner)
+        self.ranks.average_statistics(self.captioner)
         self.optimization.unscale()
         values |= self.clip_gradients(with_parts=(step + 1) % self.trainer.log_every_steps == 0)
         values |= self.optimization.apply(step)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from parity.tools import NUM_TAGS, close, naive_lstm, pad_memory, random_memory, random_words, spread_weights
 
-from easycap.models.decoders.attention_lstm import Attention, AttentionLSTM, Reduction
+from easycap.models.decoders.attention_lstm import Attention, AttentionLSTM, Reduction, doubly_stochastic
 from easycap.types import Memory
 
 EMBED, HIDDEN, WIDTH, VOCAB = 4, 5, 6, 11
@@ -113,13 +113,27 @@ def test_the_penalty_counts_real_words_and_real_cells_only(reduction: Reduction,
     num_words = int((words != 0).sum())
     expected = {
         Reduction.paper: sum(map(sum, cells)) / num_words,
-        Reduction.release: sum(sum(c) / len(c) for c in cells) * len(words) / num_words,
+        Reduction.cells: sum(sum(c) / len(c) for c in cells) / num_words,
         Reduction.mean: sum(map(sum, cells)) / sum(map(len, cells)),
     }[reduction]
     if padded:
         memory, words = pad_memory(memory), torch.nn.functional.pad(words, (0, 2))
     loss = decoder(words, decoder.start(memory)).losses["doubly_stochastic"]
     assert float(loss) == pytest.approx(3 * expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", [Reduction.paper, Reduction.cells])
+def test_the_penalty_does_not_depend_on_the_parts_of_a_batch(reduction: Reduction) -> None:
+    real = random_words(VOCAB) != 0
+    alpha = torch.rand(len(real), real.shape[1], 5, generator=torch.manual_seed(0)).softmax(2)
+    is_image = torch.ones(len(real), 5, dtype=torch.bool)
+    is_image[0, 3:] = False
+
+    def weighted(rows: slice) -> torch.Tensor:
+        share = real[rows].sum() / real.sum()  # as a step counts its batches
+        return share * doubly_stochastic(alpha[rows], real[rows], is_image[rows], reduction)
+
+    close(weighted(slice(0, 1)) + weighted(slice(1, None)), weighted(slice(None)))
 
 
 def test_without_weight_there_is_no_penalty() -> None:

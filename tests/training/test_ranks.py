@@ -21,6 +21,7 @@ from torch import nn
 import easycap.training.heartbeat as heartbeat
 import easycap.training.ranks as ranks
 from easycap.data.loader import EpochSampler
+from easycap.models.decoders.reinforce import AttentionReinforce
 from easycap.train import follow
 from easycap.training.fit import Fit
 from easycap.training.place import Place, place
@@ -160,12 +161,26 @@ def test_gradients_are_added_up_whoever_used_a_parameter(tmp_path: Path, monkeyp
             assert torch.equal(used.grad, torch.full((2, 3), 3.0))
             assert torch.equal(mixed.grad, torch.arange(6.0).view(2, 3))
             assert unused.grad is None and frozen.grad is None
-            norm = nn.BatchNorm2d(1)
-            norm.running_mean.fill_(group.number)
-            group.average_batch_norms(nn.ModuleList([norm]))
-            assert norm.running_mean.item() == 0.5 and norm.running_var.item() == 1.0
 
     assert together(add, add) == [0, 0]
+
+
+def test_what_ranks_measure_of_their_parts_is_averaged() -> None:
+    def average() -> None:
+        with ranks.joined() as group:
+            norm, blind = nn.BatchNorm2d(1), nn.BatchNorm2d(1, track_running_stats=False)
+            rule, resting = (
+                AttentionReinforce(reward_weight=1.0, entropy_weight=0.0, max_words=5, pad_id=0, eos_id=2)
+                for _ in range(2)
+            )
+            resting.eval()
+            for seen in (norm.running_mean, rule.baseline, resting.baseline):
+                seen.fill_(group.number)
+            group.average_statistics(nn.ModuleList([norm, blind, rule, resting]))
+            assert norm.running_mean.item() == 0.5 and norm.running_var.item() == 1.0
+            assert rule.baseline.item() == 0.5 and resting.baseline.item() == group.number
+
+    assert together(average, average) == [0, 0]
 
 
 def test_the_ranks_share_every_batch() -> None:

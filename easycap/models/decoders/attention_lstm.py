@@ -35,13 +35,14 @@ class Reduction(Enum):
     """How the doubly stochastic penalty is summed, beside a mean negative log-likelihood per word.
 
     paper: a caption's sum over cells beside its summed log-likelihood (equation 14); both per word here.
-    release: the sum over captions of the mean over cells beside the mean summed log-likelihood of a caption, as in the
-    authors' code: it grows with the batch; both per word here.
+    cells: a caption's mean over cells beside its summed log-likelihood; both per word here. The authors' code adds that
+    mean up over the captions of a batch whose log-likelihoods it averages: its alpha_c = 1 with batches of 64 is
+    alpha_weight = 64 here, whatever the parts in which a batch is computed.
     mean: the mean over captions and cells, as in sgrvinod's tutorial.
     """
 
     paper = "paper"
-    release = "release"
+    cells = "cells"
     mean = "mean"
 
 
@@ -232,6 +233,6 @@ def doubly_stochastic(
     if reduction is Reduction.mean:
         return missed.sum() / is_image.sum()
     per_caption = missed.sum(1)
-    if reduction is Reduction.release:
-        per_caption = per_caption / is_image.sum(1) * len(alpha)
+    if reduction is Reduction.cells:
+        per_caption = per_caption / is_image.sum(1)
     return per_caption.sum() / real.sum()

@@ -16,12 +16,14 @@ class AttentionReinforce(nn.Module):
 
     Both are summed over the real words of the captions and divided by how many there are, as the likelihood is. cost
     is the negative log-likelihood of a whole caption; baseline, a buffer, is 0.9 of itself and 0.1 of the mean
-    cost, from 0, after each batch. The paper leaves a location undrawn for half of the images, the authors' release
-    for half of the batches; here it is half of the captions, at all their words. Undrawn captions attend softly, with
-    gradient, and have no share in the reward. The weights are cross-validated in the paper and not given; the release
-    divides the cost by 10.
+    cost, from 0, after each batch: with trainer.accumulate each of those that make a step, with several ranks the mean
+    of theirs. The paper leaves a location undrawn for half of the images, the authors' release for half of the batches;
+    here it is half of the captions, at all their words. Undrawn captions attend softly, with gradient, and have no
+    share in the reward. The weights are cross-validated in the paper and not given; the release divides the cost by 10.
     A caption cut at `max_words` is rewarded without its last word, which the decoder never sees.
     """
+
+    averaged_buffers = ("baseline",)  # over ranks, after a step
 
     baseline: torch.Tensor
 
