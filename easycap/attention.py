@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from PIL import Image
+from torch import nn
 
 from easycap.experiment import Experiment
 from easycap.generation.attention import attention_over_image, by_words
@@ -18,9 +19,8 @@ from easycap.types import Example, Inputs
 def why_no_attention(experiment: Experiment) -> str:
     """Return why a run's attention cannot be drawn, in a sentence that says what to choose; empty if it can."""
     config, captioner = experiment.config, experiment.captioner
-    size = experiment.transform.size
     no_words = {name: torch.zeros(1, 0, dtype=torch.long) for name in experiment.context}
-    nothing = Inputs(torch.zeros(1, 3, size, size, dtype=torch.uint8), no_words)
+    nothing = Inputs(_nothing(captioner), no_words)
     if _attention(experiment, nothing.to(experiment.device), [[experiment.vocabulary.eos_id]]) is None:
         return (
             f"decoder={config['decoder']['name']} does not attend over the image word by word: train with one that "
@@ -32,6 +32,14 @@ def why_no_attention(experiment: Experiment) -> str:
             "image_tokens=all or image_tokens=grid and an encoder whose features form a grid"
         )
     return ""
+
+
+def _nothing(captioner: nn.Module) -> torch.Tensor:
+    """An image as the captioner takes them: black, or of one region."""
+    pixels = captioner.encoder.preprocessing
+    if pixels is None:
+        return torch.zeros(1, 1, captioner.encoder.channels)
+    return torch.zeros(1, 3, pixels.size, pixels.size, dtype=torch.uint8)
 
 
 def pictures(

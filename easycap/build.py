@@ -23,6 +23,7 @@ import easycap.models.decoders.lstm
 import easycap.models.decoders.m2
 import easycap.models.decoders.transformer
 import easycap.models.decoders.updown
+import easycap.models.encoders.precomputed
 import easycap.models.encoders.small
 import easycap.models.encoders.timm
 import easycap.models.image_tokens.all
@@ -44,6 +45,8 @@ import easycap.vocab.bert
 import easycap.vocab.gpt2
 import easycap.vocab.word  # noqa: F401
 from easycap.config import SUPPLIED
+from easycap.data.findings import OnBadImage
+from easycap.data.precomputed import PrecomputedFeatures
 from easycap.models.captioner import Captioner
 from easycap.models.context.words import ContextWords
 from easycap.models.decoders.language_models import architecture_of
@@ -65,9 +68,20 @@ def build(group: str, settings: dict[str, Any], **supplied: Any) -> Any:
     return component(**values, **{key: supplied[key] for key in wanted})
 
 
-def build_dataset(settings: dict[str, Any]) -> Dataset:
-    """Return the data of a checked group."""
-    return build("data", settings)
+def build_dataset(config: dict[str, Any]) -> Dataset:
+    """Return the data of a config; where its encoder reads features made elsewhere, images know theirs."""
+    dataset = build("data", config["data"])
+    features = precomputed_features(config["encoder"])
+    if features is None:
+        return dataset
+    return features.attach(dataset, config["data"].get("on_bad_image", OnBadImage.error))
+
+
+def precomputed_features(encoder: dict[str, Any]) -> PrecomputedFeatures | None:
+    """Return the features made elsewhere that the encoder of a checked group reads, None if it sees images."""
+    if encoder["name"] != "precomputed":
+        return None
+    return PrecomputedFeatures(**{key: value for key, value in encoder.items() if key != "name"})
 
 
 def vocabulary_class(config: dict[str, Any]) -> Any:
@@ -112,7 +126,7 @@ def build_captioner(
     return Captioner(encoder=encoder, image_tokens=image_tokens, decoder=decoder, context=context)
 
 
-def preprocessing_of(encoder: dict[str, Any]) -> Preprocessing:
+def preprocessing_of(encoder: dict[str, Any]) -> Preprocessing | None:
     """Return what the encoder of a checked group expects of images, without weights."""
     with torch.device("meta"):
         return build(
@@ -123,7 +137,7 @@ def preprocessing_of(encoder: dict[str, Any]) -> Preprocessing:
 def captioner_to_be_filled(config: dict[str, Any], vocabulary: Vocabulary, checkpoint: Path) -> Captioner:
     """The model of a config for the weights of a checkpoint, which bring their own view of the image."""
     seen = read_preprocessing(checkpoint)
-    return build_captioner(without_downloads(config, seen.size), vocabulary, seen)
+    return build_captioner(without_downloads(config, seen and seen.size), vocabulary, seen)
 
 
 def initial_checkpoint(config: dict[str, Any]) -> Path | None:

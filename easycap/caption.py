@@ -29,6 +29,7 @@ class PhotoCaptioner:
         config = self.experiment.config
         settings = option_from_text("decoding", decoding, seed=config["seed"]) if decoding else None
         self.generator = self.experiment.generator(settings)
+        self.transform = self.experiment.transform
         self.precision = Precision(config["trainer"]["precision"])
 
     def __call__(self, files: Sequence[Path]) -> list[str | ValueError]:
@@ -37,7 +38,7 @@ class PhotoCaptioner:
         pixels: list[torch.Tensor] = []
         for file in files:
             try:
-                pixels.append(self.experiment.transform(ImageFile(file)))
+                pixels.append(self.transform(ImageFile(file)))
                 results.append("")
             except ValueError as error:
                 results.append(error)

@@ -105,10 +105,10 @@ def _check(argv: Sequence[str]) -> int:
     from easycap.build import build_dataset
     from easycap.data.findings import OnBadImage
 
-    settings = _config(args.overrides)["data"]
-    if "on_bad_image" in settings:
-        settings["on_bad_image"] = OnBadImage.skip
-    dataset = build_dataset(settings)
+    config = _config(args.overrides)
+    if "on_bad_image" in config["data"]:
+        config["data"]["on_bad_image"] = OnBadImage.skip
+    dataset = build_dataset(config)
     if args.json:
         print(json.dumps([finding._asdict() for finding in dataset.findings], indent=1, ensure_ascii=False))
     else:

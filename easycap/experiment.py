@@ -22,13 +22,14 @@ from easycap.build import (
     captioner_to_be_filled,
     initial_checkpoint,
     needs_captions,
+    precomputed_features,
     special_ids,
     vocabulary_class,
     with_architecture,
 )
 from easycap.config import check_stored, to_plain
 from easycap.data.features import FeatureCache, FrozenView, fingerprint
-from easycap.data.loader import Batches, TrainLoader, context_ids, evaluation_batches
+from easycap.data.loader import Batches, TrainLoader, context_ids, evaluation_batches, together
 from easycap.data.transforms import Augmented, Transform
 from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.metrics.rewards import Rewards
@@ -99,7 +100,7 @@ class Experiment:
 
     @cached_property
     def dataset(self) -> Dataset:
-        dataset = build_dataset(self.config["data"])
+        dataset = build_dataset(self.config)
         for split, examples in dataset.splits.items():
             if not examples:
                 raise ValueError(
@@ -166,8 +167,8 @@ class Experiment:
 
     @cached_property
     def view(self) -> View:
-        """What training and its validation get of an image: its pixels, or after `cache_features` its features."""
-        return self.transform
+        """What the model gets of an image: its pixels, or after `cache_features`, or made elsewhere, its features."""
+        return precomputed_features(self.config["encoder"]) or self.transform
 
     @property
     def training_view(self) -> View:
@@ -222,7 +223,7 @@ class Experiment:
 
     def inputs(self, examples: Sequence[Example], images: Sequence[torch.Tensor] | None = None) -> Inputs:
         """Return what the captioner gets of examples in testing; `images` are theirs, read already."""
-        pixels = [self.transform(example.image) for example in examples] if images is None else images
+        seen = [self.view.of(example) for example in examples] if images is None else images
         context = {
             name: context_ids(
                 [source(example, epoch=None, said=()) for example in examples],
@@ -231,7 +232,7 @@ class Experiment:
             )
             for name, source in self.context.items()
         }
-        return Inputs(torch.stack(list(pixels)), context).to(self.device)
+        return Inputs(together(seen), context).to(self.device)
 
     # ------------------------------------------------------------------------------------------ model
 

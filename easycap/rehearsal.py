@@ -87,6 +87,13 @@ def _check_combinations(config: dict[str, Any]) -> None:
             "trainer.flip=true does not go with a reward for truth, which knows what is left and right in the image as "
             "it was drawn: set trainer.flip=false"
         )
+    of_pixels = [name for name in ("cache_features", "crop", "flip") if config["trainer"][name]]
+    if config["encoder"]["name"] == "precomputed" and of_pixels:
+        off = {"cache_features": "false", "crop": "null", "flip": "false"}[of_pixels[0]]
+        raise ValueError(
+            f"trainer.{of_pixels[0]} is for encoders that see images, and encoder=precomputed reads features: set "
+            f"trainer.{of_pixels[0]}={off}"
+        )
     if config["objective"].get("xe_first") and config["trainer"]["patience"] is None:
         raise ValueError(
             "objective.xe_first=true goes over to rewards when validations stop improving: set trainer.patience, e.g. "

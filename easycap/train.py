@@ -128,7 +128,7 @@ def _tidy(run: Path) -> Path | None:
 def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder, start: Path | None) -> float:
     config = experiment.config
     folder.update_result({"data": data_summary(experiment.dataset)})
-    _warn_of_frozen_random_weights(config)
+    _warn_of_frozen_random_weights(experiment)
     _warn_of_rewards_from_the_start(config)
     _warn_of_savings_that_rewards_undo(config)
     surveys = vocabulary_surveys(experiment)
@@ -250,9 +250,11 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _warn_of_frozen_random_weights(config: dict[str, Any]) -> None:
+def _warn_of_frozen_random_weights(experiment: Experiment) -> None:
+    config = experiment.config
     starts_random = not config["encoder"].get("pretrained", False) and config["init_from"] is None
-    if starts_random and config["trainer"]["unfreeze_encoder_at_epoch"] != 0:
+    has_weights = any(True for _ in experiment.captioner.encoder.parameters())
+    if starts_random and has_weights and config["trainer"]["unfreeze_encoder_at_epoch"] != 0:
         logger.warning(
             "the encoder starts from random weights and is frozen (trainer.unfreeze_encoder_at_epoch=%s): its features "
             "hardly differ between images",

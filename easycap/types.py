@@ -83,8 +83,8 @@ class TextSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a captioner gets of N images: images (N,3,H,W) uint8, or their features (N,R,C) from a cache, and the words
-    beside them, {segment: ids (N,M), padded with the pad id}."""
+    """What a captioner gets of N images: images (N,3,H,W) uint8, or their features (N,R,C), made before and padded with
+    rows of NaN; and the words beside them, {segment: ids (N,M), padded with the pad id}."""
 
     images: torch.Tensor
     context: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Preprocessing(NamedTuple):
 
 
 class View(Protocol):
-    """What a model gets of images: pixels, a random part of them, or features from a cache."""
+    """What a model gets of images: pixels, a random part of them, or features from a cache or made elsewhere."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Called before an epoch (from 0) is loaded."""
@@ -189,11 +189,14 @@ class Output(NamedTuple):
 
 
 class Encoder(Protocol):
-    """A view of the image. `channels` is C, `grid` the (h,w) of its cells at its own input size or None."""
+    """A view of the image. `channels` is C, `grid` the (h,w) of its cells at its own input size or None.
+
+    `preprocessing` None: it sees no images, batches bring its features.
+    """
 
     channels: int
     grid: tuple[int, int] | None
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
 
     def __call__(self, images: torch.Tensor) -> Features:
         """Normalised images (N,3,H,W) -> Features."""

@@ -50,6 +50,8 @@ def needed(*overrides: str) -> list[str]:
         extra.append("data.images=somewhere")
     if "objective=xe_then_scst" in text:
         extra.append("trainer.patience=3")
+    if "encoder=precomputed" in text:
+        extra.append("encoder.features=somewhere")
     if "encoder=timm" in text:
         extra.append("encoder.model=resnet10t")
     if "vocab=gpt2" in text or "experiment=clipcap/" in text:

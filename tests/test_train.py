@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from region_files import DIM, ids_of_data, write_folder
 from safetensors.torch import load_file
 from tiny import TINY
 from tiny_clip import save_tiny_clip
@@ -307,6 +308,9 @@ def test_every_option_takes_two_real_steps(group: str, option: str, tmp_path: Pa
     sizes = RECURRENT.get(option, sizes)
     if group == "encoder" and option != "small":
         sizes = ["encoder.image_size=64" if "vit" in option else "encoder.image_size=32"]
+    if option == "precomputed":
+        features = write_folder(tmp_path / "features", ids_of_data(TINY))
+        sizes = [f"encoder.features={features}", f"encoder.region_dim={DIM}", "encoder.min_regions=1"]
     extra = OVERLAYS.get(group, {}).get(option, [])
     config = check(compose([*own, f"{group}={option}", *sizes, *extra, "trainer.max_steps=2"])[0])
     train(config, tmp_path / "run", command="")

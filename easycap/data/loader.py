@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
@@ -90,7 +91,7 @@ class Collate:
         length = min(self.max_words + 1, max(map(len, words), default=2))
         padded = _padded(words, length, self.vocabulary.pad_id)
         inputs = padded[:, :-1].masked_fill(padded[:, :-1] == self.vocabulary.eos_id, self.vocabulary.pad_id)
-        images = torch.stack([pixels for _, pixels in items])
+        images = together([pixels for _, pixels in items])
         examples = [example for example, _ in items]
         context = {name: self._beside(source, examples, drawn) for name, source in self.context.items()}
         ids = [example.id for example in examples]
@@ -123,6 +124,16 @@ def _padded(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> torch.Te
     for row, ids in enumerate(rows):
         padded[row, : len(ids)] = torch.tensor(ids[:length], dtype=torch.long)
     return padded
+
+
+def together(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """N times pixels (3,S,S) or features (R,C) -> (N,3,S,S) or (N,R,C), rows of NaN after those of fewer regions.
+
+    NaN, so that a mask forgotten anywhere is a loss that is no number, not a slightly wrong one.
+    """
+    if images[0].is_floating_point():
+        return pad_sequence(images, batch_first=True, padding_value=float("nan"))
+    return torch.stack(images)
 
 
 class TrainLoader:

@@ -22,9 +22,16 @@ class Transform:
     """An image source -> tensor (3,S,S) uint8: the short side resized to S / crop, the centre cut out.
 
     Values stay uint8, a quarter of the bytes of float32; normalisation is done once per batch on the device.
+    Raises `ValueError` if there is no `preprocessing`, as of an encoder that sees no images.
     """
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing | None) -> None:
+        if preprocessing is None:
+            raise ValueError(
+                "a model with encoder=precomputed reads features that were made elsewhere and cannot see raw images: "
+                "`easycap evaluate` captions images that have such features; for any photo train with an encoder of "
+                "images, e.g. encoder=resnet101"
+            )
         self.size = preprocessing.size
         self.resized = math.floor(preprocessing.size / preprocessing.crop + 1e-6)  # down, as timm does
         self.interpolation = _INTERPOLATION.get(preprocessing.interpolation, Image.Resampling.BICUBIC)

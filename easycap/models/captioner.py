@@ -36,7 +36,8 @@ class Captioner(nn.Module):
         self.context = nn.ModuleDict(context or {})
         self.order = order
         self.encoder_frozen = False
-        mean, std = encoder.preprocessing.mean, encoder.preprocessing.std
+        pixels = encoder.preprocessing
+        mean, std = (pixels.mean, pixels.std) if pixels else ((0.0,) * 3, (1.0,) * 3)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
 
@@ -53,10 +54,11 @@ class Captioner(nn.Module):
         return self
 
     def encode(self, images: torch.Tensor) -> Features:
-        """images (N,3,H,W) uint8, or the cells (N,R,C) that the encoder has made of them before -> Features."""
+        """images (N,3,H,W) uint8, or the cells (N,R,C) made of them before, rows of NaN as padding -> Features."""
         if images.ndim == 3:
-            cells = images.to(self.mean.dtype)
-            return Features(cells, cells.new_ones(cells.shape[:2], dtype=torch.bool), self.encoder.grid)
+            mask = ~images[..., 0].isnan()
+            cells = images.to(self.mean.dtype).masked_fill(~mask.unsqueeze(-1), 0)
+            return Features(cells, mask, self.encoder.grid)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             return self.encoder((images - self.mean) / self.std)
 

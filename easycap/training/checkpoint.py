@@ -51,9 +51,8 @@ def save_checkpoint(
     save_model(captioner, str(partial / MODEL))
     vocabulary.save(partial)
     (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
-    (partial / PREPROCESSING).write_text(
-        json.dumps(captioner.encoder.preprocessing._asdict()), encoding="utf-8"
-    )
+    pixels = captioner.encoder.preprocessing
+    (partial / PREPROCESSING).write_text(json.dumps(pixels and pixels._asdict()), encoding="utf-8")
     stored: dict[str, Any] = {"progress": progress}
     if optimization is not None:
         states, stored["optimizer"] = _flatten(optimization.state_dict())
@@ -93,10 +92,15 @@ def check_weights(captioner: nn.Module, folder: Path) -> None:
             )
 
 
-def read_preprocessing(folder: Path) -> Preprocessing:
-    """Return what the encoder of a checkpoint expects of images; `ValueError` if it is not there."""
+def read_preprocessing(folder: Path) -> Preprocessing | None:
+    """Return what the encoder of a checkpoint expects of images, None if it sees none.
+
+    Raises `ValueError` if the file that says so is missing or damaged.
+    """
     try:
         stored = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
+        if stored is None:
+            return None
         return Preprocessing(**stored | {name: tuple(stored[name]) for name in ("mean", "std")})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(

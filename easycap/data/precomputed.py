@@ -1,0 +1,189 @@
+"""Features of images that were made elsewhere: one array of regions per image, read as batches need them."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import PIL.Image
+import torch
+from torch.utils.data import get_worker_info
+
+from easycap.data.findings import Findings, OnBadImage
+from easycap.data.images import BadImage
+from easycap.types import Dataset, Example, ImageSource
+
+if TYPE_CHECKING:
+    import h5py
+
+_ARRAYS = ("feat", "features")  # what the tools around bottom-up attention call the one that counts
+_COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?0*(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageWithFeatures:
+    """An image whose features have the name `features` in their store; its pixels are for people to look at."""
+
+    image: ImageSource
+    features: str
+
+    def load(self, at_least: int | None = None) -> PIL.Image.Image:
+        return self.image.load(at_least)
+
+
+class PrecomputedFeatures:
+    """Features (R,C) of images, R from `min_regions` to `max_regions`, C = `region_dim`, from files made elsewhere.
+
+    `features` is a folder with NAME.npz (its only array, or the one called feat or features) or NAME.npy of each image,
+    as tools around Up-Down (1707.07998) write them, or one HDF5 file with a dataset NAME_features of each image, as
+    Meshed-Memory (1912.08226) reads it. NAME is the image's id, with or without the ending of an image file; for an id
+    that is a number or one of COCO's file names also that number, plain or padded to 12 digits.
+    Of more regions than `max_regions` the first ones count, as in Meshed-Memory's code. Raises `ValueError` if there is
+    nothing of the kind.
+    """
+
+    def __init__(self, *, features: str, region_dim: int, min_regions: int, max_regions: int) -> None:
+        path = Path(features).expanduser()
+        self.store = _open(path)
+        self.region_dim, self.min_regions, self.max_regions = region_dim, min_regions, max_regions
+
+    def attach(self, dataset: Dataset, on_bad_image: OnBadImage) -> Dataset:
+        """Return `dataset` with images that know their features; those without any are left out, or an error."""
+        findings = Findings(on_bad_image)
+        done: dict[int, list[Example]] = {}  # a list may serve as two splits: val as test
+        for split, examples in dataset.splits.items():
+            if id(examples) not in done:
+                done[id(examples)] = list(self._with_features(split, examples, findings))
+        splits = {split: done[id(examples)] for split, examples in dataset.splits.items()}
+        return dataset._replace(splits=splits, findings=(*dataset.findings, *findings.found))
+
+    def _with_features(self, split: str, examples: list[Example], findings: Findings) -> Iterator[Example]:
+        for example in examples:
+            names = names_of(example.id)
+            found = next((name for name in names if name in self.store), None)
+            if found is None:
+                what = f"holds no features called {' or '.join(names)}"
+                findings.leave_out(split, example.id, self.store.path, what)
+            else:
+                yield replace(example, image=ImageWithFeatures(example.image, found))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """The same in every epoch."""
+
+    def of(self, example: Example) -> torch.Tensor:
+        """Return an example's features (R,C) float32; raises `BadImage` naming the file if they cannot be used."""
+        name = example.image.features
+        try:
+            features = self.store.read(name)
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise BadImage(self.store.where(name), f"cannot be read as features ({error})") from None
+        if what := self._what_is_wrong(features):
+            raise BadImage(self.store.where(name), what)
+        return torch.from_numpy(features[: self.max_regions].astype(np.float32))
+
+    def _what_is_wrong(self, features: np.ndarray) -> str | None:
+        if features.ndim != 2 or features.shape[1] != self.region_dim:
+            return f"has the shape {features.shape}, not (regions, encoder.region_dim={self.region_dim})"
+        if len(features) < self.min_regions:
+            return f"has {len(features)} regions, fewer than encoder.min_regions={self.min_regions}"
+        if not np.isfinite(features).all():  # NaN is what padding is told by
+            return "has values that are no finite numbers"
+        return None
+
+
+def names_of(image_id: str) -> tuple[str, ...]:
+    """Return the names that the features of an image may have."""
+    bare = re.sub(r"\.(jpe?g|png|webp|bmp|gif|tiff?)$", "", image_id, flags=re.IGNORECASE)
+    number = _COCO_NAME.fullmatch(bare)
+    numbers = (number[1], f"{int(number[1]):012d}") if number else ()
+    return tuple(dict.fromkeys((image_id, bare, *numbers)))
+
+
+class _Store(Protocol):
+    path: Path
+
+    def __contains__(self, name: str) -> bool: ...
+    def read(self, name: str) -> np.ndarray: ...
+    def where(self, name: str) -> Path: ...
+
+
+def _open(path: Path) -> _Store:
+    if path.is_dir():
+        return _Folder(path)
+    if path.is_file() and _is_hdf5(path):
+        return _HDF5(path)
+    what = "is neither a folder nor an HDF5 file" if path.exists() else "does not exist"
+    raise ValueError(
+        f"encoder.features={path} {what}: it must be a folder with ID.npz or ID.npy of each image, or an HDF5 file "
+        "with ID_features"
+    )
+
+
+def _is_hdf5(path: Path) -> bool:
+    import h5py  # it costs a tenth of a second to import: who uses it pays
+
+    return h5py.is_hdf5(path)
+
+
+class _Folder:
+    """A file for each image."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # One listing instead of a question per image: on a network disk that is minutes less.
+        files = sorted(path.rglob("*.np[yz]"))
+        self.files = {file.relative_to(path).with_suffix("").as_posix(): file for file in files}
+        if not files:
+            raise ValueError(f"encoder.features={path} holds no .npz or .npy files")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+    def where(self, name: str) -> Path:
+        return self.files[name]
+
+    def read(self, name: str) -> np.ndarray:
+        loaded: Any = np.load(self.files[name], allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            names = [one for one in _ARRAYS if one in loaded.files] or loaded.files
+            if len(names) != 1:
+                raise ValueError(f"of its arrays {', '.join(names)} none is called {' or '.join(_ARRAYS)}")
+            return loaded[names[0]]
+
+
+class _HDF5:
+    """All images in one file. HDF5 must not be used across a fork: only processes that load keep it open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: h5py.File | None = None
+        with self._opened() as file:
+            self.names = frozenset(n.removesuffix("_features") for n in file if n.endswith("_features"))
+        if not self.names:
+            raise ValueError(f"encoder.features={path} holds no dataset called ID_features")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def where(self, name: str) -> Path:
+        return self.path / f"{name}_features"
+
+    def read(self, name: str) -> np.ndarray:
+        if get_worker_info() is None:
+            with self._opened() as file:
+                return file[f"{name}_features"][()]
+        if self._file is None:
+            self._file = self._opened()
+        return self._file[f"{name}_features"][()]
+
+    def _opened(self) -> h5py.File:
+        import h5py
+
+        return h5py.File(self.path, "r")

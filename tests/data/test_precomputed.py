@@ -1,0 +1,301 @@
+"""`encoder=precomputed`: features from files under many names, padding that changes nothing, no pixels seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from region_files import DIM, ids_of_data, regions, write_folder, write_hdf5
+from tiny import TINY
+
+from easycap import data_command
+from easycap.build import build, build_captioner
+from easycap.caption import PhotoCaptioner
+from easycap.config import check, options
+from easycap.data.findings import OnBadImage
+from easycap.data.images import BadImage, ImageFile
+from easycap.data.loader import Collate, evaluation_batches, together
+from easycap.data.precomputed import PrecomputedFeatures
+from easycap.evaluate import main as evaluate
+from easycap.launch import compose
+from easycap.rehearsal import NoWords, rehearse
+from easycap.train import train
+from easycap.types import Dataset, Example
+
+PICTURE = ImageFile(Path("nowhere.jpg"))
+
+
+def reader(path: Path, **settings: int) -> PrecomputedFeatures:
+    numbers = {"region_dim": DIM, "min_regions": 1, "max_regions": 100}
+    return PrecomputedFeatures(features=str(path), **(numbers | settings))
+
+
+def dataset(*ids: str) -> Dataset:
+    examples = [Example(image_id, PICTURE, ("a dog",)) for image_id in ids]
+    return Dataset("some", {"train": examples, "val": examples[:1], "test": examples[:1]})
+
+
+def read(path: Path, image_id: str, **settings: int) -> torch.Tensor:
+    view = reader(path, **settings)
+    return view.of(view.attach(dataset(image_id), OnBadImage.error).splits["train"][0])
+
+
+# --------------------------------------------------------------------------------------------- names and layouts
+
+
+@pytest.mark.parametrize(
+    ("image_id", "name"),
+    [
+        ("30752", "30752"),
+        ("30752", "000000030752"),
+        ("000000030752", "30752"),
+        ("COCO_val2014_000000030752.jpg", "30752"),
+        ("COCO_val2014_000000030752", "COCO_val2014_000000030752"),
+        ("pets/dog (1).JPG", "pets/dog (1)"),
+        ("pets/dog.jpg", "pets/dog.jpg"),
+        ("dog.2", "dog.2"),
+    ],
+)
+@pytest.mark.parametrize("layout", [".npz", ".npy", ".hdf5"])
+def test_features_are_found_under_the_names_tools_give_them(
+    image_id: str, name: str, layout: str, tmp_path: Path
+) -> None:
+    if layout == ".hdf5" and "/" in name:
+        pytest.skip("names in an HDF5 file are without folders")
+    (tmp_path / "x" / name).parent.mkdir(parents=True)
+    names = [name, "1", "other"]
+    if layout == ".hdf5":
+        path = write_hdf5(tmp_path / "x.hdf5", names)
+    else:
+        path = write_folder(tmp_path / "x", names, ending=layout)
+    assert torch.equal(read(path, image_id), torch.from_numpy(regions(name)))
+
+
+def test_a_number_at_the_end_of_a_name_is_not_taken_for_the_name(tmp_path: Path) -> None:
+    path = write_folder(tmp_path, ["12"])
+    with pytest.raises(ValueError, match="holds no features called dog_12 .*image 'dog_12' of train"):
+        reader(path).attach(dataset("dog_12"), OnBadImage.error)
+
+
+def test_of_several_arrays_the_one_of_features_counts(tmp_path: Path) -> None:
+    np.savez(tmp_path / "1.npz", bbox=np.zeros((2, 4)), features=regions("1"))
+    np.savez(tmp_path / "2.npz", a=regions("2"), b=regions("2"))
+    assert torch.equal(read(tmp_path, "1"), torch.from_numpy(regions("1")))
+    with pytest.raises(BadImage, match="2.npz .*of its arrays a, b none is called feat or features"):
+        read(tmp_path, "2")
+
+
+def test_the_first_of_many_regions_count(tmp_path: Path) -> None:
+    np.save(tmp_path / "1.npy", regions("1", 7))
+    assert torch.equal(read(tmp_path, "1", max_regions=4), torch.from_numpy(regions("1", 7)[:4]))
+
+
+def test_workers_read_one_hdf5_file_that_the_main_process_has_read(tmp_path: Path) -> None:
+    names = [str(number) for number in range(40)]
+    view = reader(write_hdf5(tmp_path / "x.hdf5", names))
+    examples = view.attach(dataset(*names), OnBadImage.error).splits["train"]
+    view.of(examples[0])
+    loaded = evaluation_batches(examples, view, NoWords(), {}, batch_size=5, max_words=4, workers=2)
+    for _ in range(2):
+        rows = [row[~row[:, 0].isnan()] for batch in loaded for row in batch.inputs.images]
+        assert all(torch.equal(a, torch.from_numpy(regions(n))) for a, n in zip(rows, names, strict=True))
+
+
+# ----------------------------------------------------------------------------------------------- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((3, 5)), r"has the shape \(3, 5\), not \(regions, encoder.region_dim=6\)"),
+        (np.zeros(DIM), r"has the shape \(6,\)"),
+        (np.zeros((1, DIM)), "has 1 regions, fewer than encoder.min_regions=2"),
+        (np.full((3, DIM), np.nan), "has values that are no finite numbers"),
+        (np.array([{}]), "cannot be read as features"),  # a pickle
+    ],
+)
+def test_features_that_cannot_be_used_are_named(array: np.ndarray, words: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "7.npy", array, allow_pickle=True)
+    with pytest.raises(BadImage, match=f"7.npy {words}"):
+        read(tmp_path, "7", min_regions=2)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".npy"])
+def test_a_truncated_file_is_named(ending: str, tmp_path: Path) -> None:
+    file = write_folder(tmp_path, ["7"], ending=ending) / f"7{ending}"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(BadImage, match=f"7{ending} cannot be read as features"):
+        read(tmp_path, "7")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("none", "does not exist: it must be a folder"),
+        ("text.txt", "neither a folder nor an HDF5"),
+        ("empty", "holds no .npz"),
+    ],
+)
+def test_what_holds_no_features_is_named(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=f"encoder.features={tmp_path / name} .*{words}"):
+        reader(tmp_path / name)
+
+
+def test_images_without_features_are_left_out_and_listed(tmp_path: Path) -> None:
+    view = reader(write_folder(tmp_path, ["1", "3"]))
+    attached = view.attach(dataset("1", "2", "3"), OnBadImage.skip)
+    assert [example.id for example in attached.splits["train"]] == ["1", "3"]
+    (finding,) = attached.findings
+    assert (finding.split, finding.id, finding.left_out) == ("train", "2", True)
+
+
+# ------------------------------------------------------------------------------------------------------ padding
+
+OWN = ("decoder.", "image_tokens.", "encoder.", "data.", "tracking")
+SIZES = {
+    "gpt2_tiny": ["decoder.max_positions=40"],
+    "m2": ["decoder.width=16", "decoder.num_heads=2", "decoder.feed_forward_dim=16", "decoder.max_words=8"],
+    "transformer": ["decoder.width=16", "decoder.num_heads=2", "decoder.feed_forward_dim=16"],
+}
+
+
+@pytest.fixture
+def double_precision() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize(
+    ("decoder", "tokens"),
+    [(decoder, "all") for decoder in options("decoder") if decoder != "causal_lm"]  # gpt2_tiny, larger
+    + [("lstm", tokens) for tokens in options("image_tokens") if tokens not in ("all", "grid")],
+)
+def test_a_batch_of_mixed_counts_is_its_images_alone(decoder: str, tokens: str) -> None:
+    """Loss and its gradient of images with 5, 1 and 3 regions together and one by one."""
+    small = [o for o in TINY if not o.startswith(OWN)]
+    small += SIZES.get(decoder, ["decoder.embed_dim=8", "decoder.hidden_dim=16"])
+    settings = check(
+        compose(
+            [
+                *small,
+                f"decoder={decoder}",
+                f"image_tokens={tokens}",
+                "encoder=precomputed",
+                "encoder.features=nowhere",
+                f"encoder.region_dim={DIM}",
+            ]
+        )[0]
+    )
+    torch.manual_seed(0)
+    captioner = build_captioner(settings, NoWords()).eval()
+    objective = build("objective", settings["objective"], pad_id=0)
+    collate = Collate(_Letters(), {}, max_words=6, captions_per_image=None, seed=0)
+    items = [
+        (Example(str(count), PICTURE, ("abc", "dce")), torch.from_numpy(regions(str(count), count)).double())
+        for count in (5, 1, 3)
+    ]
+    together, alone = collate(items), [collate([item]) for item in items]
+    assert together.inputs.images.shape == (3, 5, DIM) and alone[1].inputs.images.shape == (1, 1, DIM)
+
+    def loss_and_gradient(batches: list) -> tuple[torch.Tensor, torch.Tensor]:
+        losses = torch.stack([objective(captioner, batch)[0] for batch in batches])
+        parameters = [p for p in captioner.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(losses.mean(), parameters, materialize_grads=True)
+        return losses.detach(), torch.cat([gradient.flatten() for gradient in gradients])
+
+    (mixed, gradient), (apart, expected) = loss_and_gradient([together]), loss_and_gradient(alone)
+    assert apart.std() > 1e-6, "the loss must depend on the image"
+    torch.testing.assert_close(mixed[0], apart.mean(), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+class _Letters(NoWords):
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) - 80 for letter in text]
+
+
+def test_pixels_are_stacked_and_features_padded_with_nan() -> None:
+    pixels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    assert torch.equal(together(list(pixels)), pixels)
+    features = together([torch.ones(1, DIM), torch.ones(3, DIM)])
+    assert features.shape == (2, 3, DIM) and features[0, 1:].isnan().all() and not features[1].isnan().any()
+
+
+# ----------------------------------------------------------------------------------------------------- a whole run
+
+SMALL = [o for o in TINY if not o.startswith(("encoder.", "image_tokens."))]
+
+
+def overrides(features: Path) -> list[str]:
+    return [
+        *SMALL,
+        "encoder=precomputed",
+        f"encoder.features={features}",
+        f"encoder.region_dim={DIM}",
+        "encoder.min_regions=1",
+        "image_tokens=all",
+    ]
+
+
+def trained(path: Path, features: Path, *more: str) -> list[float]:
+    train(check(compose([*overrides(features), *more])[0]), path, command="easycap train")
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+def test_a_run_from_files_is_one_from_hdf5_is_evaluated_and_sees_no_photo(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = ids_of_data(SMALL)
+    folder, file = write_folder(tmp_path / "att", ids), write_hdf5(tmp_path / "att.hdf5", ids)
+    with caplog.at_level("WARNING"):
+        losses = trained(tmp_path / "a", folder)
+    assert "random weights" not in caplog.text
+    assert losses == trained(tmp_path / "b", file, "trainer.workers=1")
+    assert evaluate([str(tmp_path / "a"), "--split", "val"]) == 0
+    result = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert "CIDEr-D" in result["scores"]["val"] and result["cost"]["flops_per_caption"] > 0
+    assert list((tmp_path / "a" / "samples" / "images").glob("*.png"))
+    with pytest.raises(ValueError, match="encoder=precomputed .* cannot see raw images"):
+        PhotoCaptioner(tmp_path / "a", device="cpu")
+
+
+def test_nothing_to_cache_and_no_grid_end_before_any_work(tmp_path: Path) -> None:
+    settings = overrides(tmp_path)
+    with pytest.raises(
+        ValueError, match="trainer.cache_features is for encoders that see images, .*cache_features=false"
+    ):
+        frozen = ["trainer.cache_features=true", "trainer.unfreeze_encoder_at_epoch=null"]
+        rehearse(check(compose([*settings, *frozen])[0]))
+    with pytest.raises(ValueError, match="trainer.crop is for encoders that see images, .*trainer.crop=null"):
+        rehearse(check(compose([*settings, "trainer.crop=0.5"])[0]))
+    with pytest.raises(ValueError, match="image_tokens=grid needs an encoder whose features form a grid"):
+        rehearse(check(compose([*settings, "image_tokens=grid"])[0]))
+    with pytest.raises(ValueError, match="encoder.min_regions=9 .*encoder.max_regions=8"):
+        rehearse(check(compose([*settings, "encoder.min_regions=9", "encoder.max_regions=8"])[0]))
+
+
+def test_data_check_lists_images_without_features(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "photos").mkdir()
+    names = [f"{number}" for number in range(12)]
+    for name in names:
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / f"{name}.png")
+        (tmp_path / "photos" / f"{name}.txt").write_text("a dog")
+    features = write_folder(tmp_path / "att", names[1:])
+    data = ["data=folder", f"data.images={tmp_path / 'photos'}", "data.val_share=0.3", "data.test_share=0.3"]
+    encoder = ["encoder=precomputed", f"encoder.features={features}", f"encoder.region_dim={DIM}"]
+    assert data_command.main(["check", "--json", *data, *encoder]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)
+    assert (
+        finding["id"] == "0.png" and "holds no features called 0.png or 0 or 000000000000" in finding["what"]
+    )
+    assert data_command.main(["check", *data]) == 0
