@@ -12,21 +12,22 @@ from easycap.paths import config_dir
 FILES = sorted(Path(__file__).parents[2].glob("experiments/*/published.yaml"))
 METRICS = {*(f"BLEU-{n}" for n in range(1, 5)), "METEOR", "ROUGE-L", "CIDEr-D", "SPICE"}
 NEEDED = {"name", "scores", "split", "source", "sources", "checked"}
+OPTIONAL = {"recipe", "near", "notes", "settings", "differs"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
 def test_every_row_says_what_it_is_and_where_it_was_read(path: Path) -> None:
     published = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert set(published) == {"paper", "rows"}
+    assert set(published) - {"shared"} == {"paper", "rows"}
     for row in published["rows"]:
-        assert set(row) >= NEEDED and set(row) <= NEEDED | {"recipe", "notes", "settings"}, row
+        assert set(row) >= NEEDED and set(row) <= NEEDED | OPTIONAL, row
         assert row["scores"] and set(row["scores"]) <= METRICS, row
         assert all(isinstance(score, (int, float)) and 1 < score < 150 for score in row["scores"].values()), (
             row
         )
         assert row["sources"] in (0, 1, 2) and (row["sources"] > 0 or row["checked"] is False), row
-        if "recipe" in row:
-            assert (config_dir() / "experiment" / f"{row['recipe']}.yaml").is_file(), row
+        for recipe in (*([row["recipe"]] if "recipe" in row else []), *row.get("near", [])):
+            assert (config_dir() / "experiment" / f"{recipe}.yaml").is_file(), row
 
 
 def test_the_papers_of_this_project_are_there() -> None:
