@@ -59,6 +59,14 @@ def test_other_sizes_than_the_weights_are_named(saved: Path) -> None:
         CausalLM(**(TINY | {"num_layers": 3}), pretrained=str(saved), **IDS)
 
 
+def test_the_architecture_of_another_model_than_the_weights_is_refused(saved: Path) -> None:
+    """A checkpoint is built from the architecture: it would be one that nothing can load."""
+    own = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 12}
+    CausalLM(**(TINY | {"architecture": own}), pretrained=str(saved), **IDS)
+    with pytest.raises(ValueError, match="another model than decoder.pretrained=.*architecture=null"):
+        CausalLM(**(TINY | {"architecture": own | {"n_layer": 3}}), pretrained=str(saved), **IDS)
+
+
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be loaded.*decoder.pretrained=null"):
         CausalLM(**TINY, pretrained=str(tmp_path), **IDS)

@@ -18,7 +18,15 @@ from torch import nn
 from transformers import DynamicCache
 
 from easycap.models.decoders.checks import check_dropout, check_positive
-from easycap.models.decoders.language_models import Tune, check_sizes, gpt2, load, set_tuning, untrained
+from easycap.models.decoders.language_models import (
+    Tune,
+    check_architecture,
+    check_sizes,
+    gpt2,
+    load,
+    set_tuning,
+    untrained,
+)
 from easycap.models.decoders.word_embedding import check_embedding, start_words
 from easycap.registry import register
 from easycap.types import Memory, Output
@@ -101,6 +109,8 @@ class CausalLM(nn.Module):
             }
             start_words(self.lm, vocab_size, pieces, ends)
             self.lm.config.update(special)
+            if architecture is not None:
+                check_architecture(self.lm, architecture, pretrained)
         else:
             if width and num_heads and width % num_heads:
                 raise ValueError(f"decoder.num_heads={num_heads} must divide decoder.width={width}")

@@ -84,6 +84,18 @@ def load(source: str, *, dropout: float) -> nn.Module:
     return lm
 
 
+def check_architecture(lm: nn.Module, architecture: dict[str, Any], source: str) -> None:
+    """Raise `ValueError` unless `architecture`, which a checkpoint is built from, builds `lm`, loaded from `source`."""
+    with torch.device("meta"):
+        built = untrained(architecture, vocab_size=lm.config.vocab_size, special={}, dropout=0.0)
+    shapes, wanted = ({name: t.shape for name, t in one.state_dict().items()} for one in (lm, built))
+    if shapes != wanted:
+        raise ValueError(
+            f"decoder.architecture={architecture} is another model than decoder.pretrained={source!r}: set "
+            "decoder.architecture=null, and it is read from there"
+        )
+
+
 def check_sizes(lm: nn.Module, sizes: dict[str, int | None]) -> None:
     """Raise `ValueError` naming the sizes (None: any) that are not the language model's own."""
     config = lm.config
