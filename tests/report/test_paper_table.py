@@ -188,6 +188,9 @@ def test_of_one_recipe_on_several_data_the_rows_of_the_runs_own_are_taken(
     paper = write_paper(tmp_path, ROW, flickr)
     runs = {line["split"]: line["run"] for line in table(capsys, paper, str(ours))}
     assert runs == {"Karpathy test": ours.name, "Flickr8k test": "not run"}
+    config = yaml.safe_load((ours / "config.yaml").read_text()) | {"data": {"name": "scenes"}}
+    (ours / "config.yaml").write_text(yaml.safe_dump(config))
+    assert {line["split"]: line["run"] for line in table(capsys, paper, str(ours))} == runs
 
 
 def test_rows_of_one_name_are_told_apart_by_their_split(ours: Path, tmp_path: Path, capsys) -> None:

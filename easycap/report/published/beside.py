@@ -96,11 +96,12 @@ def beside(
     return rows, left_out
 
 
-def _of_its_data(paper: Paper, places: Sequence[int], run: Path) -> Sequence[int]:
-    """Without the rows of other data, where one recipe stands for rows of several and the run's is among them."""
+def _of_its_data(paper: Paper, places: Sequence[int], run: Path) -> list[int]:
+    """Of rows of several data those of the run's, else of the first row's; and all that no run can be scored on."""
     data = flat(read_config(run)).get("data")
     of = {place: _SPLITS.get(paper.rows[place].split, (None,))[0] for place in places}
-    return [place for place in places if of[place] in (data, None)] if data in of.values() else places
+    wanted = data if data in of.values() else of[places[0]]
+    return [place for place in places if of[place] in (wanted, None)]
 
 
 def _alone(row: Row) -> Beside:
