@@ -50,7 +50,7 @@ def needed(*overrides: str) -> list[str]:
         extra.append("data.images=somewhere")
     if "objective=xe_then_scst" in text:
         extra.append("trainer.patience=3")
-    if "encoder=precomputed" in text:
+    if "encoder=precomputed" in text or any("bottom_up" in recipe for recipe in recipes):
         extra.append("encoder.features=somewhere")
     if "encoder=timm" in text:
         extra.append("encoder.model=resnet10t")
