@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -19,7 +19,7 @@ from easycap.types import Example, Inputs
 def why_no_attention(experiment: Experiment) -> str:
     """Return why a run's attention cannot be drawn, in a sentence that says what to choose; empty if it can."""
     config, captioner = experiment.config, experiment.captioner
-    no_words = {name: torch.zeros(1, 0, dtype=torch.long) for name in experiment.context}
+    no_words = {name: torch.zeros(1, 0, dtype=torch.long) for name in experiment.segments}
     nothing = Inputs(_nothing(captioner), no_words)
     if _attention(experiment, nothing.to(experiment.device), [[experiment.vocabulary.eos_id]]) is None:
         return (
@@ -43,15 +43,21 @@ def _nothing(captioner: nn.Module) -> torch.Tensor:
 
 
 def pictures(
-    experiment: Experiment, examples: Sequence[Example], captions: Sequence[str], *, side: int = 160
+    experiment: Experiment,
+    examples: Sequence[Example],
+    captions: Sequence[str],
+    *,
+    given: Mapping[str, Sequence[str]] | None = None,
+    side: int = 160,
 ) -> list[Image.Image]:
     """Return where the decoder looked for each word of each example's caption; panels have `side` pixels.
 
+    `given` are words beside the images that are not their own; see Experiment.inputs.
     Only for an experiment that `why_no_attention` says nothing against.
     """
     longest = experiment.captioner.decoder.max_words
     ids = [experiment.vocabulary.encode(caption)[:longest] for caption in captions]
-    attention = _attention(experiment, experiment.inputs(examples), ids)
+    attention = _attention(experiment, experiment.inputs(examples, given=given), ids)
     assert attention is not None
     drawn = []
     for example, said, weights in zip(examples, ids, attention, strict=True):

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from easycap.attention import pictures, why_no_attention
 from easycap.config import option_from_text
 from easycap.data.images import ImageFile, image_files
-from easycap.experiment import Experiment
+from easycap.experiment import NO_DRAFT, Experiment
 from easycap.generation.captions import caption_batch
 from easycap.runs import checkpoint_of, shown
 from easycap.training.hardware import Precision, autocast
@@ -24,35 +25,58 @@ from easycap.types import Example
 class PhotoCaptioner:
     """A run's best weights, ready to caption image files; the model's own preprocessing is part of it."""
 
-    def __init__(self, run: Path, *, device: str = "auto", decoding: str | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        *,
+        device: str = "auto",
+        decoding: str | None = None,
+        draft: str | None = None,
+        rounds: int | None = None,
+    ) -> None:
         self.experiment = Experiment.from_checkpoint(checkpoint_of(run), device=device)
         config = self.experiment.config
         settings = option_from_text("decoding", decoding, seed=config["seed"]) if decoding else None
         self.generator = self.experiment.generator(settings)
         self.transform = self.experiment.transform
         self.precision = Precision(config["trainer"]["precision"])
+        self.refinement = self.experiment.refinement(rounds)
+        if draft is not None and "draft" not in self.experiment.segments:
+            raise ValueError(NO_DRAFT)
+        self.draft = draft
 
     def __call__(self, files: Sequence[Path]) -> list[str | ValueError]:
         """Return the caption of each file, or the error that kept its image from being read."""
-        results: list[str | ValueError] = []
+        return [r if isinstance(r, ValueError) else r[-1] for r in self.rounds(files)]
+
+    def rounds(self, files: Sequence[Path]) -> list[list[str] | ValueError]:
+        """Return the captions of each file, one per round of refinement, or the error."""
+        results: list[list[str] | ValueError] = []
         pixels: list[torch.Tensor] = []
         for file in files:
             try:
                 pixels.append(self.transform(ImageFile(file)))
-                results.append("")
+                results.append([])
             except ValueError as error:
                 results.append(error)
-        read = [Example(str(f), ImageFile(f), ()) for f, r in zip(files, results, strict=True) if r == ""]
-        captions = iter(self._captions(read, pixels))
+        read = [Example(str(f), ImageFile(f), ()) for f, r in zip(files, results, strict=True) if r == []]
+        captions = iter(self._rounds(read, pixels))
         return [result if isinstance(result, ValueError) else next(captions) for result in results]
 
-    def _captions(self, photos: Sequence[Example], pixels: Sequence[torch.Tensor]) -> list[str]:
+    def given(self, count: int) -> dict[str, list[str]]:
+        """Return the words beside `count` images that the user gave."""
+        return {} if self.draft is None else {"draft": [self.draft] * count}
+
+    def _rounds(self, photos: Sequence[Example], pixels: Sequence[torch.Tensor]) -> list[list[str]]:
         if not photos:
             return []
         experiment = self.experiment
         context = partial(autocast, experiment.device, self.precision)
-        inputs = experiment.inputs(photos, pixels)
-        return caption_batch(experiment.captioner, inputs, self.generator, experiment.vocabulary, context)
+        inputs = experiment.inputs(photos, pixels, self.given(len(photos)))
+        by_round = caption_batch(
+            experiment.captioner, inputs, self.generator, experiment.vocabulary, context, self.refinement
+        )
+        return [list(captions) for captions in zip(*by_round, strict=True)]
 
 
 def _picture_paths(files: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -78,11 +102,29 @@ def _chunks(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
         yield files[start : start + size]
 
 
-def _draw(experiment: Experiment, file: Path, caption: str, target: Path) -> None:
+def _draw(photo_captioner: PhotoCaptioner, file: Path, captions: Sequence[str], target: Path) -> None:
+    """Draw where the decoder looked for the last of an image's captions."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    (picture,) = pictures(experiment, [Example(str(file), ImageFile(file), ())], [caption])
+    given = {"draft": [captions[-2]]} if len(captions) > 1 else photo_captioner.given(1)
+    photo = Example(str(file), ImageFile(file), ())
+    (picture,) = pictures(photo_captioner.experiment, [photo], captions[-1:], given=given)
     picture.save(target)
     print(f"attention: {shown(target)}", file=sys.stderr)
+
+
+def _row(result: Sequence[str] | ValueError) -> dict[str, Any]:
+    if isinstance(result, ValueError):
+        return {"error": str(result)}
+    return {"caption": result[-1]} | ({"rounds": list(result)} if len(result) > 1 else {})
+
+
+def _print(file: Path, result: Sequence[str] | ValueError) -> None:
+    if isinstance(result, ValueError):
+        print(f"easycap: {result}", file=sys.stderr)
+    elif len(result) == 1:
+        print(f"{file}: {result[0]}")
+    else:
+        print(f"{file}:", *(f"  round {number}: {text}" for number, text in enumerate(result)), sep="\n")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -102,6 +144,15 @@ def main(argv: Sequence[str]) -> int:
         metavar="OUT",
         help="draw where the decoder looked for each word: OUT.png for one image, a folder for several",
     )
+    parser.add_argument(
+        "--draft", metavar="TEXT", help="a draft of the caption, to be mended (a run with a draft)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        metavar="R",
+        help="feed the caption back as the draft R times, and print every round (default: the run's refine.rounds)",
+    )
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
@@ -109,21 +160,19 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--batch-size {args.batch_size} must be at least 1")
     files = image_files(args.images)
     drawings = _picture_paths(files, args.attention) if args.attention else {}
-    photo_captioner = PhotoCaptioner(args.run, device=args.device, decoding=args.decoding)
+    photo_captioner = PhotoCaptioner(
+        args.run, device=args.device, decoding=args.decoding, draft=args.draft, rounds=args.rounds
+    )
     if drawings and (why := why_no_attention(photo_captioner.experiment)):
         raise ValueError(why)
     rows = []
     for chunk in _chunks(files, args.batch_size):
-        for file, result in zip(chunk, photo_captioner(chunk), strict=True):
-            failed = isinstance(result, ValueError)
-            rows.append({"file": str(file), "error" if failed else "caption": str(result)})
+        for file, result in zip(chunk, photo_captioner.rounds(chunk), strict=True):
+            rows.append({"file": str(file), **_row(result)})
             if not args.json:
-                print(
-                    f"easycap: {result}" if failed else f"{file}: {result}",
-                    file=sys.stderr if failed else sys.stdout,
-                )
-            if not failed and file in drawings:
-                _draw(photo_captioner.experiment, file, str(result), drawings[file])
+                _print(file, result)
+            if not isinstance(result, ValueError) and file in drawings:
+                _draw(photo_captioner, file, result, drawings[file])
     if args.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     return int(any("error" in row for row in rows))

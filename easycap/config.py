@@ -36,6 +36,7 @@ GROUPS = (
     "trainer",
     "validation",
     "decoding",
+    "refine",
     "tracking",
 )
 
@@ -53,12 +54,14 @@ SUPPLIED = frozenset(
         "channels",  # image_tokens, decoder: the encoder's C
         "source_grid",  # image_tokens: the encoder's (h, w)
         "memory_dim",  # image_tokens: the decoder's D
+        "training_data",  # draft
         "total_steps",  # schedule
         "make_rewards",  # objective: (weights, eos) -> Rewards of captions of training images
         "examples",  # validation
         "make_batches",
         "objective",
         "generator",
+        "refinement",
         "vocabulary",
         "score",
         "ranks",
@@ -70,7 +73,7 @@ SUPPLIED = frozenset(
 _ROOT = {"seed": int, "device": str, "resume": str | None, "init_from": str | None}
 
 # Groups that configs stored by earlier versions lack, and what those did.
-_ADDED = {"tags": {"name": "none"}, "draft": {"name": "none"}}
+_ADDED = {"tags": {"name": "none"}, "draft": {"name": "none"}, "refine": {"name": "default", "rounds": 0}}
 
 # Settings that say where and how fast, never what is computed.
 _NOT_IN_HASH = ("tracking", "device", "resume")

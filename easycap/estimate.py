@@ -41,7 +41,8 @@ def estimate(config: dict[str, Any]) -> dict[str, float]:
     tests = sum(
         len(examples) for split, examples in experiment.dataset.splits.items() if split.startswith("test")
     )
-    captions = validations * len(fit.validator.examples) + tests
+    rounds = 1 + experiment.refinement().rounds
+    captions = rounds * (validations * len(fit.validator.examples) + tests)
     return {
         "seconds": step * fit.total_steps + caption * captions,
         "step_seconds": step,

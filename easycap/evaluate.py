@@ -15,7 +15,7 @@ from typing import Any
 from easycap.attention import pictures, why_no_attention
 from easycap.config import option_from_text
 from easycap.experiment import TEXT_SCORERS, Experiment
-from easycap.generation.captions import captions_of_batches
+from easycap.generation.captions import Refinement, captions_of_batches
 from easycap.generation.flops import flops_per_caption
 from easycap.metrics import (
     Scores,
@@ -51,16 +51,47 @@ def evaluate_split(
     command: str,
     label: str | None = None,
     further: Sequence[str | Scorer] = (),
+    rounds: int | None = None,
 ) -> dict[str, Any]:
     """Caption and score `split`, write captions, references, scores per image and samples; return result.json.
 
-    `label` names the scores; it is the split unless captions are generated in another way than the run's own.
-    `further` are scorers beside the usual ones. Of several captions per image the mean scores and the diversity are
-    measured, and no reference points.
+    `label` names the scores; it is the split unless captions are generated in another way than the run's own. With
+    `rounds` of feeding captions back as drafts (None: the config's) each round is scored, as `labels_of_rounds` names
+    it, and samples are of the last. `further` are scorers beside the usual ones. Of several captions per image the
+    mean scores and the diversity are measured, and no reference points.
     """
-    label = label or split
     examples = experiment.examples(split)
-    captions, seconds = caption_examples(experiment, examples, generator, batch_size)
+    refinement = experiment.refinement(rounds)
+    found, seconds = caption_examples(experiment, examples, generator, batch_size, refinement)
+    labels = labels_of_rounds(experiment, label or split, refinement.rounds)
+    for name, captions in zip(labels, found, strict=True):
+        scores = _score_captions(experiment, folder, split, name, captions, command=command, further=further)
+    folder.write_samples(labels[-1], _samples(experiment, examples, found, scores))
+    # The run's cost is that of its own way of captioning the test split.
+    if labels[-1] == "test":
+        folder.update_result({"cost": _cost(experiment, examples, generator, refinement.rounds, seconds)})
+    return folder.update_result({})
+
+
+def labels_of_rounds(experiment: Experiment, label: str, rounds: int) -> list[str]:
+    """Return the names of the scores of each round, the first included: `label` for as many rounds as the run has,
+    label@round<number> for others."""
+    own = experiment.refinement().rounds
+    return [label if number == own else f"{label}@round{number}" for number in range(rounds + 1)]
+
+
+def _score_captions(
+    experiment: Experiment,
+    folder: RunFolder,
+    split: str,
+    label: str,
+    captions: Mapping[str, Sequence[str]],
+    *,
+    command: str,
+    further: Sequence[str | Scorer],
+) -> Scores:
+    """Score captions of `split` and write all but samples under `label`."""
+    examples = experiment.examples(split)
     references = {example.id: example.references for example in examples}
     several = any(len(texts) > 1 for texts in captions.values())
     scores = (score_several if several else score)(
@@ -69,6 +100,7 @@ def evaluate_split(
         annotations={example.id: example.annotations for example in examples},
         scorers=(*TEXT_SCORERS, *experiment.dataset.scorers, *further),
         split=split,
+        oracles=experiment.oracles,
     )
     training_captions = [e.references for e in experiment.examples("train")]
     points = {} if several else _reference_points(experiment, split, _first(captions), training_captions)
@@ -77,20 +109,15 @@ def evaluate_split(
     folder.write_captions(label, captions)
     folder.write_references(label, references)
     folder.write_per_image(label, {name: one.per_image for name, one in scores.items()})
-    samples = _samples(examples, captions, scores)
-    if not several and not why_no_attention(experiment):
-        _add_attention(experiment, examples, samples["random"][:_WITH_ATTENTION])
-    folder.write_samples(label, samples)
-    return folder.update_result(
+    folder.update_result(
         {
             "scores": {label: scores.to_dict() | {n: {"absent": why} for n, why in scores.absent.items()}},
             "reference_points": {label: {name: point.to_dict() for name, point in points.items()}},
             "diagnostics": {label: health | scores.counts},
             "commands": {label: command},
-            # The run's cost is that of its own way of decoding on the test split.
-            "cost": _cost(experiment, examples, generator, seconds) if label == "test" else {},
         }
     )
+    return scores
 
 
 def _first(captions: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -107,21 +134,28 @@ def _reference_points(
         most_frequent=most_frequent_caption(training_captions),
         scorers=("cider_d",),
         split=split,
+        oracles=experiment.oracles,
     )
 
 
 def _cost(
-    experiment: Experiment, examples: Sequence[Example], generator: Generator, seconds: float
+    experiment: Experiment, examples: Sequence[Example], generator: Generator, rounds: int, seconds: float
 ) -> dict[str, float]:
     inputs = experiment.inputs(examples[:1])
-    flops = flops_per_caption(experiment.captioner, inputs, generator, eos_id=experiment.vocabulary.eos_id)
+    flops = flops_per_caption(
+        experiment.captioner, inputs, generator, eos_id=experiment.vocabulary.eos_id, rounds=rounds
+    )
     return {"captions_per_second": len(examples) / seconds, "flops_per_caption": flops}
 
 
 def caption_examples(
-    experiment: Experiment, examples: Sequence[Example], generator: Generator, batch_size: int
-) -> tuple[dict[str, list[str]], float]:
-    """Return {id: captions} and the seconds it took; several ranks share the batches."""
+    experiment: Experiment,
+    examples: Sequence[Example],
+    generator: Generator,
+    batch_size: int,
+    refinement: Refinement,
+) -> tuple[list[dict[str, list[str]]], float]:
+    """Return {id: captions} of each round and the seconds it took; several ranks share the batches."""
     started = time.perf_counter()
     captions = captions_of_batches(
         experiment.captioner,
@@ -130,9 +164,11 @@ def caption_examples(
         experiment.vocabulary,
         device=experiment.device,
         autocast=_autocast(experiment),
+        refinement=refinement,
     )
-    captions = experiment.ranks.merge(captions)
-    return {example.id: captions[example.id] for example in examples}, time.perf_counter() - started
+    merged = [experiment.ranks.merge(found) for found in captions]
+    ordered = [{example.id: found[example.id] for example in examples} for found in merged]
+    return ordered, time.perf_counter() - started
 
 
 def _autocast(experiment: Experiment):
@@ -140,14 +176,18 @@ def _autocast(experiment: Experiment):
 
 
 def _samples(
-    examples: Sequence[Example], captions: Mapping[str, Sequence[str]], scores: Scores
+    experiment: Experiment,
+    examples: Sequence[Example],
+    captions: Sequence[Mapping[str, Sequence[str]]],
+    scores: Scores,
 ) -> dict[str, list[dict]]:
+    """Some images with the words beside them, what was said in each round, and the scores of the last."""
     per_image = scores.per_image()
     rows = [
         {
             "id": example.id,
             "image": example.image,
-            "caption": " / ".join(captions[example.id]),
+            "caption": " / ".join(captions[-1][example.id]),
             "references": list(example.references),
             "scores": per_image.get(example.id, {}),
         }
@@ -155,16 +195,38 @@ def _samples(
     ]
     ranked = sorted(rows, key=lambda row: row["scores"].get(_RANK_BY, 0.0))
     chosen = random.Random(0).sample(rows, min(_SHOWN_PER_GROUP, len(rows)))
-    return {"random": chosen, "best": ranked[::-1][:_SHOWN_PER_GROUP], "worst": ranked[:_SHOWN_PER_GROUP]}
+    groups = {"random": chosen, "best": ranked[::-1][:_SHOWN_PER_GROUP], "worst": ranked[:_SHOWN_PER_GROUP]}
+    by_id = {example.id: example for example in examples}
+    for group in groups.values():
+        _add_words(experiment, [by_id[row["id"]] for row in group], group, captions)
+    drawn = groups["random"][:_WITH_ATTENTION]
+    if all(len(captions[-1][row["id"]]) == 1 for row in drawn) and not why_no_attention(experiment):
+        _add_attention(experiment, [by_id[row["id"]] for row in drawn], drawn)
+    return groups
+
+
+def _add_words(
+    experiment: Experiment,
+    examples: Sequence[Example],
+    rows: Sequence[dict[str, Any]],
+    captions: Sequence[Mapping[str, Sequence[str]]],
+) -> None:
+    """Give each row the words beside its image, by segment, and what the rounds before the last made of them."""
+    texts = {name: experiment.beside(name, examples) for name in experiment.segments}
+    for place, row in enumerate(rows):
+        if texts:
+            row["beside"] = {name: of[place] for name, of in texts.items()}
+        if len(captions) > 1:
+            row["rounds"] = [found[row["id"]][0] for found in captions[:-1]]
 
 
 def _add_attention(
     experiment: Experiment, examples: Sequence[Example], rows: Sequence[dict[str, Any]]
 ) -> None:
     """Give each row a picture of where the decoder looked for the words of its caption."""
-    by_id = {example.id: example for example in examples}
     captions = [row["caption"] for row in rows]
-    drawn = pictures(experiment, [by_id[row["id"]] for row in rows], captions, side=_ATTENTION_SIDE)
+    given = {"draft": [row["rounds"][-1] for row in rows]} if "rounds" in rows[0] else None
+    drawn = pictures(experiment, examples, captions, given=given, side=_ATTENTION_SIDE)
     for row, picture in zip(rows, drawn, strict=True):
         row["attention"] = picture
 
@@ -184,6 +246,7 @@ def main(argv: Sequence[str]) -> int:
     command = "easycap evaluate " + " ".join(map(shown, argv))
     other = option_from_text("decoding", decoding, seed=experiment.config["seed"]) if decoding else None
     label = f"{args.split}@{decoding}" if other else args.split
+    rounds = experiment.refinement(args.rounds).rounds
     further: list[str | Scorer] = [name for name in names if name not in TEXT_SCORERS]
     if args.clip:
         if not args.clip.is_dir():
@@ -199,8 +262,9 @@ def main(argv: Sequence[str]) -> int:
         command=command,
         label=label,
         further=further,
+        rounds=rounds,
     )
-    return show_run(args.run, [label])
+    return show_run(args.run, labels_of_rounds(experiment, label, rounds))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -214,6 +278,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="K",
         help="draw K captions per image (decoding sample): mean scores, and Div-1, Div-2, self-CIDEr",
+    )
+    add(
+        "--rounds",
+        type=int,
+        metavar="R",
+        help="feed captions back as drafts R times, and score every round (default: the run's refine.rounds)",
     )
     usual = ",".join(TEXT_SCORERS)
     others = ",".join(name for name in TEXT_METRICS if name not in TEXT_SCORERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from easycap.build import (
     with_architecture,
 )
 from easycap.config import check_stored, to_plain
+from easycap.context.draft import TrainingData
 from easycap.data.features import FeatureCache, FrozenView, fingerprint
 from easycap.data.loader import Batches, TrainLoader, context_ids, evaluation_batches, together
 from easycap.data.transforms import Augmented, Transform
+from easycap.generation.captions import Refinement
 from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.metrics.rewards import Rewards
 from easycap.models.captioner import Captioner
@@ -54,6 +56,10 @@ from easycap.types import (
 )
 
 TEXT_SCORERS = ("bleu", "rouge_l", "cider_d")
+NO_DRAFT = (
+    "this captioner reads no draft (draft=none), so that none can be given or fed back: train one with a draft, e.g. "
+    "draft=own"
+)
 
 
 class Experiment:
@@ -132,14 +138,35 @@ class Experiment:
         made_once(folder, lambda new: build("vocab", self.config["vocab"], captions=captions).save(new))
         return kind.load(folder)
 
+    @property
+    def segments(self) -> list[str]:
+        """The segments of words beside an image; none without tags and drafts."""
+        return [segment for segment in CONTEXT if self.config[segment]["name"] != "none"]
+
     @cached_property
     def context(self) -> dict[str, TextSource]:
-        """Where the words beside an image come from, by segment; empty without tags and drafts."""
+        """Where the words beside an image come from, by segment."""
         return {
-            segment: build(segment, self.config[segment])
-            for segment in CONTEXT
-            if self.config[segment]["name"] != "none"
+            segment: build(segment, self.config[segment], training_data=self._training_data)
+            for segment in self.segments
         }
+
+    @cached_property
+    def _training_data(self) -> TrainingData:
+        return TrainingData(
+            lambda: self.examples("train"),
+            captions_per_image=self.config["trainer"]["captions_per_image"],
+            seed=self.config["seed"],
+        )
+
+    @property
+    def oracles(self) -> list[str]:
+        """The segments whose words come from an image's own references in testing: no captioner has them."""
+        return [f"{name}:oracle" for name, source in self.context.items() if "oracle" in source.signature]
+
+    def _prepare_context(self, examples: Sequence[Example], *, training: bool) -> None:
+        for source in self.context.values():
+            source.prepare(examples, training=training)
 
     @cached_property
     def training_df(self) -> DocumentFrequencies:
@@ -211,6 +238,7 @@ class Experiment:
 
     def batches(self, examples: Sequence[Example], batch_size: int) -> Batches:
         """Return batches over all examples in order, each image once."""
+        self._prepare_context(examples, training=False)
         return evaluation_batches(
             examples,
             self.view,
@@ -221,18 +249,28 @@ class Experiment:
             workers=self.config["trainer"]["workers"],
         )
 
-    def inputs(self, examples: Sequence[Example], images: Sequence[torch.Tensor] | None = None) -> Inputs:
-        """Return what the captioner gets of examples in testing; `images` are theirs, read already."""
+    def inputs(
+        self,
+        examples: Sequence[Example],
+        images: Sequence[torch.Tensor] | None = None,
+        given: Mapping[str, Sequence[str]] | None = None,
+    ) -> Inputs:
+        """Return what the captioner gets of examples in testing; `images` are theirs, read already, and `given` has
+        the words beside them of the segments where they are not to come from the config's source."""
         seen = [self.view.of(example) for example in examples] if images is None else images
-        context = {
-            name: context_ids(
-                [source(example, epoch=None, said=()) for example in examples],
-                self.vocabulary,
-                max_words=source.max_words,
-            )
-            for name, source in self.context.items()
-        }
+        texts = {name: (given or {}).get(name) or self.beside(name, examples) for name in self.segments}
+        context = {name: self.context_ids(name, of) for name, of in texts.items()}
         return Inputs(together(seen), context).to(self.device)
+
+    def beside(self, segment: str, examples: Sequence[Example]) -> list[str]:
+        """Return the words of a segment beside examples in testing."""
+        source = self.context[segment]
+        source.prepare(examples, training=False)
+        return [source(example, epoch=None, said=()) for example in examples]
+
+    def context_ids(self, segment: str, texts: Sequence[str]) -> torch.Tensor:
+        """Return the ids (N,M) of a segment's words beside N images."""
+        return context_ids(texts, self.vocabulary, max_words=self.config[segment]["max_words"])
 
     # ------------------------------------------------------------------------------------------ model
 
@@ -260,6 +298,16 @@ class Experiment:
         """Return the way of decoding, the config's unless `settings` are given."""
         settings = settings or self.config["decoding"]
         return build("decoding", settings, encode=self.vocabulary.encode, **special_ids(self.vocabulary))
+
+    def refinement(self, rounds: int | None = None) -> Refinement:
+        """Return how often captions are fed back as drafts, as the config says unless `rounds` does.
+
+        Raises `ValueError` if there are rounds and the captioner reads no draft.
+        """
+        rounds = build("refine", self.config["refine"] | ({} if rounds is None else {"rounds": rounds}))
+        if rounds and "draft" not in self.segments:
+            raise ValueError(NO_DRAFT)
+        return Refinement(rounds, partial(self.context_ids, "draft"))
 
     # --------------------------------------------------------------------------------------- training
 
@@ -291,6 +339,7 @@ class Experiment:
 
     @cached_property
     def loader(self) -> TrainLoader:
+        self._prepare_context(self.examples("train"), training=True)
         return TrainLoader(
             self.examples("train"),
             self.training_view,
@@ -319,6 +368,7 @@ class Experiment:
             make_batches=self.batches,
             objective=self.objective,
             generator=self.generator(),
+            refinement=self.refinement(),
             vocabulary=self.vocabulary,
             score=self._score_epoch,
             ranks=self.ranks,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from easycap.build import (
+    CONTEXT,
     build,
     build_captioner,
     captioner_to_be_filled,
@@ -17,6 +18,7 @@ from easycap.build import (
     without_downloads,
 )
 from easycap.config import to_plain
+from easycap.context.draft import TrainingData
 from easycap.training.checkpoint import check_weights
 from easycap.training.hardware import pick_device
 
@@ -43,6 +45,9 @@ def rehearse(config: dict[str, Any]) -> None:
         build("optim", config["optim"])(_OneMatrix(), factor)
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith("optim.") else f"optim: {error}") from None
+    for segment in CONTEXT:
+        build(segment, config[segment], training_data=_no_data(config))
+    build("refine", config["refine"])
     build("decoding", config["decoding"], encode=vocabulary.encode, **special_ids(vocabulary))
     build(
         "objective",
@@ -74,6 +79,11 @@ class _OneMatrix(torch.nn.Module):
         self.encoder = torch.nn.Linear(2, 2)
 
 
+def _no_data(config: dict[str, Any]) -> TrainingData:
+    per_image = config["trainer"]["captions_per_image"]
+    return TrainingData(list, captions_per_image=per_image, seed=config["seed"])
+
+
 def _check_combinations(config: dict[str, Any]) -> None:
     """Raise `ValueError` for parts that are right alone and wrong together."""
     hard = to_plain(config["decoder"].get("attention")) == "hard"
@@ -81,6 +91,16 @@ def _check_combinations(config: dict[str, Any]) -> None:
         raise ValueError(
             "objective=scst does not go with decoder.attention=hard, whose drawn locations have no part in the "
             "probability of a caption: take objective=xe or decoder.attention=soft"
+        )
+    if config["refine"]["rounds"] and config["draft"]["name"] == "none":
+        raise ValueError(
+            f"refine.rounds={config['refine']['rounds']} feeds captions back as drafts, and draft=none reads none: set "
+            "e.g. draft=own, or refine.rounds=0"
+        )
+    if config["refine"]["rounds"] and config["decoding"].get("num_samples", 1) > 1:
+        raise ValueError(
+            f"refine.rounds={config['refine']['rounds']} feeds one caption of an image back, and "
+            f"decoding.num_samples={config['decoding']['num_samples']} makes several: set one of them to 0 or 1"
         )
     if config["trainer"]["flip"] and (config["objective"].get("rewards") or {}).get("truth"):
         raise ValueError(

@@ -85,7 +85,7 @@ def follow() -> int:
         best = _best(experiment, path)
         for split in _test_splits(experiment):
             batch_size = config["validation"]["batch_size"]
-            caption_examples(best, best.examples(split), best.generator(), batch_size)
+            caption_examples(best, best.examples(split), best.generator(), batch_size, best.refinement())
     return 0
 
 

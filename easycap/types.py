@@ -76,6 +76,10 @@ class TextSource(Protocol):
     max_words: int
     signature: str
 
+    def prepare(self, examples: Sequence[Example], *, training: bool) -> None:
+        """Called with examples, to be trained on or tested, before their words are asked for, maybe by processes that
+        load images: what takes long or needs a model is done here. Raises `ValueError` for what is missing."""
+
     def __call__(self, example: Example, *, epoch: int | None, said: Sequence[str]) -> str:
         """Return the words as text. `epoch` counts from 0 and is None in testing; `said` are the captions that the
         model learns to say of the image now."""

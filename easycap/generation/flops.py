@@ -32,16 +32,21 @@ class _Endless:
 
 
 @torch.no_grad()
-def flops_per_caption(captioner: nn.Module, inputs: Inputs, generator: Generator, *, eos_id: int) -> float:
+def flops_per_caption(
+    captioner: nn.Module, inputs: Inputs, generator: Generator, *, eos_id: int, rounds: int = 0
+) -> float:
     """Return the operations of encoding one image (N = 1) and decoding one caption of the greatest length.
 
     A multiply and an add count as two. Matrix products, convolutions and attention are counted, as torch's counter
     does, which sees nothing of an nn.LSTM: decoders step by cells. The length is fixed so that a model does not get
-    cheaper by saying less.
+    cheaper by saying less. In each of further `rounds` the image is not encoded again, and a draft counts as it is in
+    `inputs`.
     """
     was_training = captioner.training
     captioner.eval()
     with FlopCounterMode(display=False) as counter:
-        words = generator(_Endless(captioner.decoder, eos_id), captioner.remember(inputs)).words
+        inputs = captioner.encoded(inputs) if rounds else inputs
+        for _ in range(rounds + 1):
+            words = generator(_Endless(captioner.decoder, eos_id), captioner.remember(inputs)).words
     captioner.train(was_training)
     return counter.get_total_flops() / len(words)

@@ -30,6 +30,7 @@ def reference_points(
     most_frequent: str,
     scorers: Sequence[str] = DEFAULT_SCORERS,
     split: str | None = None,
+    oracles: Sequence[str] = (),
     intervals: bool = True,
 ) -> dict[str, Scores]:
     """Return "reference_caption" (reference 1 of each image against the others), "model_same_references" (the
@@ -37,6 +38,7 @@ def reference_points(
 
     The first two use the training references' `df` and leave out images with one reference, counted as
     "one_reference"; the third uses all references and their own frequencies, as published scores do.
+    `oracles` are those of the captions; see `score`.
     """
     found, wanted = captions_by_id(captions), references_by_id(references)
     wanted = {image_id: [t for t in texts if tokenize(t)] for image_id, texts in wanted.items()}
@@ -47,7 +49,7 @@ def reference_points(
     skipped = {"one_reference": len(wanted) - len(rest)}
     return {
         "reference_caption": _against_rest(people, rest, df, chosen, skipped),
-        "model_same_references": _against_rest(model, rest, df, chosen, skipped),
+        "model_same_references": _against_rest(model, rest, df, chosen | {"oracles": oracles}, skipped),
         "most_frequent": score(dict.fromkeys(wanted, most_frequent), wanted, **chosen),
     }
 

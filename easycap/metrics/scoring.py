@@ -73,13 +73,15 @@ def score(
     scorers: Sequence[str | Scorer] = DEFAULT_SCORERS,
     df: DocumentFrequencies | None = None,
     split: str | None = None,
+    oracles: Sequence[str] = (),
     intervals: bool = True,
     partial: bool = False,
 ) -> Scores:
     """Score {id: caption} (or rows of a COCO results file) against {id: [reference, ...]}.
 
     `scorers` are registered names or scorers; `df` goes to those that take document frequencies; `split` is
-    only named in the signatures. Raises `ValueError` for input that does not fit together (see `prepare`).
+    only named in the signatures, and so are `oracles`, what the captioner was shown of the references (draft:oracle).
+    Raises `ValueError` for input that does not fit together (see `prepare`).
     """
     corpus = prepare(captions, references, partial=partial)
     notes = {normal_id(image_id): note for image_id, note in (annotations or {}).items()}
@@ -90,7 +92,7 @@ def score(
             scores |= _run(scorer, corpus, notes)
         except Absent as reason:
             absent |= dict.fromkeys(_names(scorer), str(reason))
-    scores = {name: marked(_partial(one, corpus), split) for name, one in scores.items()}
+    scores = {name: marked(_partial(one, corpus), split, oracles) for name, one in scores.items()}
     counts = {"images": len(corpus.ids), "missing": corpus.missing, "empty_captions": corpus.num_empty}
     return Scores(with_intervals(scores) if intervals else scores, absent, counts)
 
@@ -124,6 +126,7 @@ def _partial(score: Score, corpus: Corpus) -> Score:
     return replace(score, signature=f"{score.signature}|partial:{share}")
 
 
-def marked(score: Score, split: str | None) -> Score:
-    """Return the score with the split's name in its signature."""
-    return score if split is None else replace(score, signature=f"{score.signature}|split:{split}")
+def marked(score: Score, split: str | None, oracles: Sequence[str] = ()) -> Score:
+    """Return the score with the split's name and the oracles in its signature."""
+    parts = ([] if split is None else [f"split:{split}"]) + list(oracles)
+    return replace(score, signature="|".join([score.signature, *parts]))

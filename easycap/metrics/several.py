@@ -26,6 +26,7 @@ def score_several(
     *,
     df: DocumentFrequencies | None = None,
     split: str | None = None,
+    oracles: Sequence[str] = (),
     intervals: bool = True,
     **chosen: Any,
 ) -> Scores:
@@ -38,11 +39,14 @@ def score_several(
     rounds = [{i: group[k] for i, group in texts.items()} for k in range(len(next(iter(texts.values()), ())))]
     if not rounds:
         raise ValueError("there is nothing to score: no image has a caption")
-    found = [score(one, references, df=df, split=split, intervals=False, **chosen) for one in rounds]
+    found = [
+        score(one, references, df=df, split=split, oracles=oracles, intervals=False, **chosen)
+        for one in rounds
+    ]
     scores = {name: _mean([one[name] for one in found]) for name in found[0] if all(name in f for f in found)}
     wanted = references_by_id(references)
     df = df or DocumentFrequencies.from_references((wanted[i] for i in sorted(texts)), source="refs")
-    scores |= {name: marked(one, split) for name, one in diversity(texts, df=df).items()}
+    scores |= {name: marked(one, split, oracles) for name, one in diversity(texts, df=df).items()}
     absent = {name: reason for one in found for name, reason in one.absent.items()}
     counts = {**found[0].counts, "captions": len(rounds) * len(texts)}
     counts["empty_captions"] = sum(one.counts["empty_captions"] for one in found)

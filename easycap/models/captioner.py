@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -61,6 +62,13 @@ class Captioner(nn.Module):
             return Features(cells, mask, self.encoder.grid)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             return self.encoder((images - self.mean) / self.std)
+
+    def encoded(self, inputs: Inputs) -> Inputs:
+        """Return inputs with the features of their images in the place of pixels: what is remembered more than once."""
+        if inputs.images.ndim == 3:
+            return inputs
+        features = self.encode(inputs.images)
+        return replace(inputs, images=features.cells.masked_fill(~features.mask.unsqueeze(-1), torch.nan))
 
     def remember(self, inputs: Inputs) -> Memory:
         """Return the slots a decoder reads or looks at: the image tokens, with the words beside the image if any.

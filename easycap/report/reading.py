@@ -42,7 +42,9 @@ class Status:
 class Sample:
     """One captioned image; 1.0 in `scores` is CIDEr 100.
 
-    `image`, and `attention`, a picture of where the decoder looked, are files in the run's folder, or None.
+    `image`, and `attention`, a picture of where the decoder looked, are files in the run's folder, or None. `beside`
+    has the words that the captioner was given beside the image, by segment, and `rounds` what it said in the rounds of
+    refinement before the last.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Sample:
     references: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     attention: Path | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
+    rounds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -236,7 +240,12 @@ def _sample(folder: Path, row: Mapping[str, Any]) -> Sample:
     }
     references = tuple(str(reference) for reference in row.get("references") or ())
     image, attention = (_file_inside(folder, row.get(key)) for key in ("image", "attention"))
-    return Sample(str(row.get("id", "")), image, str(row["caption"]), references, scores, attention)
+    given = row.get("beside")
+    beside = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
+    rounds = tuple(str(caption) for caption in row.get("rounds") or ())
+    return Sample(
+        str(row.get("id", "")), image, str(row["caption"]), references, scores, attention, beside, rounds
+    )
 
 
 def _file_inside(folder: Path, name: Any) -> Path | None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from easycap.data.loader import Batches
-from easycap.generation.captions import caption_batches
+from easycap.generation.captions import Refinement, caption_batches
 from easycap.registry import describe_choices, register
 from easycap.training.ranks import Ranks
 from easycap.types import Batch, Example, Generator, Objective, Vocabulary
@@ -39,7 +39,8 @@ class Validator:
 
     `objective` gives the loss; `score` takes examples and the generated {id: caption} and returns scores, of which
     `metric` (higher is better) picks the best checkpoint, and signs of health; `samples` images are logged with their
-    captions. `make_batches` turns examples and `batch_size` into batches. Several `ranks` share the batches.
+    captions. Captions are those of the last round of `refinement`; the loss is that of references beside the draft of
+    the first. `make_batches` turns examples and `batch_size` into batches. Several `ranks` share the batches.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Validator:
         make_batches: Callable[[Sequence[Example], int], Batches],
         objective: Objective,
         generator: Generator,
+        refinement: Refinement,
         vocabulary: Vocabulary,
         score: Callable[[Sequence[Example], dict[str, str]], tuple[dict[str, float], dict[str, float]]],
         ranks: Ranks,
@@ -70,7 +72,8 @@ class Validator:
         self.examples = examples[:images]
         self.batches = make_batches(ranks.part(self.examples, batch_size), batch_size)
         self.ranks = ranks
-        self.objective, self.generator, self.vocabulary = objective, generator, vocabulary
+        self.objective, self.generator, self.refinement = objective, generator, refinement
+        self.vocabulary = vocabulary
         self.score, self.every_epochs, self.samples, self.metric = score, every_epochs, samples, metric
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
@@ -105,7 +108,13 @@ class Validator:
     ) -> tuple[dict[str, str], dict[str, float], dict[str, float]]:
         """Captions of the batches of all ranks, in the examples' order, and what rank 0 makes of them."""
         own = caption_batches(
-            captioner, batches, self.generator, self.vocabulary, device=device, autocast=autocast
+            captioner,
+            batches,
+            self.generator,
+            self.vocabulary,
+            device=device,
+            autocast=autocast,
+            refinement=self.refinement,
         )
         found = self.ranks.merge(own)
         examples = [example for example in self.examples if example.id in found]

@@ -212,7 +212,7 @@ def _odd_terms(signature: str) -> list[str]:
         for key, usual in _USUAL_TERMS.items()
         if not parts.get(key, usual).startswith(usual)
     ]
-    return odd + ([f"partial:{parts['partial']}"] if "partial" in parts else [])
+    return odd + [f"{key}:{parts[key]}" for key in ("partial", "tags", "draft") if key in parts]
 
 
 def _parts(signature: str) -> dict[str, str]:

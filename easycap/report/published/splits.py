@@ -1,7 +1,8 @@
-"""Splits of runs by name, as in test or test@beam,num_beams=3."""
+"""Splits of runs by name, as in test, test@beam,num_beams=3 or test@round1."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,16 +14,18 @@ from easycap.paths import config_dir
 from easycap.registry import describe_choices
 from easycap.report.reading import read_result
 
+_ROUND = re.compile(r"round\d+")
+
 _WANTED = {"METEOR": "meteor", "SPICE": "spice"}  # scored only where they are asked for
 
 
 def decoding_of(split: str) -> dict[str, Any] | None:
-    """Return the settings of decoding that test@beam,num_beams=3 names, None where it names none.
+    """Return the settings of decoding that test@beam,num_beams=3 names, None where it names none, as test@round1.
 
     Raises `ValueError` for a way of decoding or a setting that does not exist.
     """
-    _, at, text = split.partition("@")
-    if not at:
+    _, text, _ = _parts(split)
+    if not text:
         return None
     name, *changes = text.split(",")
     files = {path.stem: path for path in (config_dir() / "decoding").glob("*.yaml")}
@@ -42,6 +45,13 @@ def decoding_of(split: str) -> dict[str, Any] | None:
     return settings
 
 
+def _parts(split: str) -> tuple[str, str, str]:
+    """The split itself, its way of decoding, and its round of refinement, empty where it names none."""
+    name, *ways = split.split("@")
+    rounds = [way.removeprefix("round") for way in ways if _ROUND.fullmatch(way)]
+    return name, "@".join(way for way in ways if not _ROUND.fullmatch(way)), "".join(rounds)
+
+
 def check_split(split: str, runs: Sequence[Path]) -> None:
     """Raise `ValueError` if of the runs that have scores none has them of `split`, naming those there are."""
     decoding_of(split)
@@ -58,9 +68,10 @@ def check_split(split: str, runs: Sequence[Path]) -> None:
 
 def _evaluate(run: Path, split: str, metrics: str = "") -> str:
     """Return the command that captions and scores `split` of a run."""
-    name, _, decoding = split.partition("@")
+    name, decoding, rounds = _parts(split)
     words = ["easycap", "evaluate", str(run), *(["--split", name] if name != "test" else [])]
-    words += [*(["--decoding", decoding] if decoding else []), *(["--metrics", metrics] if metrics else [])]
+    words += [*(["--decoding", decoding] if decoding else []), *(["--rounds", rounds] if rounds else [])]
+    words += [*(["--metrics", metrics] if metrics else [])]
     return shlex.join(words)
 
 

@@ -1,0 +1,130 @@
+"""Drafts of a caption, to be mended by looking at the image: what all of them are in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from random import Random
+from typing import Any
+
+from easycap.context.damage import Damage, check_share
+from easycap.registry import describe_choices
+from easycap.types import Example
+
+_OF_IMAGES = ("another", "nothing", "as_tested")
+_OF_WORDS = ("drop", "replace", "swap")
+
+
+class TrainingData:
+    """Where drafts get captions and words from: `read` returns the training examples; training says
+    `captions_per_image` (None: all) of their references, and draws by `seed`."""
+
+    def __init__(
+        self, read: Callable[[], Sequence[Example]], *, captions_per_image: int | None, seed: int
+    ) -> None:
+        self.read, self.captions_per_image, self.seed = read, captions_per_image, seed
+
+    @cached_property
+    def examples(self) -> Sequence[Example]:
+        return self.read()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Where processes that load are not forked they get the examples, not the way to read them.
+        return self.__dict__ | {"examples": self.examples, "read": None}
+
+    def caption(self, example: Example, random: Random) -> str:
+        """Return some reference of some other training image; `ValueError` if there is no other."""
+        if all(one.id == example.id for one in self.examples):
+            raise ValueError(
+                "a draft from another training image needs two training images, and there is one"
+            )
+        other = random.choice(self.examples)
+        while other.id == example.id:
+            other = random.choice(self.examples)
+        return random.choice(other.references)
+
+    def word(self, random: Random) -> str:
+        """Return a word of the training captions, frequent ones more often."""
+        words = random.choice(random.choice(self.examples).references).split()
+        return random.choice(words) if words else ""
+
+
+class Draft:
+    """At most `max_words` words of a draft beside an image; `tested` says which a user could have in testing.
+
+    In training, `training` has the shares of images and epochs in which the draft is `another` training image's
+    caption, `nothing`, or the one that it would be in testing (`as_tested`). Otherwise it is a reference of the image
+    that is not among those it is to say now, damaged: see Damage for `drop`, `replace` and `swap`. Of an image whose
+    references are all said it is another image's caption too. What is drawn depends on (seed, epoch, image id) alone.
+    `prepare` is called with examples before their tested drafts are asked for.
+
+    Raises `ValueError` for shares that are none, and where all references of every image are said.
+    """
+
+    def __init__(
+        self,
+        tested: Callable[[Example], str],
+        *,
+        signature: str,
+        max_words: int,
+        training: dict[str, float],
+        training_data: TrainingData,
+        prepare: Callable[[Sequence[Example]], None] | None = None,
+    ) -> None:
+        _check(max_words, training)
+        self.another, self.nothing, self.as_tested = (training[name] for name in _OF_IMAGES)
+        self.from_references = 1 - sum(training[name] for name in _OF_IMAGES) > 1e-9
+        if self.from_references and training_data.captions_per_image is None:
+            raise ValueError(
+                "trainer.captions_per_image=null says all references of an image and leaves none for its draft: set "
+                "e.g. trainer.captions_per_image=3"
+            )
+        self.tested, self.prepare_tested = tested, prepare
+        self.signature, self.max_words, self.data = signature, max_words, training_data
+        self.damage = damage_of(training, training_data)
+
+    def prepare(self, examples: Sequence[Example], *, training: bool) -> None:
+        said = self.data.captions_per_image
+        if training and self.from_references:
+            most = max(len(set(example.references)) for example in examples)
+            if most <= said:
+                raise ValueError(
+                    f"trainer.captions_per_image={said} says all references of every training image ({most} at most) "
+                    "and leaves none for its draft: lower it, or set draft.training.another=1"
+                )
+        if self.prepare_tested is not None and (self.as_tested or not training):
+            self.prepare_tested(examples)
+
+    def __call__(self, example: Example, *, epoch: int | None, said: Sequence[str]) -> str:
+        if epoch is None:
+            return self.tested(example)
+        random = Random(f"draft/{self.data.seed}/{epoch}/{example.id}")
+        drawn = random.random()
+        if drawn < self.nothing:
+            return ""
+        if drawn < self.nothing + self.as_tested:
+            return self.tested(example)
+        unsaid = [reference for reference in example.references if reference not in said]
+        if drawn < self.nothing + self.as_tested + self.another or not unsaid:
+            return self.data.caption(example, random)
+        return self.damage(random.choice(unsaid), random)
+
+
+def damage_of(training: Mapping[str, float], data: TrainingData) -> Damage:
+    """Return the damage of the shares of words in `training`."""
+    return Damage(**{name: training[name] for name in _OF_WORDS}, other_word=data.word)
+
+
+def _check(max_words: int, training: Mapping[str, float]) -> None:
+    if max_words < 1:
+        raise ValueError(f"draft.max_words={max_words} must be at least 1")
+    allowed = (*_OF_IMAGES, *_OF_WORDS)
+    for name in (*training, *allowed):
+        if name not in allowed:
+            raise ValueError(f"draft.training.{name} does not exist; {describe_choices(name, allowed)}")
+        if name not in training:
+            raise ValueError(f"draft.training.{name} has no value; set it, e.g. draft.training.{name}=0")
+        check_share(name, training[name])
+    if sum(training[name] for name in _OF_IMAGES) > 1 + 1e-9:
+        shares = ", ".join(f"{name}={training[name]:g}" for name in _OF_IMAGES)
+        raise ValueError(f"draft.training: {shares} are shares of the same images: lower them to 1 together")

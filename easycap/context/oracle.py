@@ -1,0 +1,32 @@
+"""A reference of the image itself as the draft: an upper bound, no captioner's score."""
+
+from __future__ import annotations
+
+from functools import partial
+from random import Random
+
+from easycap.context.draft import Draft, TrainingData, damage_of
+from easycap.registry import register
+from easycap.types import Example
+
+
+@register("draft", "oracle")
+def oracle(*, max_words: int, training: dict[str, float], training_data: TrainingData) -> Draft:
+    """In testing too: one of the image's references, damaged as in training; which and how depends on the image's id
+    alone. Raises `ValueError` for an image without references."""
+    return Draft(
+        partial(_damaged_reference, training, training_data),
+        signature="oracle",
+        max_words=max_words,
+        training=training,
+        training_data=training_data,
+    )
+
+
+def _damaged_reference(training: dict[str, float], data: TrainingData, example: Example) -> str:
+    if not example.references:
+        raise ValueError(
+            f"draft=oracle damages a reference of the image, and {example.id} has none: give a draft by --draft"
+        )
+    random = Random(f"oracle/{example.id}")
+    return damage_of(training, data)(random.choice(example.references), random)

@@ -1,0 +1,170 @@
+"""Drafts of captions: what they are in training and in testing."""
+
+from __future__ import annotations
+
+import pickle
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from easycap.context.damage import Damage
+from easycap.context.draft import Draft, TrainingData
+from easycap.registry import lookup
+from easycap.types import Example
+
+SHARES = {"another": 0.0, "nothing": 0.0, "as_tested": 0.0, "drop": 0.0, "replace": 0.0, "swap": 0.0}
+EXAMPLES = [Example(str(n), None, tuple(f"image {n} says {k} in words" for k in "abcde")) for n in range(6)]
+DATA = TrainingData(lambda: EXAMPLES, captions_per_image=3, seed=1)
+
+texts = st.lists(st.sampled_from(["a", "cat", "on", "mat", "two"]), max_size=9).map(" ".join)
+rates = st.floats(0, 1)
+
+
+def other_word(random: Random) -> str:
+    return random.choice(["dog", "sees"])
+
+
+def draft(kind: str, **shares: float) -> Draft:
+    return lookup("draft", kind)(max_words=20, training=SHARES | shares, training_data=DATA)
+
+
+def trained(source: Draft, epoch: int = 0, said: tuple[str, ...] = ()) -> list[str]:
+    return [source(example, epoch=epoch, said=said) for example in EXAMPLES]
+
+
+# -------------------------------------------------------------------------------------------------- damage
+
+
+@given(texts, rates, rates, rates, st.integers())
+def test_a_text_never_gets_longer_and_damage_depends_on_its_random_alone(text, drop, replace, swap, seed):
+    damage = Damage(drop, replace, swap, other_word)
+    damaged = damage(text, Random(seed))
+    assert len(damaged.split()) <= len(text.split())
+    assert damaged == damage(text, Random(seed))
+    assert set(damaged.split()) <= set(text.split()) | {"dog", "sees"}
+
+
+@given(texts, rates, rates, st.integers())
+def test_shares_of_zero_and_one(text, replace, swap, seed):
+    words = text.split()
+
+    def damaged(drop: float, replace: float, swap: float) -> list[str]:
+        return Damage(drop, replace, swap, other_word)(text, Random(seed)).split()
+
+    assert damaged(0, 0, 0) == words
+    assert damaged(1, replace, swap) == []
+    assert len(damaged(0, 1, swap)) == len(words) and set(damaged(0, 1, swap)) <= {"dog", "sees"}
+    assert sorted(damaged(0, 0, swap)) == sorted(words)
+    pairs = [words[first : first + 2][::-1] for first in range(0, len(words), 2)]
+    assert damaged(0, 0, 1) == [word for pair in pairs for word in pair]
+
+
+def test_about_the_share_of_words_is_damaged() -> None:
+    words = " ".join(["a"] * 4000)
+    assert 2900 < len(Damage(0.25, 0, 0, other_word)(words, Random(0)).split()) < 3100
+    assert 900 < sum(w != "a" for w in Damage(0, 0.25, 0, other_word)(words, Random(0)).split()) < 1100
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+def test_a_training_draft_is_a_reference_that_is_not_said() -> None:
+    source = draft("own")
+    for epoch in range(20):
+        for example in EXAMPLES:
+            said = Random(epoch).sample(example.references, 3)
+            found = source(example, epoch=epoch, said=said)
+            assert found in example.references and found not in said
+
+
+def test_where_all_is_said_the_draft_is_of_another_image() -> None:
+    source = draft("own")
+    for example in EXAMPLES:
+        found = source(example, epoch=0, said=example.references)
+        assert any(found in other.references for other in EXAMPLES if other is not example)
+
+
+@pytest.mark.parametrize("kind", ["noise", "own", "oracle"])
+def test_shares_of_images_are_what_they_say(kind: str) -> None:
+    assert trained(draft(kind, nothing=1.0)) == [""] * len(EXAMPLES)
+    for example, found in zip(EXAMPLES, trained(draft(kind, another=1.0)), strict=True):
+        assert found and found not in example.references
+    tested = draft(kind, as_tested=1.0)
+    assert trained(tested) == [tested(example, epoch=None, said=()) for example in EXAMPLES]
+
+
+def test_drafts_are_drawn_from_seed_epoch_and_image_alone() -> None:
+    shares = {"another": 0.3, "nothing": 0.2, "drop": 0.2, "replace": 0.2, "swap": 0.2}
+    source = draft("own", **shares)
+    first = trained(source)
+    assert trained(source) == first == trained(draft("own", **shares))
+    assert trained(source, epoch=1) != first
+    other = TrainingData(lambda: EXAMPLES, captions_per_image=3, seed=2)
+    reseeded = lookup("draft", "own")(max_words=20, training=SHARES | shares, training_data=other)
+    assert trained(reseeded) != first
+    backwards = [source(example, epoch=0, said=()) for example in EXAMPLES[::-1]]
+    assert backwards[::-1] == first
+
+
+def test_processes_that_are_not_forked_get_the_same_drafts() -> None:
+    for kind in ("noise", "own", "oracle"):
+        source = draft(kind, another=0.5, replace=0.5)
+        assert trained(pickle.loads(pickle.dumps(source))) == trained(source)
+
+
+def test_where_training_leaves_no_reference_it_is_said_before() -> None:
+    few = TrainingData(lambda: EXAMPLES, captions_per_image=5, seed=1)
+    source = lookup("draft", "own")(max_words=20, training=SHARES, training_data=few)
+    source.prepare(EXAMPLES, training=False)
+    with pytest.raises(ValueError, match="captions_per_image=5 says all references of every training image"):
+        source.prepare(EXAMPLES, training=True)
+    lookup("draft", "own")(max_words=20, training=SHARES | {"another": 1.0}, training_data=few).prepare(
+        EXAMPLES, training=True
+    )
+    everything = TrainingData(lambda: EXAMPLES, captions_per_image=None, seed=1)
+    with pytest.raises(ValueError, match="captions_per_image=null says all references"):
+        lookup("draft", "own")(max_words=20, training=SHARES, training_data=everything)
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        ({"drop": 1.5}, r"draft.training.drop=1.5 must be a share"),
+        ({"another": -0.1}, r"draft.training.another=-0.1 must be a share"),
+        (
+            {"another": 0.7, "nothing": 0.7},
+            "another=0.7, nothing=0.7, as_tested=0 are shares of the same images",
+        ),
+        ({"dorp": 0.1}, "draft.training.dorp does not exist; did you mean 'drop'"),
+    ],
+)
+def test_wrong_shares_are_named(shares: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        draft("noise", **shares)
+
+
+# ------------------------------------------------------------------------------------------------- testing
+
+
+def test_noise_is_some_other_training_image_whatever_the_seed() -> None:
+    example = Example("new", None, ("its own",))
+    found = draft("noise")(example, epoch=None, said=())
+    assert any(found in other.references for other in EXAMPLES)
+    for known in EXAMPLES:
+        assert draft("noise")(known, epoch=None, said=()) not in known.references
+    alone = TrainingData(lambda: EXAMPLES[:1], captions_per_image=3, seed=1)
+    with pytest.raises(ValueError, match="needs two training images"):
+        lookup("draft", "noise")(max_words=20, training=SHARES, training_data=alone)(
+            EXAMPLES[0], epoch=None, said=()
+        )
+
+
+def test_own_begins_with_nothing_and_an_oracle_is_a_reference_and_says_so() -> None:
+    assert draft("own")(EXAMPLES[0], epoch=None, said=()) == ""
+    oracle = draft("oracle")
+    assert oracle(EXAMPLES[0], epoch=None, said=()) in EXAMPLES[0].references and "oracle" in oracle.signature
+    assert "oracle" not in draft("noise").signature + draft("own").signature
+    with pytest.raises(ValueError, match="photo.jpg has none: give a draft by --draft"):
+        oracle(Example("photo.jpg", None, ()), epoch=None, said=())

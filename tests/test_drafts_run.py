@@ -1,0 +1,142 @@
+"""Whole runs with drafts, at the smallest size: rounds, marks of oracles, drafts by hand, what the report shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_train import metrics, read, run, settings
+
+from easycap.caption import main as caption
+from easycap.evaluate import main as evaluate
+from easycap.rehearsal import rehearse
+from easycap.report import write_report
+
+ROUNDS = ["test@round0", "test@round1", "test"]
+
+
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory: pytest.TempPathFactory, scenes_cache: Path) -> Path:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("EASYCAP_CACHE", str(scenes_cache))
+    path = run(tmp_path_factory.mktemp("run") / "run", "draft=noise", "refine.rounds=2")
+    patch.undo()
+    return path
+
+
+@pytest.fixture(scope="module")
+def photo(refined: Path) -> Path:
+    return refined / read(refined, "samples/test.json")["random"][0]["image"]
+
+
+def test_every_round_is_scored(refined: Path) -> None:
+    scores = read(refined, "result.json")["scores"]
+    assert {label for label in scores if label.startswith("test@") or label == "test"} == set(ROUNDS)
+    for label in ROUNDS:
+        assert len(read(refined, f"captions.{label}.json")) == 6
+        assert scores[label]["CIDEr-D"]["signature"] == scores["test"]["CIDEr-D"]["signature"]
+        assert "oracle" not in scores[label]["CIDEr-D"]["signature"]
+
+
+def test_evaluation_goes_on_from_the_same_rounds(refined: Path, capsys: pytest.CaptureFixture) -> None:
+    before = read(refined, "result.json")
+    captions = {label: read(refined, f"captions.{label}.json") for label in ROUNDS}
+    assert evaluate([str(refined), "--rounds", "3", "--device", "cpu"]) == 0
+    after = read(refined, "result.json")
+    assert set(after["scores"]) - set(before["scores"]) == {"test@round3"}
+    assert {label: read(refined, f"captions.{label}.json") for label in ROUNDS} == captions
+    assert after["cost"] == before["cost"]
+    assert "test@round3" in capsys.readouterr().out
+
+
+def test_samples_have_draft_and_rounds_and_the_report_shows_them(refined: Path) -> None:
+    captions = [
+        {str(row["image_id"]): row["caption"] for row in read(refined, f"captions.{label}.json")}
+        for label in ROUNDS
+    ]
+    page = write_report(refined).read_text(encoding="utf-8")
+    for row in read(refined, "samples/test.json")["random"]:
+        assert row["rounds"] == [found[row["id"]] for found in captions[:-1]]
+        assert row["caption"] == captions[-1][row["id"]]
+        assert row["beside"]["draft"] and row["beside"]["draft"] in page
+    assert "round 1" in page
+
+
+def test_a_draft_by_hand(refined: Path, photo: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["--draft", "a cat on a sofa", "--device", "cpu"]
+    assert caption([str(refined), str(photo), *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0].strip() for line in lines[1:]] == ["round 0", "round 1", "round 2"]
+    assert caption([str(refined), str(photo), *words, "--rounds", "1", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (
+        row["rounds"] == [line.partition(": ")[2] for line in lines[1:3]]
+        and row["caption"] == row["rounds"][1]
+    )
+    # The rounds are what feeding back by hand gives.
+    for said, then in zip(row["rounds"], row["rounds"][1:], strict=False):
+        caption([str(refined), str(photo), "--draft", said, "--rounds", "0", "--device", "cpu"])
+        assert capsys.readouterr().out == f"{photo}: {then}\n"
+
+
+def test_what_was_drafted_is_part_of_the_config_that_is_gone_on_with(refined: Path) -> None:
+    config = json.loads((refined / "checkpoints" / "best" / "config.json").read_text())
+    assert config["draft"]["name"] == "noise" and config["refine"] == {"name": "default", "rounds": 2}
+
+
+def test_an_oracle_is_marked_in_every_score(tmp_path: Path) -> None:
+    path = run(tmp_path / "run", "draft=oracle", "trainer.max_steps=2")
+    result = read(path, "result.json")
+    for split in ("test", "test_novel"):
+        assert all(s["signature"].endswith("|draft:oracle") for s in result["scores"][split].values())
+        points = result["reference_points"][split]
+        assert "draft:oracle" in points["model_same_references"]["CIDEr-D"]["signature"]
+        assert "draft:oracle" not in points["reference_caption"]["CIDEr-D"]["signature"]
+
+
+def test_a_run_without_drafts_says_so(tmp_path: Path, refined: Path, photo: Path) -> None:
+    path = run(tmp_path / "run", "trainer.max_steps=1")
+    for command in (
+        lambda: caption([str(path), str(photo), "--draft", "a cat"]),
+        lambda: caption([str(path), str(photo), "--rounds", "1"]),
+        lambda: evaluate([str(path), "--rounds", "1"]),
+    ):
+        with pytest.raises(ValueError, match="reads no draft"):
+            command()
+    with pytest.raises(ValueError, match="refine.rounds=-1 must be at least 0"):
+        evaluate([str(refined), "--rounds", "-1"])
+    assert {"beside", "rounds"}.isdisjoint(read(path, "samples/test.json")["random"][0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["refine.rounds=1"], "draft=none reads none"),
+        (["draft=own", "refine.rounds=-1"], "refine.rounds=-1 must be at least 0"),
+        (["draft=own", "trainer.captions_per_image=null"], "captions_per_image=null says all references"),
+        (["draft=noise", "draft.training.drop=2"], "draft.training.drop=2.0 must be a share"),
+        (["draft=noise", "draft.max_words=0"], "draft.max_words=0 must be at least 1"),
+        (
+            ["draft=noise", "refine.rounds=1", "decoding=sample", "decoding.num_samples=2"],
+            "decoding.num_samples=2 makes several",
+        ),
+    ],
+)
+def test_wrong_settings_end_before_any_work(overrides: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        rehearse(settings(*overrides))
+
+
+def losses(path: Path) -> list[Any]:
+    return [line["train/loss"] for line in metrics(path) if "train/loss" in line]
+
+
+def test_workers_change_nothing(tmp_path: Path, refined: Path) -> None:
+    again = run(
+        tmp_path / "again", "draft=noise", "refine.rounds=2", "trainer.workers=2", "trainer.max_steps=3"
+    )
+    here = run(tmp_path / "here", "draft=noise", "refine.rounds=2", "trainer.max_steps=3")
+    assert losses(again) == losses(here)
+    assert read(again, "captions.test.json") == read(here, "captions.test.json")
