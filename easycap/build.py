@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ import easycap.models.image_tokens.mapper
 import easycap.models.image_tokens.mlp
 import easycap.models.image_tokens.resampler
 import easycap.models.image_tokens.split
+import easycap.models.taggers.cnn
+import easycap.models.taggers.lstm
 import easycap.objectives.scheduled_sampling
 import easycap.objectives.scst
 import easycap.objectives.xe
@@ -47,6 +50,7 @@ import easycap.training.trainer
 import easycap.training.validation
 import easycap.vocab.bert
 import easycap.vocab.gpt2
+import easycap.vocab.tags
 import easycap.vocab.word  # noqa: F401
 from easycap.config import SUPPLIED
 from easycap.data.findings import OnBadImage
@@ -54,11 +58,14 @@ from easycap.data.precomputed import PrecomputedFeatures
 from easycap.models.captioner import Captioner
 from easycap.models.context.words import ContextWords
 from easycap.models.decoders.language_models import architecture_of
+from easycap.models.image_model import ImageModel
+from easycap.models.tag_model import TagModel
 from easycap.registry import lookup, parameters
 from easycap.runs import checkpoint_of
-from easycap.training.checkpoint import CONFIG, read_preprocessing
+from easycap.training.checkpoint import CONFIG, read_preprocessing, task_of
 from easycap.types import Dataset, Preprocessing, Vocabulary
 from easycap.vocab.files import read_tokenizer
+from easycap.vocab.tags import TagVocabulary
 
 # The groups that put words beside an image, each a segment of the memory.
 CONTEXT = ("tags", "draft")
@@ -130,6 +137,28 @@ def build_captioner(
     return Captioner(encoder=encoder, image_tokens=image_tokens, decoder=decoder, context=context)
 
 
+def build_tag_model(
+    config: dict[str, Any], vocabulary: TagVocabulary, preprocessing: Preprocessing | None = None
+) -> TagModel:
+    """Return the tag model of a config for a vocabulary of tags; `preprocessing` as for `build_captioner`."""
+    encoder = build("encoder", config["encoder"])
+    encoder.preprocessing = preprocessing or encoder.preprocessing
+    tagger = build(
+        "tagger",
+        config["tagger"],
+        channels=encoder.channels,
+        vocab_size=len(vocabulary),
+        num_tags=len(vocabulary.tags),
+        **{name: getattr(vocabulary, name) for name in ("pad_id", "bos_id", "eos_id")},
+    )
+    return TagModel(encoder=encoder, tagger=tagger)
+
+
+def model_builder(config: dict[str, Any]) -> Callable[..., ImageModel]:
+    """Return what builds the model of a config's task: `build_captioner` or `build_tag_model`."""
+    return {"caption": build_captioner, "tags": build_tag_model}[config["task"]]
+
+
 def preprocessing_of(encoder: dict[str, Any]) -> Preprocessing | None:
     """Return what the encoder of a checked group expects of images, without weights."""
     with torch.device("meta"):
@@ -138,25 +167,33 @@ def preprocessing_of(encoder: dict[str, Any]) -> Preprocessing | None:
         ).preprocessing
 
 
-def captioner_to_be_filled(config: dict[str, Any], vocabulary: Vocabulary, checkpoint: Path) -> Captioner:
+def model_to_be_filled(config: dict[str, Any], vocabulary: Any, checkpoint: Path) -> Any:
     """The model of a config for the weights of a checkpoint, which bring their own view of the image."""
     seen = read_preprocessing(checkpoint)
-    return build_captioner(without_downloads(config, seen and seen.size), vocabulary, seen)
+    return model_builder(config)(without_downloads(config, seen and seen.size), vocabulary, seen)
+
+
+def model_for_encoder(config: dict[str, Any], vocabulary: Any, checkpoint: Path) -> Any:
+    """The model of a config for the encoder of a checkpoint, which brings its own view of the image."""
+    seen = read_preprocessing(checkpoint)
+    encoder = without_downloads(config, seen and seen.size)["encoder"]
+    return model_builder(config)(config | {"encoder": encoder}, vocabulary, seen)
 
 
 def initial_checkpoint(config: dict[str, Any]) -> Path | None:
     """Return the checkpoint that `init_from` names, the best of a run; None without `init_from`.
 
-    Raises `ValueError` if there is none or if it has another vocabulary than the config.
+    Raises `ValueError` if there is none or if it is of the same task and has another vocabulary than the config.
     """
     if config["init_from"] is None:
         return None
     try:
         folder = checkpoint_of(Path(config["init_from"]))
         vocab = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["vocab"]["name"]
+        same_task = task_of(folder) == config["task"]
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"init_from={config['init_from']}: {error}") from None
-    if vocab != config["vocab"]["name"]:
+    if same_task and config["task"] == "caption" and vocab != config["vocab"]["name"]:
         raise ValueError(
             f"init_from={config['init_from']} knows the words of vocab={vocab}: set vocab={vocab}"
         )

@@ -29,6 +29,8 @@ GROUPS = (
     "image_tokens",
     "tags",
     "draft",
+    "tagger",
+    "tag_vocab",
     "decoder",
     "objective",
     "optim",
@@ -45,6 +47,7 @@ SUPPLIED = frozenset(
     {
         "captions",  # vocab: the training captions
         "vocab_size",
+        "num_tags",  # tagger: the vocabulary without pad, bos and eos
         "pad_id",
         "bos_id",
         "eos_id",
@@ -57,7 +60,7 @@ SUPPLIED = frozenset(
         "training_data",  # draft
         "total_steps",  # schedule
         "make_rewards",  # objective: (weights, eos) -> Rewards of captions of training images
-        "examples",  # validation
+        "examples",  # validation, tag_vocab: those of its split
         "make_batches",
         "objective",
         "generator",
@@ -70,10 +73,17 @@ SUPPLIED = frozenset(
     }
 )
 
-_ROOT = {"seed": int, "device": str, "resume": str | None, "init_from": str | None}
+_ROOT = {"task": str, "seed": int, "device": str, "resume": str | None, "init_from": str | None}
 
 # Groups that configs stored by earlier versions lack, and what those did.
-_ADDED = {"tags": {"name": "none"}, "draft": {"name": "none"}, "refine": {"name": "default", "rounds": 0}}
+_ADDED = {
+    "task": "caption",
+    "tags": {"name": "none"},
+    "draft": {"name": "none"},
+    "refine": {"name": "default", "rounds": 0},
+    "tagger": {"name": "none"},
+    "tag_vocab": {"name": "captions", "size": 500, "min_count": 5},
+}
 
 # Settings that say where and how fast, never what is computed.
 _NOT_IN_HASH = ("tracking", "device", "resume")

@@ -29,6 +29,7 @@ from easycap.metrics.clip_score import ClipScore
 from easycap.metrics.health import normalized
 from easycap.metrics.scoring import TEXT_METRICS, metric_names
 from easycap.runs import checkpoint_of, shown
+from easycap.tagging import TagExperiment, evaluate_tags, experiment_of
 from easycap.tracking.run_folder import RunFolder
 from easycap.training.hardware import Precision, autocast
 from easycap.types import Example, Generator, Scorer
@@ -239,11 +240,17 @@ def main(argv: Sequence[str]) -> int:
     checkpoint = checkpoint_of(args.run)
     if not (args.run / "config.yaml").is_file():
         raise ValueError(f"{args.run} is a checkpoint; give the run's folder that holds it")
-    experiment = Experiment.from_checkpoint(checkpoint, device=args.device)
+    experiment = experiment_of(checkpoint, device=args.device)
     batch_size = experiment.config["validation"]["batch_size"] if args.batch_size is None else args.batch_size
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size} must be at least 1")
     command = "easycap evaluate " + " ".join(map(shown, argv))
+    if isinstance(experiment, TagExperiment):
+        if others := [f"--{name}" for name in ("decoding", "samples", "metrics", "clip") if vars(args)[name]]:
+            raise ValueError(f"{args.run} says tags, not captions: leave out {', '.join(others)}")
+        folder = RunFolder(args.run, command=command)
+        evaluate_tags(experiment, folder, args.split, batch_size=batch_size, command=command)
+        return show_run(args.run, [args.split])
     other = option_from_text("decoding", decoding, seed=experiment.config["seed"]) if decoding else None
     label = f"{args.split}@{decoding}" if other else args.split
     rounds = experiment.refinement(args.rounds).rounds

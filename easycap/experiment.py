@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from easycap import paths
 from easycap.build import (
     CONTEXT,
     build,
-    build_captioner,
     build_dataset,
-    captioner_to_be_filled,
     initial_checkpoint,
+    model_builder,
+    model_for_encoder,
+    model_to_be_filled,
     needs_captions,
     precomputed_features,
     special_ids,
@@ -37,7 +40,15 @@ from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.metrics.rewards import Rewards
 from easycap.models.captioner import Captioner
 from easycap.shared import digest_of, made_once
-from easycap.training.checkpoint import CONFIG, check_weights, load_weights, read_progress
+from easycap.training.checkpoint import (
+    CONFIG,
+    ENCODER,
+    check_weights,
+    load_encoder,
+    load_weights,
+    read_progress,
+    task_of,
+)
 from easycap.training.hardware import autocast, pick_device
 from easycap.training.optim import Optimization
 from easycap.training.ranks import ALONE, Ranks
@@ -54,6 +65,9 @@ from easycap.types import (
     View,
     Vocabulary,
 )
+from easycap.vocab.tags import TagVocabulary
+
+logger = logging.getLogger(__name__)
 
 TEXT_SCORERS = ("bleu", "rouge_l", "cider_d")
 NO_DRAFT = (
@@ -81,7 +95,9 @@ class Experiment:
         self.config = with_architecture(config)
         self.checkpoint, self.ranks = checkpoint, ranks
         self.initial = None if checkpoint or start else initial_checkpoint(config)
-        self.start, self.stored = start, checkpoint or start or self.initial
+        # Of a run of the other task only the encoder is of use.
+        self.encoder_alone = self.initial is not None and task_of(self.initial) != config["task"]
+        self.start, self.stored = start, checkpoint or start or (None if self.encoder_alone else self.initial)
 
     @classmethod
     def from_checkpoint(cls, folder: Path, *, device: str, data_of: Experiment | None = None) -> Experiment:
@@ -98,14 +114,18 @@ class Experiment:
             raise ValueError(f"{folder / CONFIG} is damaged ({error}); use another checkpoint") from None
         experiment = cls(check_stored(OmegaConf.create(stored)) | {"device": device}, folder)
         if data_of is not None:
-            experiment.dataset, experiment.training_df = data_of.dataset, data_of.training_df
-            experiment.ranks = data_of.ranks
+            experiment.dataset, experiment.ranks = data_of.dataset, data_of.ranks
+            vars(experiment).update({k: v for k, v in vars(data_of).items() if k == "training_df"})
         return experiment
 
     # ------------------------------------------------------------------------------------------- data
 
     @cached_property
     def dataset(self) -> Dataset:
+        return self.read_data()
+
+    def read_data(self) -> Dataset:
+        """Return the data as its source gives it; `ValueError` if a split has no image."""
         dataset = build_dataset(self.config)
         for split, examples in dataset.splits.items():
             if not examples:
@@ -137,6 +157,17 @@ class Experiment:
         # Every run and every cell of a sweep wants the same: one makes it.
         made_once(folder, lambda new: build("vocab", self.config["vocab"], captions=captions).save(new))
         return kind.load(folder)
+
+    def make_tag_vocabulary(self, examples: Sequence[Example]) -> TagVocabulary:
+        """Return the frequent tags of training images, by the config's rule."""
+        settings = json.dumps(to_plain(self.config["tag_vocab"]), sort_keys=True)
+        texts = (text for example in examples for text in (*example.references, ",".join(example.tags)))
+        code = Path(easycap.vocab.__file__).parent
+        folder = paths.cache_dir() / "tags" / digest_of(chain([settings], texts), code=code)
+        made_once(
+            folder, lambda new: build("tag_vocab", self.config["tag_vocab"], examples=examples).save(new)
+        )
+        return TagVocabulary.load(folder)
 
     @property
     def segments(self) -> list[str]:
@@ -245,7 +276,7 @@ class Experiment:
             self.vocabulary,
             self.context,
             batch_size=batch_size,
-            max_words=self.captioner.decoder.max_words,
+            max_words=self.max_words,
             workers=self.config["trainer"]["workers"],
         )
 
@@ -281,11 +312,18 @@ class Experiment:
     @cached_property
     def captioner(self) -> Captioner:
         """The model; initial weights depend on the seed alone."""
+        vocabulary = self.vocabulary
         torch.manual_seed(self.config["seed"])
+        if self.encoder_alone:
+            captioner = model_for_encoder(self.config, vocabulary, self.initial)
+            check_weights(captioner, self.initial, ENCODER)
+            load_encoder(captioner, self.initial)
+            logger.info("of %s the encoder alone is taken: it is a run of another task", self.initial)
+            return captioner
         if self.stored is None:
-            captioner = build_captioner(self.config, self.vocabulary)
+            captioner = model_builder(self.config)(self.config, vocabulary)
         else:
-            captioner = captioner_to_be_filled(self.config, self.vocabulary, self.stored)
+            captioner = model_to_be_filled(self.config, vocabulary, self.stored)
         if self.checkpoint is not None:
             load_weights(captioner, self.checkpoint)
             captioner.eval().requires_grad_(False).to(self.device)
@@ -293,6 +331,11 @@ class Experiment:
             check_weights(captioner, self.initial)
             load_weights(captioner, self.initial)
         return captioner
+
+    @property
+    def max_words(self) -> int:
+        """The longest row of words that the model takes."""
+        return self.captioner.decoder.max_words
 
     def generator(self, settings: dict[str, Any] | None = None) -> Generator:
         """Return the way of decoding, the config's unless `settings` are given."""
@@ -347,7 +390,7 @@ class Experiment:
             self.context,
             batch_size=self.trainer.batch_size,
             captions_per_image=self.trainer.captions_per_image,
-            max_words=self.captioner.decoder.max_words,
+            max_words=self.max_words,
             workers=self.trainer.workers,
             seed=self.config["seed"],
             ranks=(self.ranks.number, self.ranks.count),

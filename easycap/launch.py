@@ -214,7 +214,8 @@ def _run_dir(settings: dict[str, Any], choices: dict[str, str]) -> str:
         path = Path(settings["resume"]).absolute()
     else:
         tokens = f"{choices['image_tokens']}{settings['image_tokens'].get('count', '')}"
-        names = [choices["data"], choices["encoder"], tokens, choices["decoder"]]
+        parts = ["tags", choices["tagger"]] if settings["task"] == "tags" else [tokens, choices["decoder"]]
+        names = [choices["data"], choices["encoder"], *parts]
         path = new_run_folder(outputs_dir() / "runs", names)
     return f"hydra.run.dir='{path}'"
 

@@ -9,9 +9,10 @@ import torch
 from easycap.build import (
     CONTEXT,
     build,
-    build_captioner,
-    captioner_to_be_filled,
     initial_checkpoint,
+    model_builder,
+    model_for_encoder,
+    model_to_be_filled,
     special_ids,
     vocabulary_class,
     with_architecture,
@@ -19,8 +20,10 @@ from easycap.build import (
 )
 from easycap.config import to_plain
 from easycap.context.draft import TrainingData
-from easycap.training.checkpoint import check_weights
+from easycap.training.checkpoint import ENCODER, check_weights, task_of
 from easycap.training.hardware import pick_device
+from easycap.types import Example
+from easycap.vocab.tags import TagVocabulary
 
 
 def rehearse(config: dict[str, Any]) -> None:
@@ -33,10 +36,14 @@ def rehearse(config: dict[str, Any]) -> None:
     initial = None if config["resume"] else initial_checkpoint(config)
     with torch.device("meta"):
         if initial is None:
-            build_captioner(without_downloads(with_architecture(config)), vocabulary)
+            model_builder(config)(without_downloads(with_architecture(config)), vocabulary)
+        elif task_of(initial) != config["task"]:
+            model = model_for_encoder(without_downloads(with_architecture(config)), vocabulary, initial)
+            check_weights(model, initial, ENCODER)
         else:
-            words = vocabulary_class(config).load(initial)
-            check_weights(captioner_to_be_filled(with_architecture(config), words, initial), initial)
+            kind = TagVocabulary if config["task"] == "tags" else vocabulary_class(config)
+            model = model_to_be_filled(with_architecture(config), kind.load(initial), initial)
+            check_weights(model, initial)
     factor = build("schedule", config["schedule"], total_steps=1000)
     build("trainer", config["trainer"])
     if not config["resume"]:  # a run that goes on has its vocabulary
@@ -48,6 +55,8 @@ def rehearse(config: dict[str, Any]) -> None:
     for segment in CONTEXT:
         build(segment, config[segment], training_data=_no_data(config))
     build("refine", config["refine"])
+    if config["task"] == "tags":
+        build("tag_vocab", config["tag_vocab"], examples=[_TAGGED] * config["tag_vocab"]["min_count"])
     build("decoding", config["decoding"], encode=vocabulary.encode, **special_ids(vocabulary))
     build(
         "objective",
@@ -60,9 +69,10 @@ def rehearse(config: dict[str, Any]) -> None:
 
 
 class NoWords:
-    """Stands in for a vocabulary that is not built yet."""
+    """Stands in for a vocabulary, of words or of tags, that is not built yet."""
 
     pad_id, bos_id, eos_id, unk_id = range(4)
+    tags = range(997)
 
     def __len__(self) -> int:
         return 1000
@@ -84,8 +94,25 @@ def _no_data(config: dict[str, Any]) -> TrainingData:
     return TrainingData(list, captions_per_image=per_image, seed=config["seed"])
 
 
+_TAGGED = Example("", None, ("dog",), ("dog",))
+
+
+def _check_task(config: dict[str, Any]) -> None:
+    task, tagger = config["task"], config["tagger"]["name"]
+    if task not in ("caption", "tags"):
+        raise ValueError(f"task={task} must be caption or tags")
+    if task == "tags" and tagger == "none":
+        raise ValueError("task=tags needs a model of tags: set tagger=cnn or tagger=lstm")
+    if task == "caption" and tagger != "none":
+        raise ValueError(
+            f"tagger={tagger} is trained by task=tags; a captioner gets the tags of a trained one by tags=predicted "
+            "tags.run=RUN"
+        )
+
+
 def _check_combinations(config: dict[str, Any]) -> None:
     """Raise `ValueError` for parts that are right alone and wrong together."""
+    _check_task(config)
     hard = to_plain(config["decoder"].get("attention")) == "hard"
     if hard and config["objective"]["name"] == "scst":
         raise ValueError(

@@ -25,6 +25,7 @@ from easycap.evaluate import caption_examples, evaluate_split
 from easycap.experiment import Experiment
 from easycap.rehearsal import rehearse
 from easycap.runs import checkpoint_of
+from easycap.tagging import TagExperiment, evaluate_tags
 from easycap.tracking.run_folder import RunFolder, write_atomically
 from easycap.training.checkpoint import newest, read_progress, remove_leftovers
 from easycap.training.fit import Fit
@@ -85,7 +86,10 @@ def follow() -> int:
         best = _best(experiment, path)
         for split in _test_splits(experiment):
             batch_size = config["validation"]["batch_size"]
-            caption_examples(best, best.examples(split), best.generator(), batch_size, best.refinement())
+            if isinstance(best, TagExperiment):
+                best.probabilities(best.examples(split), batch_size)
+            else:
+                caption_examples(best, best.examples(split), best.generator(), batch_size, best.refinement())
     return 0
 
 
@@ -99,7 +103,8 @@ class _Silent:
 
 def _prepare(config: dict[str, Any], start: Path | None, ranks: Ranks) -> Experiment:
     """Data, vocabulary, model; rank 0 draws or reads the data first, so that the others find it."""
-    experiment = Experiment(config, start=start, ranks=ranks)
+    kind = TagExperiment if config["task"] == "tags" else Experiment
+    experiment = kind(config, start=start, ranks=ranks)
     with ranks.first_first():
         experiment.examples("train")
     experiment.captioner.to(experiment.device)
@@ -129,32 +134,32 @@ def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder, start: Pat
     config = experiment.config
     folder.update_result({"data": data_summary(experiment.dataset)})
     _warn_of_frozen_random_weights(experiment)
-    _warn_of_rewards_from_the_start(config)
-    _warn_of_savings_that_rewards_undo(config)
-    surveys = vocabulary_surveys(experiment)
+    if isinstance(experiment, TagExperiment):
+        known = f"{len(experiment.vocabulary.tags)} tags"
+        vocabulary: dict[str, Any] = {"tags": len(experiment.vocabulary.tags)}
+    else:
+        _warn_of_rewards_from_the_start(config)
+        _warn_of_savings_that_rewards_undo(config)
+        surveys = vocabulary_surveys(experiment)
+        known = f"{len(experiment.vocabulary)} words ({surveys['val'].coverage:.1%} of those in val)"
+        vocabulary = _vocabulary_result(experiment, surveys)
     logger.info(
-        "%d training images, %d words (%.1f%% of those in val), %.1f million parameters, %d steps on %s",
+        "%d training images, %s, %.1f million parameters, %d steps on %s",
         len(experiment.examples("train")),
-        len(experiment.vocabulary),
-        100 * surveys["val"].coverage,
+        known,
         sum(p.numel() for p in experiment.captioner.parameters()) / 1e6,
         experiment.trainer.total_steps(experiment.loader),
         experiment.device,
     )
-    _tell_of_cut_captions(experiment, surveys["train"])
+    if not isinstance(experiment, TagExperiment):
+        _tell_of_cut_captions(experiment, surveys["train"])
     fitted = make_fit(experiment, tracker, folder.path / "checkpoints", start).run()
     folder.update_result(
         {
             "cost": fitted.cost,
             "warnings": fitted.warnings,
             "ended_early": fitted.ended_early,
-            "vocabulary": {
-                "size": len(experiment.vocabulary),
-                **{
-                    name: {split: getattr(found, name) for split, found in surveys.items()}
-                    for name in Survey._fields
-                },
-            },
+            "vocabulary": vocabulary,
             "objective": experiment.objective.signature,
             "config_hash": config_hash(config),
             "seed": config["seed"],
@@ -162,6 +167,15 @@ def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder, start: Pat
         }
     )
     return fitted.best
+
+
+def _vocabulary_result(experiment: Experiment, surveys: Mapping[str, Survey]) -> dict[str, Any]:
+    return {
+        "size": len(experiment.vocabulary),
+        **{
+            name: {split: getattr(found, name) for split, found in surveys.items()} for name in Survey._fields
+        },
+    }
 
 
 def make_fit(experiment: Experiment, tracker: Tracker, checkpoints: Path, start: Path | None) -> Fit:
@@ -186,7 +200,7 @@ def make_fit(experiment: Experiment, tracker: Tracker, checkpoints: Path, start:
 def _best(experiment: Experiment, run: Path) -> Experiment:
     """The experiment with the run's best weights; the data is not read again."""
     device = experiment.config["device"]
-    return Experiment.from_checkpoint(checkpoint_of(run), device=device, data_of=experiment)
+    return type(experiment).from_checkpoint(checkpoint_of(run), device=device, data_of=experiment)
 
 
 def _test_splits(experiment: Experiment) -> list[str]:
@@ -196,15 +210,13 @@ def _test_splits(experiment: Experiment) -> list[str]:
 def _evaluate(experiment: Experiment, folder: RunFolder, *, command: str) -> dict[str, Any]:
     """Score the best weights on every test split."""
     best = _best(experiment, folder.path)
+    batch_size = experiment.config["validation"]["batch_size"]
     for split in _test_splits(experiment):
-        evaluate_split(
-            best,
-            folder,
-            split,
-            generator=best.generator(),
-            batch_size=experiment.config["validation"]["batch_size"],
-            command=command,
-        )
+        if isinstance(best, TagExperiment):
+            evaluate_tags(best, folder, split, batch_size=batch_size, command=command)
+        else:
+            generator = best.generator()
+            evaluate_split(best, folder, split, generator=generator, batch_size=batch_size, command=command)
     cost = {"wall_seconds": folder.seconds(), "peak_memory_bytes": _peak_memory(experiment.device)}
     return folder.update_result({"cost": cost})
 

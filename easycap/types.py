@@ -247,6 +247,18 @@ class Decoder(Protocol):
         """words (B,) -> logits (B,V) and the next state. Consumes `state`."""
 
 
+class Tagger(Protocol):
+    """Tags of an image from its features; `max_words` is the longest row T of them that it learns from."""
+
+    max_words: int
+
+    def loss(self, features: Features, words: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss of the images' tags as ids: words (N,T) with bos, targets (N,T) with eos, padded."""
+
+    def probabilities(self, features: Features) -> torch.Tensor:
+        """Return the probability of each tag (N, tags), 0..1."""
+
+
 class Objective(Protocol):
     """What training minimises; `signature` says it in one line, with all that makes its numbers comparable."""
 

@@ -48,6 +48,8 @@ def needed(*overrides: str) -> list[str]:
         extra.append("data.root=somewhere")
     if "data=folder" in text:
         extra.append("data.images=somewhere")
+    if "tagger=cnn" in text or "tagger=lstm" in text:
+        extra.append("task=tags")
     if "objective=xe_then_scst" in text:
         extra.append("trainer.patience=3")
     if "encoder=precomputed" in text or any("bottom_up" in recipe for recipe in recipes):
@@ -140,6 +142,7 @@ def test_the_full_model_has_the_size_of_its_parts() -> None:
         (["decoder.vocab_size=7"], ["decoder.vocab_size"]),
         (["data.cache=my data (1)"], ["quotes"]),
         (["trainer=null"], ["trainer"]),
+        (["tagger=cn"], ["tagger=cn", "'cnn'", "lstm"]),
         (["encoder.widths=32"], ["encoder.widths"]),
     ],
 )
@@ -180,6 +183,27 @@ def test_mistakes_are_named_with_what_is_allowed(overrides: list[str], words: li
 def test_impossible_values_end_before_any_work(override: str, word: str) -> None:
     with pytest.raises(ValueError, match=word.replace("[", r"\[").replace("]", r"\]")):
         rehearse(checked(override))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["task=tag"], "task=tag must be caption or tags"),
+        (["task=tags"], "set tagger=cnn or tagger=lstm"),
+        (["+tagger.name=cnn"], "tagger.width has no value"),
+        (["task=tags", "tagger=cnn", "tagger.gamma_negative=-1"], "tagger.gamma_negative=-1"),
+        (["task=tags", "tagger=lstm", "tagger.max_tags=0"], "tagger.max_tags=0"),
+        (["task=tags", "tagger=cnn", "tag_vocab.size=0"], "tag_vocab.size=0"),
+    ],
+)
+def test_a_task_has_its_model(overrides: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        rehearse(check(compose(overrides)[0]))
+
+
+def test_a_captioner_trains_no_tagger() -> None:
+    with pytest.raises(ValueError, match="tagger=cnn is trained by task=tags"):
+        rehearse(check(compose(["tagger=cnn"])[0]))
 
 
 def test_hard_attention_is_rewarded_for_the_datas_words_only() -> None:

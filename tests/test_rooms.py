@@ -43,6 +43,7 @@ ALLOWED = {
 # Entry points may import any room; nothing imports them but each other.
 ENTRY_POINTS = {
     "experiment",
+    "tagging",
     "rehearsal",
     "attention",
     "build",

@@ -10,15 +10,14 @@ from torch import nn
 
 from easycap.models.context.words import ContextWords, joined
 from easycap.models.decoders.segments import SEGMENTS
-from easycap.types import Decoder, Encoder, Features, ImageTokens, Inputs, Memory, Output, State
+from easycap.models.image_model import ImageModel
+from easycap.types import Decoder, Encoder, ImageTokens, Inputs, Memory, Output, State
 
 
-class Captioner(nn.Module):
+class Captioner(ImageModel):
     """Puts the parts together: images (N,3,H,W) uint8 -> Memory -> logits for rows of words.
 
-    Normalisation happens here, on the device, with the encoder's own mean and std. While the encoder is frozen it
-    gets no gradient and stays in eval mode, so that BatchNorm statistics do not drift. `context` has a module for each
-    segment of words beside the image; `order` is that of the segments in the memory.
+    `context` has a module for each segment of words beside the image; `order` is that of the segments in the memory.
     """
 
     def __init__(
@@ -30,38 +29,11 @@ class Captioner(nn.Module):
         context: Mapping[str, ContextWords] | None = None,
         order: Sequence[str] = SEGMENTS,
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         self.image_tokens = image_tokens
         self.decoder = decoder
         self.context = nn.ModuleDict(context or {})
         self.order = order
-        self.encoder_frozen = False
-        pixels = encoder.preprocessing
-        mean, std = (pixels.mean, pixels.std) if pixels else ((0.0,) * 3, (1.0,) * 3)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
-
-    def freeze_encoder(self, frozen: bool) -> None:
-        """Freeze or release the encoder's weights and BatchNorm statistics."""
-        self.encoder_frozen = frozen
-        self.encoder.requires_grad_(not frozen)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Captioner:
-        super().train(mode)
-        if self.encoder_frozen:
-            self.encoder.eval()
-        return self
-
-    def encode(self, images: torch.Tensor) -> Features:
-        """images (N,3,H,W) uint8, or the cells (N,R,C) made of them before, rows of NaN as padding -> Features."""
-        if images.ndim == 3:
-            mask = ~images[..., 0].isnan()
-            cells = images.to(self.mean.dtype).masked_fill(~mask.unsqueeze(-1), 0)
-            return Features(cells, mask, self.encoder.grid)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-            return self.encoder((images - self.mean) / self.std)
 
     def encoded(self, inputs: Inputs) -> Inputs:
         """Return inputs with the features of their images in the place of pixels: what is remembered more than once."""

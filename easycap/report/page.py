@@ -27,6 +27,7 @@ from easycap.report.scores import (
     mapping,
     score_of,
     score_tables,
+    tag_tables,
 )
 
 MAX_GALLERY = 24  # images of a kind and split
@@ -59,6 +60,7 @@ def render(files: RunFiles) -> str:
         "seconds": seconds_between(files.status.started, files.status.ended),
         "tiles": _tiles(files),
         "galleries": galleries,
+        "said": "Tags" if files.config.get("task") == "tags" else "Captions",
         "evolution": evolution,
         "repeated": {split: repeated(captions) for split, captions in files.captions.items()},
         "looked": _looked(galleries),
@@ -206,6 +208,7 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
         "dots": dot_groups(result, split) if split else [],
         "headline": HEADLINE,
         "diagnostics": diagnostics_table(result),
+        "tag_tables": tag_tables(result),
         "commands": dict(mapping(result, "commands")),
         "cost": cost_rows,
         "environment": environment_rows,

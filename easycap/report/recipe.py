@@ -36,8 +36,10 @@ def image_tokens(config: Mapping[str, Any]) -> str:
 
 
 def recipe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (part, choice) of the parts that make a captioner, without those the config leaves out."""
+    """Return (part, choice) of the parts that make a captioner or a tag model, without those the config leaves out."""
     parts = [(group, choice(config, group)) for group in ("data", "encoder")]
+    if config.get("task") == "tags":
+        return [*parts, ("tagger", choice(config, "tagger")), ("tags from", choice(config, "tag_vocab"))]
     parts += [("image tokens", image_tokens(config))]
     parts += [(group, choice(config, group)) for group in ("tags", "draft", "decoder", "vocab", "objective")]
     return [(part, name) for part, name in parts if name not in (NOTHING, "none")]

@@ -151,6 +151,20 @@ def diagnostics_table(result: Mapping[str, Any]) -> ScoreTable:
     return ScoreTable(tuple(splits), tuple(rows), ())
 
 
+def tag_tables(result: Mapping[str, Any]) -> dict[str, ScoreTable]:
+    """Return per split the scores of each tag of a tag model, those of most images first; empty for a captioner."""
+    columns = ("images", "average precision", "precision@3", "recall@3", "F1@3")
+    tables = {}
+    for split, found in mapping(result, "tags").items():
+        rows = []
+        for row in sorted(found, key=lambda row: -row["images"]):
+            scores = (row[key] for key in ("average_precision", "precision", "recall", "F1"))
+            cells = (Cell(f"{row['images']:,}"), *(Cell(score_text(value)) for value in scores))
+            rows.append((row["tag"], cells))
+        tables[split] = ScoreTable(columns, tuple(rows), ())
+    return tables
+
+
 def mapping(values: Any, *keys: str | None) -> Mapping[str, Any]:
     """Return the nested mapping at `keys`, empty where there is none."""
     for key in keys:

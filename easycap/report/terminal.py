@@ -131,6 +131,8 @@ def _run_row(summary: RunSummary) -> dict[str, Text]:
         return row | {"started": Text(numbers.time_text(summary.started))}
     values = {group: choice(summary.config, group) for group in ("data", "encoder", "decoder")}
     values["image tokens"] = image_tokens(summary.config)
+    if summary.config.get("task") == "tags":
+        values |= {"image tokens": numbers.NOTHING, "decoder": f"tagger {choice(summary.config, 'tagger')}"}
     values["steps"] = numbers.NOTHING if summary.steps is None else f"{summary.steps:,}"
     for metric in (HEADLINE, "truth"):
         score = score_of(summary.result, main_split(summary.result or {}), metric)

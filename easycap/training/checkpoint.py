@@ -19,6 +19,7 @@ from easycap.types import Preprocessing, Vocabulary
 
 logger = logging.getLogger(__name__)
 
+ENCODER = "encoder."  # what the names of its weights begin with
 MODEL, CONFIG, PREPROCESSING, TRAINING, PROGRESS = (
     "model.safetensors",
     "config.json",
@@ -78,17 +79,31 @@ def load_weights(captioner: nn.Module, folder: Path) -> None:
         raise ValueError(f"{folder / MODEL} cannot be loaded into this model ({reason})") from error
 
 
-def check_weights(captioner: nn.Module, folder: Path) -> None:
-    """Raise `ValueError` naming the first weight of a checkpoint that has no place in `captioner`."""
+def load_encoder(captioner: nn.Module, folder: Path) -> None:
+    """Load the weights of a checkpoint's encoder alone into that of `captioner`, checked by `check_weights`."""
+    with safe_open(folder / MODEL, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys() if name.startswith(ENCODER)}
+    captioner.encoder.load_state_dict({name.removeprefix(ENCODER): w for name, w in weights.items()})
+
+
+def task_of(folder: Path) -> str:
+    """Return the task of a checkpoint's model, caption or tags; `ValueError` or `OSError` if it cannot be read."""
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("task", "caption")
+
+
+def check_weights(captioner: nn.Module, folder: Path, part: str = "") -> None:
+    """Raise `ValueError` naming the first weight of a checkpoint, or of its `part`, with no place in `captioner`."""
     own = {name: list(tensor.shape) for name, tensor in captioner.state_dict().items()}
     with safe_open(folder / MODEL, framework="pt") as file:
-        stored = {name: file.get_slice(name).get_shape() for name in file.keys()}
+        names = [name for name in file.keys() if name.startswith(part)]
+        stored = {name: file.get_slice(name).get_shape() for name in names}
     for name, shape in stored.items():
         if own.get(name) != shape:
             here = f"{own[name]} here" if name in own else "does not exist here"
             raise ValueError(
-                f"the weights of {folder} are of another model: {name} is {shape} there and {here}; take the encoder, "
-                "image_tokens and decoder settings of that run"
+                f"the weights of {folder} are of another model: {name} is {shape} there and {here}; take the encoder"
+                + ("" if part else ", image_tokens and decoder")
+                + " settings of that run"
             )
 
 

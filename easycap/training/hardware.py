@@ -90,7 +90,7 @@ def compile_forward(captioner: nn.Module) -> None:
 
 def checkpoint_gradients(captioner: nn.Module) -> None:
     """Let encoder and decoder compute activations again in the backward pass; `ValueError` if neither can."""
-    parts = {"encoder": captioner.encoder, "decoder": captioner.decoder}
+    parts = {name: part for name, part in captioner.named_children() if name in ("encoder", "decoder")}
     able = [name for name, part in parts.items() if hasattr(part, "checkpoint_gradients")]
     if not able:
         raise ValueError(

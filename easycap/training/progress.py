@@ -51,7 +51,7 @@ class TrainingProgress:
         Where captions are rewarded: the last step's reward, and, beside the scores, what rewards may spoil.
         """
         scores = [f"{name} {100 * values[name]:.1f}" for name in (metric, "truth") if name in values]
-        if "reward" in trained or not epoch:
+        if "words_per_caption" in values and ("reward" in trained or not epoch):
             scores += [
                 f"{name.replace('_', ' ')} {100 * values[name]:.1f}%"
                 for name in ("bad_endings", "repeating_captions")

@@ -39,9 +39,12 @@ class Validator:
 
     `objective` gives the loss; `score` takes examples and the generated {id: caption} and returns scores, of which
     `metric` (higher is better) picks the best checkpoint, and signs of health; `samples` images are logged with their
-    captions. Captions are those of the last round of `refinement`; the loss is that of references beside the draft of
-    the first. `make_batches` turns examples and `batch_size` into batches. Several `ranks` share the batches.
+    captions. `metric` None is CIDEr-D. Captions are those of the last round of `refinement`; the loss is that of
+    references beside the draft of the first. `make_batches` turns examples and `batch_size` into batches. Several
+    `ranks` share the batches.
     """
+
+    usual_metric = "CIDEr-D"
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class Validator:
         batch_size: int,
         every_epochs: int,
         samples: int,
-        metric: str,
+        metric: str | None,
         examples: Sequence[Example],
         make_batches: Callable[[Sequence[Example], int], Batches],
         objective: Objective,
@@ -74,7 +77,8 @@ class Validator:
         self.ranks = ranks
         self.objective, self.generator, self.refinement = objective, generator, refinement
         self.vocabulary = vocabulary
-        self.score, self.every_epochs, self.samples, self.metric = score, every_epochs, samples, metric
+        self.score, self.every_epochs, self.samples = score, every_epochs, samples
+        self.metric = metric or self.usual_metric
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
         """Whether to validate after this epoch (from 0); always after the last one."""
