@@ -1,4 +1,4 @@
-"""Stand-ins for bottom-up features, as files that encoder=precomputed reads: of each photo ID.npy, regions x 192 numbers.
+"""Stand-ins for bottom-up features, as files that encoder=precomputed reads: ID.npy of each photo, regions x 192.
 
 Regions are the boxes of its annotated objects and the 12 cells of a grid, each seen as 8 x 8 pixels: enough to try a
 recipe's path where no detector's features can be had, too little to learn from.

@@ -143,6 +143,17 @@ def test_a_row_of_other_features_is_never_marked_equal(ours: Path, tmp_path: Pat
     assert "what else differs is unknown: the row states no settings" in text and "≈" not in text
 
 
+def test_whose_regions_a_run_has_read_is_not_known(ours: Path, tmp_path: Path, capsys) -> None:
+    change(ours / "status.json", command=f"{COMMAND} encoder.features=/data/regions")
+    config = yaml.safe_load((ours / "config.yaml").read_text())
+    config["encoder"] = {"name": "precomputed", "features": "/data/regions"}
+    (ours / "config.yaml").write_text(yaml.safe_dump(config))
+    paper = write_paper(tmp_path, REGIONS | {"recipe": "updown/resnet"})
+    words = "features of /data/regions, not known to be the published ones"
+    assert table(capsys, paper, str(ours))[0]["differs"] == words
+    assert "≈" not in terminal(capsys, paper, str(ours))
+
+
 @pytest.mark.parametrize(
     ("changes", "command", "line"),
     [

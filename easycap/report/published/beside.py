@@ -26,7 +26,14 @@ _SPLITS = {
 }
 # Choices that change nothing that is computed.
 _NO_CHANGE = ("experiment", "seed", "device", "resume", "tracking", "hydra", "sweep", "launcher")
-_PLACES = ("data.root", "data.cache", "data.workers", "trainer.workers", "encoder.weights")
+_PLACES = (
+    "data.root",
+    "data.cache",
+    "data.workers",
+    "trainer.workers",
+    "encoder.weights",
+    "encoder.features",
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,7 @@ def _beside(row: Row, run: Path, split: str) -> Beside:
         *data,
         *_recipe(run, row, settings),
         *stated_differences(row, settings),
+        *_features(settings),
         *(f"published: {text}" for text in row.differs),
     )
     cells = tuple(_cell(row, metric, score, alike=not known) for metric, score in scores.items())
@@ -170,6 +178,13 @@ def _data(
         return [f"scored on {settings.get('data', NOTHING)} {split}, published on {row.split}"]
     counts = {_parts(str(score.get("signature"))).get("images", str(images)) for score in scores}
     return [f"scored on {count} images, published on {images}" for count in counts if count != str(images)]
+
+
+def _features(settings: Mapping[str, str]) -> list[str]:
+    """Features made elsewhere are whatever a file holds."""
+    if settings.get("encoder") != "precomputed":
+        return []
+    return [f"features of {settings.get('encoder.features')}, not known to be the published ones"]
 
 
 def _recipe(run: Path, row: Row, settings: Mapping[str, str]) -> list[str]:
