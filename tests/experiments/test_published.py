@@ -30,6 +30,20 @@ def test_every_row_says_what_it_is_and_where_it_was_read(path: Path) -> None:
             assert (config_dir() / "experiment" / f"{recipe}.yaml").is_file(), row
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
+def test_what_rows_state_are_settings_that_runs_have(path: Path) -> None:
+    for row in yaml.safe_load(path.read_text(encoding="utf-8"))["rows"]:
+        for key, value in row.get("settings", {}).items():
+            group, _, field = key.partition(".")
+            options = {
+                file.stem: yaml.safe_load(file.read_text()) for file in (config_dir() / group).glob("*.yaml")
+            }
+            if field:
+                assert any(field.split(".")[0] in option for option in options.values()), (row["name"], key)
+            else:
+                assert value in options, (row["name"], key, value)
+
+
 def test_the_papers_of_this_project_are_there() -> None:
     assert {"show_and_tell", "show_attend_tell", "updown", "m2", "clipcap"} <= {
         path.parent.name for path in FILES
