@@ -28,6 +28,9 @@ class ImageSource(Protocol):
         """Return the upright RGB image, at a smaller size with at least so many pixels on the short side if that is
         quicker; raises `OSError` or `ValueError` naming the file if it cannot."""
 
+    def array(self, at_least: int | None = None) -> np.ndarray:
+        """Return the pixels (H,W,3), uint8, of what `load` returns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import random
 import re
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from PIL import Image
+import torch.nn.functional as F
 
 from easycap.data.images import PackedImage
 from easycap.types import Example, ImageSource, Preprocessing
 
-_INTERPOLATION = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
 _LOG_RATIO = math.log(4 / 3)
+_LONGEST = 4  # times the short side: a 20,000 x 1 image must not be resized to gigabytes
 
 
 class Transform:
@@ -34,7 +34,7 @@ class Transform:
             )
         self.size = preprocessing.size
         self.resized = math.floor(preprocessing.size / preprocessing.crop + 1e-6)  # down, as timm does
-        self.interpolation = _INTERPOLATION.get(preprocessing.interpolation, Image.Resampling.BICUBIC)
+        self.interpolation = "bilinear" if preprocessing.interpolation == "bilinear" else "bicubic"
 
     def begin_epoch(self, epoch: int) -> None:
         """The same in every epoch."""
@@ -44,30 +44,31 @@ class Transform:
         return self(example.image)
 
     def __call__(self, source: ImageSource) -> torch.Tensor:
-        if isinstance(source, PackedImage):
-            pixels = source.array()
-            if pixels.shape[:2] == (self.size, self.size):  # drawn at this size: nothing to resize or crop
-                return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
-        image = source.load(self.resized)
-        return self.square(image, self.window(image.size))
+        pixels = _pixels(source, self.resized)
+        if isinstance(source, PackedImage) and pixels.shape[1:] == (self.size, self.size):
+            return pixels  # drawn at this size: nothing to resize or crop
+        long, short = max(pixels.shape[1:]), min(pixels.shape[1:])
+        if long > _LONGEST * short:
+            axis = pixels.shape.index(long, 1)
+            pixels = pixels.narrow(axis, (long - _LONGEST * short) // 2, _LONGEST * short)
+        # rounded as torchvision's Resize and CenterCrop, by which pretrained weights were measured
+        height, width = (self.resized * side // short for side in pixels.shape[1:])
+        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
+        resized = self.resize(pixels, (height, width))
+        return resized[:, top : top + self.size, left : left + self.size]
 
     def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Return left, top, right, bottom of what is cut out of an image of this (width, height), in its own pixels."""
         box = [0.0] * 4
         for axis, side in enumerate(size):
-            # rounded as torchvision's Resize and CenterCrop, by which pretrained weights were measured
             resized = self.resized * side // min(size)
             start = round((resized - self.size) / 2)
             box[axis], box[axis + 2] = start * side / resized, (start + self.size) * side / resized
         return box[0], box[1], box[2], box[3]
 
-    def square(self, image: Image.Image, window: tuple[float, float, float, float]) -> torch.Tensor:
-        """Return a window of an image as a tensor (3,S,S).
-
-        Only what the window keeps is resized: the same pixels, and a 20,000 x 1 image needs no gigabytes.
-        """
-        square = image.resize((self.size, self.size), self.interpolation, box=window, reducing_gap=2.0)
-        return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+    def resize(self, pixels: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        """Return pixels (3,H,W) uint8 at another size (height, width), antialiased, rounded to uint8."""
+        return F.interpolate(pixels[None], size=size, mode=self.interpolation, antialias=True)[0]
 
 
 class Augmented:
@@ -99,9 +100,17 @@ class Augmented:
     def _random_part(self, source: ImageSource, draw: random.Random) -> torch.Tensor:
         share, ratio = draw.uniform(self.crop, 1), math.exp(draw.uniform(-_LOG_RATIO, _LOG_RATIO))
         # So many pixels on the image's short side leave the window at least as many as the square has.
-        image = source.load(math.ceil(self.transform.size / math.sqrt(share * min(ratio, 1 / ratio))))
-        width, height = image.size
-        wide = min(width, math.sqrt(width * height * share * ratio))
-        high = min(height, math.sqrt(width * height * share / ratio))
-        left, top = draw.random() * (width - wide), draw.random() * (height - high)
-        return self.transform.square(image, (left, top, left + wide, top + high))
+        least = self.transform.size / math.sqrt(share * min(ratio, 1 / ratio))
+        pixels = _pixels(source, math.ceil(least))
+        height, width = pixels.shape[1:]
+        high = max(1, min(height, round(math.sqrt(width * height * share / ratio))))
+        wide = max(1, min(width, round(math.sqrt(width * height * share * ratio))))
+        top, left = draw.randint(0, height - high), draw.randint(0, width - wide)
+        part = pixels[:, top : top + high, left : left + wide]
+        return self.transform.resize(part, (self.transform.size, self.transform.size))
+
+
+def _pixels(source: ImageSource, at_least: int) -> torch.Tensor:
+    """The pixels of an image as a tensor (3,H,W) uint8 of its own."""
+    pixels = source.array(at_least)
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)

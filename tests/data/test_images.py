@@ -32,6 +32,7 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6  # turn a quarter to the right
     image.save(tmp_path / "x.jpg", exif=exif)
     assert ImageFile(tmp_path / "x.jpg").load().size == (10, 20)
+    assert ImageFile(tmp_path / "x.jpg").array().shape == (20, 10, 3)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0 cut off"])
@@ -47,8 +48,9 @@ def test_a_truncated_jpeg_is_an_error_not_a_grey_half(tmp_path: Path) -> None:
     Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "x.jpg")
     whole = (tmp_path / "x.jpg").read_bytes()
     (tmp_path / "x.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="truncated"):
-        ImageFile(tmp_path / "x.jpg").load()
+    for read in (ImageFile(tmp_path / "x.jpg").load, ImageFile(tmp_path / "x.jpg").array):
+        with pytest.raises(ValueError, match="truncated"):
+            read()
 
 
 def test_packed_images_come_back_as_they_were(tmp_path: Path) -> None:
@@ -69,13 +71,16 @@ def test_any_image_becomes_the_square(tmp_path: Path, size: tuple[int, int]) -> 
     assert tensor[:, 4, 4].tolist() == [10, 200, 30]
 
 
-@pytest.mark.parametrize("size", [(64, 48), (61, 43), (43, 61), (50, 50)])
-def test_the_square_is_that_of_torchvision(tmp_path: Path, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(64, 48), (61, 43), (43, 61), (50, 50), (30, 20)])
+def test_the_square_is_that_of_torchvision(tmp_path: Path, size: tuple[int, int], interpolation: str) -> None:
     """Pretrained weights were measured with Resize and CenterCrop: the same pixels, up to rounding."""
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "x.png")
-    theirs = transforms.Compose([transforms.Resize(36), transforms.CenterCrop(32), transforms.PILToTensor()])
-    ours = Transform(SQUARE._replace(size=32, crop=32 / 36))(ImageFile(tmp_path / "x.png"))
+    resize = transforms.Resize(36, transforms.InterpolationMode(interpolation))
+    theirs = transforms.Compose([resize, transforms.CenterCrop(32), transforms.PILToTensor()])
+    preprocessing = SQUARE._replace(size=32, crop=32 / 36, interpolation=interpolation)
+    ours = Transform(preprocessing)(ImageFile(tmp_path / "x.png"))
     difference = (ours.int() - theirs(Image.open(tmp_path / "x.png")).int()).abs()
     assert difference.max() <= 2  # a shift by one pixel would make it 200
 
@@ -100,3 +105,24 @@ def test_the_centre_is_kept(tmp_path: Path) -> None:
     assert Transform(SQUARE)(ImageFile(tmp_path / "x.png")).min() > 200
     cropped = Transform(SQUARE._replace(crop=0.5))(ImageFile(tmp_path / "x.png"))
     assert cropped.shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("at_least", [None, 64, 40, 20])
+@pytest.mark.parametrize("settings", [{}, {"subsampling": 0}, {"progressive": True}, {"keep_rgb": True}])
+def test_a_jpeg_has_the_pixels_that_pillow_reads(
+    tmp_path: Path, at_least: int | None, settings: dict
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (90, 121, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((242, 180)).save(tmp_path / "x.jpg", **settings)
+    image = ImageFile(tmp_path / "x.jpg")
+    assert np.array_equal(image.array(at_least), np.asarray(image.load(at_least)))
+
+
+def test_a_jpeg_that_is_only_odd_is_read(tmp_path: Path) -> None:
+    """Bytes between two segments: libjpeg warns of them and goes on, and so do browsers."""
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "x.jpg")
+    whole = (tmp_path / "x.jpg").read_bytes()
+    scan = whole.index(b"\xff\xda")
+    (tmp_path / "odd.jpg").write_bytes(whole[:scan] + b"\x00\x00" + whole[scan:])
+    pixels = ImageFile(tmp_path / "odd.jpg").array()
+    assert np.array_equal(pixels, ImageFile(tmp_path / "x.jpg").array())
