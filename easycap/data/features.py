@@ -39,13 +39,16 @@ class FeatureCache:
     """Features (R,C) of images in half precision, a row of one file each: image -> tensor (R,C) float16.
 
     The file lies in a folder of `root` named by the encoder's `fingerprint` and the images (their paths, sizes and
-    times of change): another encoder, other weights, other preprocessing or changed images are another folder.
+    times of change): another encoder, other weights, other preprocessing, changed images or another code that reads them
+    are another folder.
     """
 
     def __init__(self, root: Path, examples: Sequence[Example], fingerprint: str) -> None:
         self.examples = examples
         self.rows = {example.image: row for row, example in enumerate(examples)}
         digest = hashlib.blake2b(digest_size=8)
+        for code in ("images.py", "transforms.py"):  # which make the pixels that are encoded
+            digest.update(Path(__file__).with_name(code).read_bytes())
         for example in examples:
             digest.update(identity(example.image).encode())
         self.folder = root / fingerprint / digest.hexdigest()

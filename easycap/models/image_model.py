@@ -45,4 +45,5 @@ class ImageModel(nn.Module):
             cells = images.to(self.mean.dtype).masked_fill(~mask.unsqueeze(-1), 0)
             return Features(cells, mask, self.encoder.grid)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-            return self.encoder((images - self.mean) / self.std)
+            # in place: bytes minus floats in one operation are ten times as slow on a CPU
+            return self.encoder(images.to(self.mean.dtype, copy=True).sub_(self.mean).div_(self.std))
