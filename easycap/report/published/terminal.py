@@ -21,19 +21,27 @@ _INDENT = (0, 0, 0, 2)
 
 
 def show(console: Console, paper: Paper, rows: Sequence[Beside]) -> None:
-    """Print all rows, those that a run stands for as a table; beside such, only the numbers and split of the others."""
+    """Print all rows; if runs stand for some, first the others in a line each, then those as tables."""
     console.print(f"[bold]{escape(paper.title)}[/]")
     for line in notes(rows):
         console.print(escape(line), style="dim")
-    some_run = any(one.run for one in rows)
-    for one in rows:
+    run = [one for one in rows if one.run]
+    if run:
+        console.print("\nnot run:", style="yellow")
+        for one in rows:
+            if not one.run:
+                _print(console, f"{one.row.name} ({one.row.split}): {_published(one)}", "dim")
+    for one in run or rows:
         console.print(f"\n[bold]{escape(one.row.name)}[/]", highlight=False)
-        _print(console, one.row.split if some_run and not one.run else _about(one.row), "dim")
-        if one.run is None:
-            texts = [f"{cell.metric} {published_text(one.row, cell)}" for cell in one.cells]
-            _print(console, f"not run: {', '.join(texts)}", "yellow")
-        else:
+        _print(console, _about(one.row), "dim")
+        if one.run:
             _print_run(console, one)
+        else:
+            _print(console, f"not run: {_published(one)}", "yellow")
+
+
+def _published(one: Beside) -> str:
+    return ", ".join(f"{cell.metric} {published_text(one.row, cell)}" for cell in one.cells)
 
 
 def _print(console: Console, text: str, style: str = "") -> None:

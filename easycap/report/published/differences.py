@@ -1,0 +1,119 @@
+"""In what a run is known to differ from a published row."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from easycap.report.numbers import NOTHING
+from easycap.report.published.rows import Row
+from easycap.report.reading import read_status
+
+# What a published score of coco-caption stands on, as a signature says it.
+_USUAL_TERMS = {"tok": "ptb", "df": "refs", "eos": "no", "reflen": "closest"}
+# Published splits that runs can be scored on: (data, split, images).
+_SPLITS = {
+    "Karpathy test": ("coco_karpathy", "test", 5000),
+    "Flickr8k test": ("flickr8k", "test", 1000),
+    "Flickr30k test": ("flickr30k", "test", 1000),
+}
+# Choices that change nothing that is computed; data and features are spoken of by themselves.
+_NO_CHANGE = ("experiment", "seed", "device", "resume", "tracking", "hydra", "sweep", "launcher")
+_PLACES = ("data.root", "data.cache", "data.workers", "trainer.workers", "encoder.weights")
+_BY_THEMSELVES = ("data", "encoder.features")
+
+
+def recipe_of(run: Path) -> str | None:
+    """Return the recipe that a run's command names: its experiment=..., None without one."""
+    values = [value for key, value in _overrides(run) if key == "experiment"]
+    return values[-1] if values else None
+
+
+def _overrides(run: Path) -> list[tuple[str, str]]:
+    """What was typed after `easycap train`, as (key, value)."""
+    words = shlex.split(read_status(run).command or "")
+    pairs = (word.lstrip("+").partition("=") for word in words if "=" in word)
+    return [(key, value) for key, _, value in pairs]
+
+
+def data_of(row: Row) -> str | None:
+    """Return the config's data that has the row's split, None where none has."""
+    return _SPLITS[row.split][0] if row.split in _SPLITS else None
+
+
+def of_data(
+    row: Row, settings: Mapping[str, str], split: str, scores: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return what is other in the images that were scored."""
+    data, its_split, images = _SPLITS.get(row.split, (None, None, None))
+    if (settings.get("data"), split.partition("@")[0]) != (data, its_split):
+        return [f"scored on {settings.get('data', NOTHING)} {split}, published on {row.split}"]
+    counts = {_parts(str(score.get("signature"))).get("images", str(images)) for score in scores}
+    return [f"scored on {count} images, published on {images}" for count in counts if count != str(images)]
+
+
+def of_recipe(run: Path, row: Row, settings: Mapping[str, str]) -> list[str]:
+    """Return that it was another recipe, or none, and what was typed beside it."""
+    trained = recipe_of(run)
+    lines = []
+    if trained is None or trained != row.recipe:
+        other = f"not with experiment={row.recipe}" if row.recipe else "no recipe of this row"
+        lines.append(f"trained with experiment={trained or 'null'}, {other}")
+        if not row.settings:
+            lines.append("what else differs is unknown: the row states no settings")
+    no_change = (*_NO_CHANGE, *_PLACES, *_BY_THEMSELVES)
+    if settings.get("objective") == "scst":
+        no_change += ("init_from",)  # as its recipes demand
+    typed = [
+        f"{key}={value}"
+        for key, value in _overrides(run)
+        if key not in no_change and key.split(".")[0] not in _NO_CHANGE
+    ]
+    if typed:
+        lines.append(f"{'changed in the recipe' if trained else 'set'}: {' '.join(typed)}")
+    return lines
+
+
+def of_settings(row: Row, settings: Mapping[str, str]) -> list[str]:
+    """Return in which of the settings that a row states others differ; a stated * stands for anything."""
+    return [
+        f"{key} {settings.get(key, NOTHING)}, published {value.strip('*')}"
+        for key, value in row.settings.items()
+        if not fnmatchcase(settings.get(key, NOTHING), value)
+    ]
+
+
+def of_features(settings: Mapping[str, str]) -> list[str]:
+    """Return that nobody knows features made elsewhere: they are whatever a file holds."""
+    if settings.get("encoder") != "precomputed":
+        return []
+    return [f"features of {settings.get('encoder.features')}, not known to be the published ones"]
+
+
+def of_terms(signatures: Mapping[str, str]) -> list[str]:
+    """Return where the signatures of metrics say other than coco-caption does, once for all metrics it is true of."""
+    found: dict[str, list[str]] = {}
+    for metric, signature in signatures.items():
+        for text in odd_terms(signature):
+            found.setdefault(text, []).append(metric)
+    return [
+        f"{', '.join(metrics)} on other terms than coco-caption's: {text}" for text, metrics in found.items()
+    ]
+
+
+def odd_terms(signature: str) -> list[str]:
+    """Return the parts of a signature that are other than coco-caption's."""
+    parts = _parts(signature)
+    odd = [
+        f"{key}:{parts[key]}"
+        for key, usual in _USUAL_TERMS.items()
+        if not parts.get(key, usual).startswith(usual)
+    ]
+    return odd + [f"{key}:{parts[key]}" for key in ("partial", "tags", "draft") if key in parts]
+
+
+def _parts(signature: str) -> dict[str, str]:
+    return dict(part.partition(":")[::2] for part in signature.split("|")[1:])
