@@ -29,6 +29,7 @@ import easycap.models.decoders.m2
 import easycap.models.decoders.transformer
 import easycap.models.decoders.updown
 import easycap.models.encoders.precomputed
+import easycap.models.encoders.regions
 import easycap.models.encoders.small
 import easycap.models.encoders.timm
 import easycap.models.image_tokens.all

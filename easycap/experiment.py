@@ -57,6 +57,7 @@ from easycap.training.validation import Validator
 from easycap.types import (
     Dataset,
     Example,
+    Features,
     Generator,
     Inputs,
     Objective,
@@ -252,9 +253,9 @@ class Experiment:
         made_by = fingerprint(encoder.state_dict().items(), settings, encoder.preprocessing, precision.name)
 
         @torch.no_grad()
-        def encode(images: torch.Tensor) -> torch.Tensor:
+        def encode(images: torch.Tensor) -> Features:
             with autocast(self.device, precision):
-                return self.captioner.encode(images.to(self.device)).cells
+                return self.captioner.encode(images.to(self.device))
 
         self.captioner.eval()
         validated = self.examples("val")[: self.config["validation"]["images"]]

@@ -274,6 +274,12 @@ OVERLAYS = {
         "resnet18": ["encoder.pretrained=false"],
         "vit_b16": ["encoder.model=test_vit", "encoder.pretrained=false"],
         "clip_vit_b32": ["encoder.model=test_vit", "encoder.pretrained=false"],
+        "regions": [
+            "encoder.pretrained=false",
+            "encoder.min_regions=3",
+            "encoder.max_regions=6",
+            "trainer.unfreeze_encoder_at_epoch=null",
+        ],
         "clip_rn50x4": ["encoder.model=resnet10t", "encoder.pretrained=false"],
     },
     "image_tokens": {"all": ["decoder.max_positions=96"]},

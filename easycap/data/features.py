@@ -18,7 +18,7 @@ from easycap.data.images import BadImage, identity
 from easycap.data.loader import ImageDataset, bad_image_ends
 from easycap.data.transforms import Transform
 from easycap.processes import lock
-from easycap.types import Example, ImageSource
+from easycap.types import Example, Features, ImageSource
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ def fingerprint(state: Iterable[tuple[str, torch.Tensor]], *settings: object) ->
 class FeatureCache:
     """Features (R,C) of images in half precision, a row of one file each: image -> tensor (R,C) float16.
 
+    Masked cells are stored as NaN, as in batches.
+
     The file lies in a folder of `root` named by the encoder's `fingerprint` and the images (their paths, sizes and
     times of change): another encoder, other weights, other preprocessing, changed images or another code that reads them
     are another folder.
@@ -56,13 +58,13 @@ class FeatureCache:
 
     def fill(
         self,
-        encode: Callable[[torch.Tensor], torch.Tensor],
+        encode: Callable[[torch.Tensor], Features],
         transform: Transform,
         *,
         batch_size: int,
         workers: int,
     ) -> None:
-        """Encode what is not there yet; `encode` takes images (N,3,S,S) uint8 and returns cells (N,R,C).
+        """Encode what is not there yet; `encode` takes images (N,3,S,S) uint8, R is the same for all.
 
         Rows count once they are on the disk, so that a kill costs one batch; who asks meanwhile waits. Raises
         `ValueError` for a disk that is too small, a damaged cache, or an image that cannot be read.
@@ -118,7 +120,7 @@ class FeatureCache:
     def _encode_rows(
         self,
         rows: list[int],
-        encode: Callable[[torch.Tensor], torch.Tensor],
+        encode: Callable[[torch.Tensor], Features],
         transform: Transform,
         *,
         batch_size: int,
@@ -136,18 +138,19 @@ class FeatureCache:
         for first, batch in zip(range(0, len(rows), batch_size), batches, strict=True):
             if isinstance(batch, BadImage):
                 raise bad_image_ends(batch)
-            cells = encode(batch)
+            found = encode(batch)
             if not begun:
-                self._begin(cells)
+                self._begin(found.cells)
                 begun = True
-            self._write(rows[first : first + batch_size], cells)
+            self._write(rows[first : first + batch_size], found)
 
-    def _write(self, rows: list[int], cells: torch.Tensor) -> None:
-        half = cells.to(torch.float16).cpu()
-        if not torch.isfinite(half).all():
+    def _write(self, rows: list[int], found: Features) -> None:
+        half, mask = found.cells.to(torch.float16).cpu(), found.mask.cpu()
+        if not torch.isfinite(half[mask]).all():
             raise ValueError(
                 "the encoder's features are too large for half precision: set trainer.cache_features=false"
             )
+        half[~mask] = float("nan")
         with (self.folder / "features").open("r+b") as features, (self.folder / "done").open("r+b") as done:
             for row, values in zip(rows, half.numpy(), strict=True):
                 features.seek(row * values.nbytes)

@@ -30,7 +30,7 @@ class Transform:
             raise ValueError(
                 "a model with encoder=precomputed reads features that were made elsewhere and cannot see raw images: "
                 "`easycap evaluate` captions images that have such features; for any photo train with an encoder of "
-                "images, e.g. encoder=resnet101"
+                "images, e.g. encoder=regions"
             )
         self.size = preprocessing.size
         self.resized = math.floor(preprocessing.size / preprocessing.crop + 1e-6)  # down, as timm does
