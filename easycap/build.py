@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 # Importing a component registers it: a new one needs a line here, its file and its YAML.
+import easycap.context.captions
 import easycap.context.noise
 import easycap.context.none
 import easycap.context.oracle
 import easycap.context.own
 import easycap.context.refine
+import easycap.context.retrieval
 import easycap.data.coco
 import easycap.data.folder
 import easycap.data.karpathy

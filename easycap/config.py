@@ -57,7 +57,8 @@ SUPPLIED = frozenset(
         "channels",  # image_tokens, decoder: the encoder's C
         "source_grid",  # image_tokens: the encoder's (h, w)
         "memory_dim",  # image_tokens: the decoder's D
-        "training_data",  # draft
+        "draft_data",  # draft
+        "open_neighbours",  # draft: () -> Neighbours
         "total_steps",  # schedule
         "make_rewards",  # objective: (weights, eos) -> Rewards of captions of training images
         "examples",  # validation, tag_vocab: those of its split

@@ -31,7 +31,8 @@ from easycap.build import (
     with_architecture,
 )
 from easycap.config import check_stored, to_plain
-from easycap.context.draft import TrainingData
+from easycap.context.draft import DraftData
+from easycap.context.neighbours import Neighbours
 from easycap.data.features import FeatureCache, FrozenView, fingerprint
 from easycap.data.loader import Batches, TrainLoader, context_ids, evaluation_batches, together
 from easycap.data.transforms import Augmented, Transform
@@ -39,6 +40,8 @@ from easycap.generation.captions import Refinement
 from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.metrics.rewards import Rewards
 from easycap.models.captioner import Captioner
+from easycap.retrieval import FrozenEncoder, encoder_of_option, keep, make_neighbours
+from easycap.runs import checkpoint_of
 from easycap.shared import digest_of, made_once
 from easycap.training.checkpoint import (
     CONFIG,
@@ -70,6 +73,7 @@ from easycap.vocab.tags import TagVocabulary
 
 logger = logging.getLogger(__name__)
 
+NEIGHBOURS = "neighbours"
 TEXT_SCORERS = ("bleu", "rouge_l", "cider_d")
 NO_DRAFT = (
     "this captioner reads no draft (draft=none), so that none can be given or fed back: train one with a draft, e.g. "
@@ -116,7 +120,8 @@ class Experiment:
         experiment = cls(check_stored(OmegaConf.create(stored)) | {"device": device}, folder)
         if data_of is not None:
             experiment.dataset, experiment.ranks = data_of.dataset, data_of.ranks
-            vars(experiment).update({k: v for k, v in vars(data_of).items() if k == "training_df"})
+            lent = ("training_df", "context")
+            vars(experiment).update({k: v for k, v in vars(data_of).items() if k in lent})
         return experiment
 
     # ------------------------------------------------------------------------------------------- data
@@ -179,24 +184,67 @@ class Experiment:
     def context(self) -> dict[str, TextSource]:
         """Where the words beside an image come from, by segment."""
         return {
-            segment: build(segment, self.config[segment], training_data=self._training_data)
+            segment: build(
+                segment,
+                self.config[segment],
+                draft_data=self._draft_data,
+                open_neighbours=self._open_neighbours,
+            )
             for segment in self.segments
         }
 
     @cached_property
-    def _training_data(self) -> TrainingData:
-        return TrainingData(
-            lambda: self.examples("train"),
+    def _draft_data(self) -> DraftData:
+        return DraftData(
+            lambda: self.dataset.splits,
             captions_per_image=self.config["trainer"]["captions_per_image"],
             seed=self.config["seed"],
         )
+
+    def _open_neighbours(self) -> Neighbours:
+        """Those kept in the run's folder; before there is a checkpoint, those made for it."""
+        folder = self._neighbours if (kept := self._kept_neighbours) is None else kept
+        encoder = FrozenEncoder.load(folder, self.device)
+        return Neighbours(folder, encoder, encoder.transform, self.config["trainer"]["workers"])
+
+    @property
+    def _kept_neighbours(self) -> Path | None:
+        checkpoint = self.checkpoint or self.start
+        if checkpoint is None:
+            return None
+        run = checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else checkpoint
+        if not (run / NEIGHBOURS).is_dir():
+            raise ValueError(
+                f"{run} has no folder {NEIGHBOURS}, from which draft=retrieval takes its drafts: copy it from where "
+                "the run was trained, or give a draft by --draft"
+            )
+        return run / NEIGHBOURS
+
+    @cached_property
+    def _neighbours(self) -> Path:
+        """The folder in the cache with what drafts are retrieved from."""
+        draft, workers = self.config["draft"], self.config["trainer"]["workers"]
+        if draft["run"] is None:
+            encoder = encoder_of_option(draft["encoder"], self.device)
+        else:
+            other = Experiment.from_checkpoint(
+                checkpoint_of(Path(draft["run"])), device=self.config["device"]
+            )
+            encoder = FrozenEncoder(other.config["encoder"], other.captioner.encoder, self.device)
+        return make_neighbours(encoder, self.examples("train"), workers=workers)
+
+    def keep_neighbours(self, run: Path) -> None:
+        """Copy what drafts are retrieved from, if they are, to where captioning later looks for it."""
+        if self.config["draft"]["name"] == "retrieval" and self.start is None:
+            keep(self._neighbours, run / NEIGHBOURS)
 
     @property
     def oracles(self) -> list[str]:
         """The segments whose words come from an image's own references in testing: no captioner has them."""
         return [f"{name}:oracle" for name, source in self.context.items() if "oracle" in source.signature]
 
-    def _prepare_context(self, examples: Sequence[Example], *, training: bool) -> None:
+    def prepare_context(self, examples: Sequence[Example], *, training: bool) -> None:
+        """Let the sources of words beside images do what takes long, and find what is missing."""
         for source in self.context.values():
             source.prepare(examples, training=training)
 
@@ -270,7 +318,7 @@ class Experiment:
 
     def batches(self, examples: Sequence[Example], batch_size: int) -> Batches:
         """Return batches over all examples in order, each image once."""
-        self._prepare_context(examples, training=False)
+        self.prepare_context(examples, training=False)
         return evaluation_batches(
             examples,
             self.view,
@@ -383,7 +431,7 @@ class Experiment:
 
     @cached_property
     def loader(self) -> TrainLoader:
-        self._prepare_context(self.examples("train"), training=True)
+        self.prepare_context(self.examples("train"), training=True)
         return TrainLoader(
             self.examples("train"),
             self.training_view,

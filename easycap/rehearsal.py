@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ from easycap.build import (
     without_downloads,
 )
 from easycap.config import to_plain
-from easycap.context.draft import TrainingData
+from easycap.context.captions import captions_of
+from easycap.context.draft import DraftData
+from easycap.retrieval import check_retrieval
 from easycap.training.checkpoint import ENCODER, check_weights, task_of
 from easycap.training.hardware import pick_device
 from easycap.types import Example
@@ -53,7 +56,9 @@ def rehearse(config: dict[str, Any]) -> None:
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith("optim.") else f"optim: {error}") from None
     for segment in CONTEXT:
-        build(segment, config[segment], training_data=_no_data(config))
+        build(segment, config[segment], draft_data=_no_data(config), open_neighbours=None)
+    if not config["resume"]:
+        _check_other_run(config["draft"])
     build("refine", config["refine"])
     if config["task"] == "tags":
         build("tag_vocab", config["tag_vocab"], examples=[_TAGGED] * config["tag_vocab"]["min_count"])
@@ -89,9 +94,18 @@ class _OneMatrix(torch.nn.Module):
         self.encoder = torch.nn.Linear(2, 2)
 
 
-def _no_data(config: dict[str, Any]) -> TrainingData:
+def _check_other_run(draft: dict[str, Any]) -> None:
+    """Raise `ValueError` if what a draft takes from elsewhere is not there."""
+    if draft["name"] == "retrieval":
+        check_retrieval(draft)
+    if draft["name"] == "captions":
+        for split in ("train", "val") if draft["training"]["as_tested"] else ("val",):
+            captions_of(Path(draft["run"]), split)
+
+
+def _no_data(config: dict[str, Any]) -> DraftData:
     per_image = config["trainer"]["captions_per_image"]
-    return TrainingData(list, captions_per_image=per_image, seed=config["seed"])
+    return DraftData(dict, captions_per_image=per_image, seed=config["seed"])
 
 
 _TAGGED = Example("", None, ("dog",), ("dog",))

@@ -61,6 +61,7 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
             ranks.on_loss = partial(folder.write_status, "failed")
             ranks.share((config, path.absolute(), start))
             experiment = _prepare(config, start, ranks)  # before anything is tracked elsewhere
+            experiment.keep_neighbours(path)
             tracker = experiment.tracker(folder, to_plain(config))
             best = _fit(experiment, tracker, folder, start)
             result = _evaluate(experiment, folder, command=command)
@@ -110,6 +111,9 @@ def _prepare(config: dict[str, Any], start: Path | None, ranks: Ranks) -> Experi
     experiment.captioner.to(experiment.device)
     with ranks.first_first():
         experiment.cache_features()
+        for split in ("val", *_test_splits(experiment)):  # what is missing there is said before any training
+            limit = config["validation"]["images"] if split == "val" else None
+            experiment.prepare_context(experiment.examples(split)[:limit], training=False)
     return experiment
 
 

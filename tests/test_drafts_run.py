@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from test_train import metrics, read, run, settings
 
 from easycap.caption import main as caption
 from easycap.evaluate import main as evaluate
+from easycap.experiment import Experiment
 from easycap.rehearsal import rehearse
 from easycap.report import write_report
 
@@ -140,3 +142,81 @@ def test_workers_change_nothing(tmp_path: Path, refined: Path) -> None:
     here = run(tmp_path / "here", "draft=noise", "refine.rounds=2", "trainer.max_steps=3")
     assert losses(again) == losses(here)
     assert read(again, "captions.test.json") == read(here, "captions.test.json")
+
+
+def test_retrieval_by_the_encoder_of_another_run(
+    refined: Path, tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = run(
+        tmp_path / "run", "draft=retrieval", f"draft.run={refined}", "refine.rounds=1", "trainer.max_steps=3"
+    )
+    stored = json.loads((path / "neighbours" / "captions.json").read_text())
+    assert len(stored["ids"]) == 24
+    shown = {row["id"]: row["beside"]["draft"] for row in read(path, "samples/test.json")["random"]}
+    assert set(shown.values()) <= set(stored["captions"])
+    # The run's folder is all that captioning needs: neither the other run nor the data.
+    moved = tmp_path / "moved"
+    shutil.copytree(path, moved)
+    config = json.loads((moved / "checkpoints" / "best" / "config.json").read_text())
+    config["draft"]["run"], config["data"]["cache"] = "gone", str(tmp_path / "gone" / "data")
+    (moved / "checkpoints" / "best" / "config.json").write_text(json.dumps(config))
+    capsys.readouterr()
+    assert caption([str(moved), str(photo), "--device", "cpu", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert len(row["rounds"]) == 2
+    image_id = read(refined, "samples/test.json")["random"][0]["id"]
+    said = {str(row["image_id"]): row["caption"] for row in read(path, "captions.test.json")}
+    assert row["caption"] == said[image_id]
+    assert not (tmp_path / "gone").exists()
+    shutil.rmtree(moved / "neighbours")
+    with pytest.raises(ValueError, match="has no folder neighbours"):
+        caption([str(moved), str(photo), "--device", "cpu"])
+    assert caption([str(moved), str(photo), "--draft", "a cat", "--device", "cpu"]) == 0
+
+
+def test_an_image_of_training_is_not_its_own_draft(refined: Path, tmp_path: Path) -> None:
+    overrides = ["draft=retrieval", f"draft.run={refined}", "draft.training.as_tested=1"]
+    experiment = Experiment(settings(*overrides, "draft.training.another=0"))
+    batch = next(experiment.loader.epoch(0))
+    vocabulary = experiment.vocabulary
+    firsts = {
+        vocabulary.decode(vocabulary.encode(e.references[0])): e.id for e in experiment.examples("train")
+    }
+    drafts = [vocabulary.decode(ids) for ids in batch.inputs.context["draft"].tolist()]
+    assert len(drafts) == 4
+    assert all(firsts[draft] != image_id for draft, image_id in zip(drafts, batch.ids, strict=True))
+
+
+def test_what_another_run_says(refined: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(refined, other)
+    overrides = ["draft=captions", f"draft.run={other}", "trainer.max_steps=2"]
+    with pytest.raises(
+        ValueError, match=r"no captions of val: `easycap evaluate \S+ --split val` makes them"
+    ):
+        rehearse(settings(*overrides))
+    evaluate([str(other), "--split", "val", "--device", "cpu"])
+    (other / "captions.test_novel.json").rename(other / "kept.json")
+    with pytest.raises(ValueError, match="no captions of test_novel"):
+        run(tmp_path / "without", *overrides)
+    assert not list((tmp_path / "without").glob("checkpoints/*"))
+    (other / "kept.json").rename(other / "captions.test_novel.json")
+    path = run(tmp_path / "run", *overrides)
+    said = {str(row["image_id"]): row["caption"] for row in read(other, "captions.test.json")}
+    for row in read(path, "samples/test.json")["random"]:
+        assert row["beside"]["draft"] == said[row["id"]]
+    assert "oracle" not in read(path, "result.json")["scores"]["test"]["CIDEr-D"]["signature"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["draft=captions", "draft.run=nowhere"], "draft.run=nowhere is no folder"),
+        (["draft=retrieval", "draft.run=nowhere"], "draft.run: nowhere is no folder"),
+        (["draft=retrieval", "draft.encoder=resnet19"], "draft.encoder: encoder 'resnet19' does not exist"),
+        (["draft=retrieval", "draft.encoder='precomputed,features=f'"], "cannot see raw images"),
+    ],
+)
+def test_drafts_from_nowhere_end_before_any_work(overrides: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        rehearse(settings(*overrides))

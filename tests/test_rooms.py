@@ -45,6 +45,7 @@ ENTRY_POINTS = {
     "experiment",
     "tagging",
     "rehearsal",
+    "retrieval",
     "attention",
     "build",
     "data_command",

@@ -15,22 +15,31 @@ _OF_IMAGES = ("another", "nothing", "as_tested")
 _OF_WORDS = ("drop", "replace", "swap")
 
 
-class TrainingData:
-    """Where drafts get captions and words from: `read` returns the training examples; training says
-    `captions_per_image` (None: all) of their references, and draws by `seed`."""
+class DraftData:
+    """Where drafts get captions and words from: `read` returns {split: examples}; training says `captions_per_image`
+    (None: all) of their references, and draws by `seed`."""
 
     def __init__(
-        self, read: Callable[[], Sequence[Example]], *, captions_per_image: int | None, seed: int
+        self,
+        read: Callable[[], Mapping[str, Sequence[Example]]],
+        *,
+        captions_per_image: int | None,
+        seed: int,
     ) -> None:
         self.read, self.captions_per_image, self.seed = read, captions_per_image, seed
 
     @cached_property
-    def examples(self) -> Sequence[Example]:
+    def splits(self) -> Mapping[str, Sequence[Example]]:
         return self.read()
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """The training examples."""
+        return self.splits["train"]
 
     def __getstate__(self) -> dict[str, Any]:
         # Where processes that load are not forked they get the examples, not the way to read them.
-        return self.__dict__ | {"examples": self.examples, "read": None}
+        return self.__dict__ | {"splits": self.splits, "read": None}
 
     def caption(self, example: Example, random: Random) -> str:
         """Return some reference of some other training image; `ValueError` if there is no other."""
@@ -68,20 +77,20 @@ class Draft:
         signature: str,
         max_words: int,
         training: dict[str, float],
-        training_data: TrainingData,
+        draft_data: DraftData,
         prepare: Callable[[Sequence[Example]], None] | None = None,
     ) -> None:
         _check(max_words, training)
         self.another, self.nothing, self.as_tested = (training[name] for name in _OF_IMAGES)
         self.from_references = 1 - sum(training[name] for name in _OF_IMAGES) > 1e-9
-        if self.from_references and training_data.captions_per_image is None:
+        if self.from_references and draft_data.captions_per_image is None:
             raise ValueError(
                 "trainer.captions_per_image=null says all references of an image and leaves none for its draft: set "
                 "e.g. trainer.captions_per_image=3"
             )
         self.tested, self.prepare_tested = tested, prepare
-        self.signature, self.max_words, self.data = signature, max_words, training_data
-        self.damage = damage_of(training, training_data)
+        self.signature, self.max_words, self.data = signature, max_words, draft_data
+        self.damage = damage_of(training, draft_data)
 
     def prepare(self, examples: Sequence[Example], *, training: bool) -> None:
         said = self.data.captions_per_image
@@ -110,7 +119,7 @@ class Draft:
         return self.damage(random.choice(unsaid), random)
 
 
-def damage_of(training: Mapping[str, float], data: TrainingData) -> Damage:
+def damage_of(training: Mapping[str, float], data: DraftData) -> Damage:
     """Return the damage of the shares of words in `training`."""
     return Damage(**{name: training[name] for name in _OF_WORDS}, other_word=data.word)
 

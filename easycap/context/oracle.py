@@ -5,25 +5,25 @@ from __future__ import annotations
 from functools import partial
 from random import Random
 
-from easycap.context.draft import Draft, TrainingData, damage_of
+from easycap.context.draft import Draft, DraftData, damage_of
 from easycap.registry import register
 from easycap.types import Example
 
 
 @register("draft", "oracle")
-def oracle(*, max_words: int, training: dict[str, float], training_data: TrainingData) -> Draft:
+def oracle(*, max_words: int, training: dict[str, float], draft_data: DraftData) -> Draft:
     """In testing too: one of the image's references, damaged as in training; which and how depends on the image's id
     alone. Raises `ValueError` for an image without references."""
     return Draft(
-        partial(_damaged_reference, training, training_data),
+        partial(_damaged_reference, training, draft_data),
         signature="oracle",
         max_words=max_words,
         training=training,
-        training_data=training_data,
+        draft_data=draft_data,
     )
 
 
-def _damaged_reference(training: dict[str, float], data: TrainingData, example: Example) -> str:
+def _damaged_reference(training: dict[str, float], data: DraftData, example: Example) -> str:
     if not example.references:
         raise ValueError(
             f"draft=oracle damages a reference of the image, and {example.id} has none: give a draft by --draft"

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from easycap.context.draft import Draft, TrainingData
+from easycap.context.draft import Draft, DraftData
 from easycap.registry import register
 from easycap.types import Example
 
 
 @register("draft", "own")
-def own(*, max_words: int, training: dict[str, float], training_data: TrainingData) -> Draft:
+def own(*, max_words: int, training: dict[str, float], draft_data: DraftData) -> Draft:
     """In testing: nothing at first; each round of refinement reads what the one before said."""
     return Draft(
         _nothing,
         signature="own",
         max_words=max_words,
         training=training,
-        training_data=training_data,
+        draft_data=draft_data,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -10,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easycap.context.damage import Damage
-from easycap.context.draft import Draft, TrainingData
+from easycap.context.draft import Draft, DraftData
 from easycap.registry import lookup
 from easycap.types import Example
 
 SHARES = {"another": 0.0, "nothing": 0.0, "as_tested": 0.0, "drop": 0.0, "replace": 0.0, "swap": 0.0}
 EXAMPLES = [Example(str(n), None, tuple(f"image {n} says {k} in words" for k in "abcde")) for n in range(6)]
-DATA = TrainingData(lambda: EXAMPLES, captions_per_image=3, seed=1)
+DATA = DraftData(lambda: {"train": EXAMPLES}, captions_per_image=3, seed=1)
 
 texts = st.lists(st.sampled_from(["a", "cat", "on", "mat", "two"]), max_size=9).map(" ".join)
 rates = st.floats(0, 1)
@@ -27,7 +29,7 @@ def other_word(random: Random) -> str:
 
 
 def draft(kind: str, **shares: float) -> Draft:
-    return lookup("draft", kind)(max_words=20, training=SHARES | shares, training_data=DATA)
+    return lookup("draft", kind)(max_words=20, training=SHARES | shares, draft_data=DATA)
 
 
 def trained(source: Draft, epoch: int = 0, said: tuple[str, ...] = ()) -> list[str]:
@@ -101,8 +103,8 @@ def test_drafts_are_drawn_from_seed_epoch_and_image_alone() -> None:
     first = trained(source)
     assert trained(source) == first == trained(draft("own", **shares))
     assert trained(source, epoch=1) != first
-    other = TrainingData(lambda: EXAMPLES, captions_per_image=3, seed=2)
-    reseeded = lookup("draft", "own")(max_words=20, training=SHARES | shares, training_data=other)
+    other = DraftData(lambda: {"train": EXAMPLES}, captions_per_image=3, seed=2)
+    reseeded = lookup("draft", "own")(max_words=20, training=SHARES | shares, draft_data=other)
     assert trained(reseeded) != first
     backwards = [source(example, epoch=0, said=()) for example in EXAMPLES[::-1]]
     assert backwards[::-1] == first
@@ -115,17 +117,17 @@ def test_processes_that_are_not_forked_get_the_same_drafts() -> None:
 
 
 def test_where_training_leaves_no_reference_it_is_said_before() -> None:
-    few = TrainingData(lambda: EXAMPLES, captions_per_image=5, seed=1)
-    source = lookup("draft", "own")(max_words=20, training=SHARES, training_data=few)
+    few = DraftData(lambda: {"train": EXAMPLES}, captions_per_image=5, seed=1)
+    source = lookup("draft", "own")(max_words=20, training=SHARES, draft_data=few)
     source.prepare(EXAMPLES, training=False)
     with pytest.raises(ValueError, match="captions_per_image=5 says all references of every training image"):
         source.prepare(EXAMPLES, training=True)
-    lookup("draft", "own")(max_words=20, training=SHARES | {"another": 1.0}, training_data=few).prepare(
+    lookup("draft", "own")(max_words=20, training=SHARES | {"another": 1.0}, draft_data=few).prepare(
         EXAMPLES, training=True
     )
-    everything = TrainingData(lambda: EXAMPLES, captions_per_image=None, seed=1)
+    everything = DraftData(lambda: {"train": EXAMPLES}, captions_per_image=None, seed=1)
     with pytest.raises(ValueError, match="captions_per_image=null says all references"):
-        lookup("draft", "own")(max_words=20, training=SHARES, training_data=everything)
+        lookup("draft", "own")(max_words=20, training=SHARES, draft_data=everything)
 
 
 @pytest.mark.parametrize(
@@ -154,9 +156,9 @@ def test_noise_is_some_other_training_image_whatever_the_seed() -> None:
     assert any(found in other.references for other in EXAMPLES)
     for known in EXAMPLES:
         assert draft("noise")(known, epoch=None, said=()) not in known.references
-    alone = TrainingData(lambda: EXAMPLES[:1], captions_per_image=3, seed=1)
+    alone = DraftData(lambda: {"train": EXAMPLES[:1]}, captions_per_image=3, seed=1)
     with pytest.raises(ValueError, match="needs two training images"):
-        lookup("draft", "noise")(max_words=20, training=SHARES, training_data=alone)(
+        lookup("draft", "noise")(max_words=20, training=SHARES, draft_data=alone)(
             EXAMPLES[0], epoch=None, said=()
         )
 
@@ -168,3 +170,29 @@ def test_own_begins_with_nothing_and_an_oracle_is_a_reference_and_says_so() -> N
     assert "oracle" not in draft("noise").signature + draft("own").signature
     with pytest.raises(ValueError, match="photo.jpg has none: give a draft by --draft"):
         oracle(Example("photo.jpg", None, ()), epoch=None, said=())
+
+
+def test_captions_of_another_run_are_found_by_split(tmp_path: Path) -> None:
+    splits = {
+        name: [Example(f"{name}{n}", n, tuple("said")) for n in range(start, start + 2)]
+        for name, start in (("train", 0), ("val", 5), ("test", 9))
+    }
+    data = DraftData(lambda: splits, captions_per_image=3, seed=1)
+    source = lookup("draft", "captions")(run=str(tmp_path), max_words=20, training=SHARES, draft_data=data)
+    rows = [{"image_id": f"val{n}", "caption": f"a {n}"} for n in (5, 6)]
+    (tmp_path / "captions.val.json").write_text(json.dumps(rows))
+    source.prepare(splits["val"], training=False)
+    assert [source(e, epoch=None, said=()) for e in splits["val"]] == ["a 5", "a 6"]
+    with pytest.raises(
+        ValueError, match=r"no captions of test: `easycap evaluate \S+ --split test` makes them"
+    ):
+        source.prepare(splits["test"], training=False)
+    (tmp_path / "captions.test.json").write_text(json.dumps([{"image_id": "test9", "caption": "a"}]))
+    with pytest.raises(ValueError, match="captions.test.json has no caption of 'test10'"):
+        source.prepare(splits["test"], training=False)
+    with pytest.raises(ValueError, match="photo.jpg is none of them: give a draft by --draft"):
+        source.prepare([Example("photo.jpg", "photo.jpg", ())], training=False)
+    source.prepare(splits["train"], training=True)  # nothing of them is read unless training wants it
+    (tmp_path / "captions.test.json").write_text("[")
+    with pytest.raises(ValueError, match="captions.test.json cannot be read"):
+        source.prepare(splits["test"], training=False)
