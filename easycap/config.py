@@ -129,16 +129,22 @@ def check_group(group: str, values: DictConfig | None) -> dict[str, Any]:
 def option_from_text(group: str, text: str, **root: Any) -> dict[str, Any]:
     """Return a checked group from "option" or "option,key=value,..."; `root` is what its YAML may refer to."""
     name, *settings = text.split(",")
-    path = config_dir() / group / f"{name}.yaml"
-    if not path.is_file():
+    if name not in options(group):
         raise ValueError(f"{group} {name!r} does not exist; {describe_choices(name, options(group))}")
-    values = OmegaConf.load(path)
+    values = _option(group, name)
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise ValueError(f"{setting!r} in {text!r} must be key=value, e.g. {name},key=value")
         values[key] = OmegaConf.create(f"value: {value}").value
     return check_group(group, OmegaConf.create({**root, group: values})[group])
+
+
+def _option(group: str, name: str) -> DictConfig:
+    """What the YAML of an option says, with those of the same group that it changes."""
+    values = OmegaConf.load(config_dir() / group / f"{name}.yaml")
+    bases = [_option(group, base) for base in values.pop("defaults", [])]
+    return OmegaConf.merge(*bases, values)
 
 
 def options(group: str) -> list[str]:

@@ -40,8 +40,7 @@ from easycap.generation.captions import Refinement
 from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.metrics.rewards import Rewards
 from easycap.models.captioner import Captioner
-from easycap.retrieval import FrozenEncoder, encoder_of_option, keep, make_neighbours
-from easycap.runs import checkpoint_of
+from easycap.retrieval import FrozenEncoder, keep, make_neighbours
 from easycap.shared import digest_of, made_once
 from easycap.training.checkpoint import (
     CONFIG,
@@ -204,7 +203,7 @@ class Experiment:
     def _open_neighbours(self) -> Neighbours:
         """Those kept in the run's folder; before there is a checkpoint, those made for it."""
         folder = self._neighbours if (kept := self._kept_neighbours) is None else kept
-        encoder = FrozenEncoder.load(folder, self.device)
+        encoder = FrozenEncoder.of_folder(folder, self.device)
         return Neighbours(folder, encoder, encoder.transform, self.config["trainer"]["workers"])
 
     @property
@@ -223,15 +222,8 @@ class Experiment:
     @cached_property
     def _neighbours(self) -> Path:
         """The folder in the cache with what drafts are retrieved from."""
-        draft, workers = self.config["draft"], self.config["trainer"]["workers"]
-        if draft["run"] is None:
-            encoder = encoder_of_option(draft["encoder"], self.device)
-        else:
-            other = Experiment.from_checkpoint(
-                checkpoint_of(Path(draft["run"])), device=self.config["device"]
-            )
-            encoder = FrozenEncoder(other.config["encoder"], other.captioner.encoder, self.device)
-        return make_neighbours(encoder, self.examples("train"), workers=workers)
+        encoder = FrozenEncoder.of_draft(self.config["draft"], self.device)
+        return make_neighbours(encoder, self.examples("train"), workers=self.config["trainer"]["workers"])
 
     def keep_neighbours(self, run: Path) -> None:
         """Copy what drafts are retrieved from, if they are, to where captioning later looks for it."""

@@ -10,61 +10,81 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
-from torch import nn
+from omegaconf import OmegaConf
+from safetensors.torch import save_model
 
-import easycap.context
+import easycap.data
 from easycap import paths
 from easycap.build import build, preprocessing_of, without_downloads
-from easycap.config import option_from_text, to_plain
+from easycap.config import check_group, option_from_text, to_plain
 from easycap.context.neighbours import Neighbours
 from easycap.data.features import fingerprint
 from easycap.data.images import identity
 from easycap.data.transforms import Transform
+from easycap.models.image_model import ImageModel
 from easycap.runs import checkpoint_of
 from easycap.shared import digest_of, made_once
-from easycap.training.checkpoint import CONFIG, PREPROCESSING, read_preprocessing
-from easycap.types import Example
+from easycap.training.checkpoint import CONFIG, MODEL, PREPROCESSING, load_encoder, read_preprocessing
+from easycap.types import Encoder, Example
 
 logger = logging.getLogger(__name__)
 
-_WEIGHTS = "encoder.safetensors"
-_CODE = Path(easycap.context.__file__).parent
+_CODE = Path(easycap.data.__file__).parent  # it makes the pixels that are encoded
 
 
 class FrozenEncoder:
     """An encoder, of the checked group `settings`, that is trained no more: images (N,3,S,S) uint8 -> the mean of their
     cells (N,C). Raises `ValueError` for one that sees no images."""
 
-    def __init__(self, settings: dict[str, Any], encoder: nn.Module, device: torch.device) -> None:
+    def __init__(self, settings: dict[str, Any], encoder: Encoder, device: torch.device) -> None:
+        self.settings, self.device = settings, device
         self.transform = Transform(encoder.preprocessing)
-        self.settings, self.preprocessing, self.device = settings, encoder.preprocessing, device
-        self.encoder = encoder.eval().requires_grad_(False).to(device)
-        self.mean, self.std = (
-            255 * torch.tensor(values, device=device).view(3, 1, 1) for values in self.preprocessing[1:3]
-        )
+        self.model = ImageModel(encoder).eval().to(device)
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        cells, mask, _ = self.encoder((images.to(self.device) - self.mean) / self.std)
+        cells, mask, _ = self.model.encode(images.to(self.device))
         weight = mask.unsqueeze(-1).to(cells)
         return (cells * weight).sum(1) / weight.sum(1)
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the weights and with what images look like to them."""
+        encoder = self.model.encoder
+        return fingerprint(encoder.state_dict().items(), self.settings, encoder.preprocessing)
+
     def save(self, folder: Path) -> None:
-        save_model(self.encoder, str(folder / _WEIGHTS))
-        (folder / CONFIG).write_text(json.dumps(to_plain(self.settings)), encoding="utf-8")
-        (folder / PREPROCESSING).write_text(json.dumps(self.preprocessing._asdict()), encoding="utf-8")
+        """Write a folder that `of_folder` reads, as if it were a checkpoint's encoder alone."""
+        save_model(self.model, str(folder / MODEL))
+        (folder / CONFIG).write_text(json.dumps({"encoder": to_plain(self.settings)}), encoding="utf-8")
+        seen = self.model.encoder.preprocessing._asdict()
+        (folder / PREPROCESSING).write_text(json.dumps(seen), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device) -> FrozenEncoder:
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    def of_folder(cls, folder: Path, device: torch.device) -> FrozenEncoder:
+        """Return the encoder of a checkpoint, a captioner's or a tag model's."""
+        stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        settings = check_group("encoder", OmegaConf.create(stored)["encoder"])
         seen = read_preprocessing(folder)
-        encoder = build(
-            "encoder", without_downloads({"encoder": settings, "decoder": {}}, seen.size)["encoder"]
-        )
+        untrained = without_downloads({"encoder": settings, "decoder": {}}, seen and seen.size)
+        encoder = build("encoder", untrained["encoder"])
         encoder.preprocessing = seen
-        load_model(encoder, str(folder / _WEIGHTS))
-        return cls(settings, encoder, device)
+        found = cls(settings, encoder, device)
+        load_encoder(found.model, folder)
+        return found
+
+    @classmethod
+    def of_draft(cls, draft: dict[str, Any], device: torch.device) -> FrozenEncoder:
+        """Return the encoder that draft=retrieval names: a run's, or one of the options with its pretrained weights."""
+        if draft["run"] is not None:
+            return cls.of_folder(checkpoint_of(Path(draft["run"])), device)
+        settings = option_from_text("encoder", draft["encoder"])
+        try:
+            return cls(settings, build("encoder", settings), device)
+        except ValueError as error:
+            raise ValueError(
+                f"draft.encoder={draft['encoder']}: {error}; or take the encoder of a run of your own by draft.run=RUN"
+            ) from None
 
 
 def check_retrieval(draft: dict[str, Any]) -> None:
@@ -78,22 +98,10 @@ def check_retrieval(draft: dict[str, Any]) -> None:
         raise ValueError(f"draft.{'encoder' if draft['run'] is None else 'run'}: {error}") from None
 
 
-def encoder_of_option(text: str, device: torch.device) -> FrozenEncoder:
-    """Return the encoder of "option" or "option,key=value,..." with its pretrained weights."""
-    settings = option_from_text("encoder", text)
-    try:
-        return FrozenEncoder(settings, build("encoder", settings), device)
-    except ValueError as error:
-        raise ValueError(
-            f"draft.encoder={text}: {error}; or take the encoder of a run of your own: draft.run=RUN"
-        ) from None
-
-
 def make_neighbours(encoder: FrozenEncoder, examples: Sequence[Example], *, workers: int) -> Path:
     """Return the folder in the cache with the features of training examples; they are encoded once."""
-    made_by = fingerprint(encoder.encoder.state_dict().items(), encoder.settings, encoder.preprocessing)
     texts = (f"{identity(e.image)}{e.id}\0{e.references[0]}" for e in examples)
-    folder = paths.cache_dir() / "neighbours" / digest_of([made_by, *texts], code=_CODE)
+    folder = paths.cache_dir() / "neighbours" / digest_of([encoder.fingerprint, *texts], code=_CODE)
 
     def make(new: Path) -> None:
         logger.info(

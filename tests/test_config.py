@@ -260,5 +260,11 @@ def test_a_way_of_decoding_as_text() -> None:
             option_from_text("decoding", text)
 
 
+def test_an_option_as_text_has_what_it_changes_another_by() -> None:
+    found = option_from_text("encoder", "resnet18,pretrained=false")
+    assert found == checked("encoder=resnet18", "encoder.pretrained=false")["encoder"]
+    assert found["model"] != checked("encoder=resnet101")["encoder"]["model"]
+
+
 def test_options_are_read_from_disk() -> None:
     assert options("decoder") == sorted(p.stem for p in Path(config_dir(), "decoder").glob("*.yaml"))
