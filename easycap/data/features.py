@@ -41,8 +41,8 @@ class FeatureCache:
     Masked cells are stored as NaN, as in batches.
 
     The file lies in a folder of `root` named by the encoder's `fingerprint` and the images (their paths, sizes and
-    times of change): another encoder, other weights, other preprocessing, changed images or another code that reads them
-    are another folder.
+    times of change): another encoder, other weights, other preprocessing, changed images or another code that reads
+    them are another folder.
     """
 
     def __init__(self, root: Path, examples: Sequence[Example], fingerprint: str) -> None:
