@@ -84,8 +84,8 @@ def build(group: str, settings: dict[str, Any], **supplied: Any) -> Any:
 
 def build_dataset(config: dict[str, Any]) -> Dataset:
     """Return the data of a config; where its encoder reads features made elsewhere, images know theirs."""
-    dataset = build("data", config["data"])
     features = precomputed_features(config["encoder"])
+    dataset = build("data", config["data"], pixels=features is None)
     if features is None:
         return dataset
     return features.attach(dataset, config["data"].get("on_bad_image", OnBadImage.error))

@@ -46,6 +46,7 @@ GROUPS = (
 SUPPLIED = frozenset(
     {
         "captions",  # vocab: the training captions
+        "pixels",  # data: whether the model sees them; if not, files of images may be missing
         "vocab_size",
         "num_tags",  # tagger: the vocabulary without pad, bos and eos
         "pad_id",
@@ -155,9 +156,9 @@ def options(group: str) -> list[str]:
 def fields_of(group: str, name: str) -> dict[str, Any]:
     """Return {field: type} that the YAML of option `name` must give: the constructor's arguments less SUPPLIED.
 
-    Data comes first of all: nothing is supplied to it, and data.captions is a setting.
+    Data comes first of all: next to nothing is supplied to it, and data.captions is a setting.
     """
-    supplied = SUPPLIED if group != "data" else frozenset()
+    supplied = SUPPLIED if group != "data" else frozenset({"pixels"})
     return {key: kind for key, kind in parameters(lookup(group, name)).items() if key not in supplied}
 
 

@@ -42,5 +42,5 @@ def write_hdf5(file: Path, names: Iterable[str]) -> Path:
 def ids_of_data(overrides: list[str]) -> list[str]:
     """The ids of all images of the data that overrides of `easycap train` describe."""
     data = [o for o in overrides if o.startswith("data")]
-    dataset = build("data", check(compose(data)[0])["data"])
+    dataset = build("data", check(compose(data)[0])["data"], pixels=True)
     return [example.id for examples in dataset.splits.values() for example in examples]

@@ -13,7 +13,9 @@ from easycap.types import Dataset, Example
 
 
 @register("data", "coco")
-def coco(*, root: str, train: str, val: str, test: str | None, on_bad_image: OnBadImage) -> Dataset:
+def coco(
+    *, root: str, train: str, val: str, test: str | None, on_bad_image: OnBadImage, pixels: bool
+) -> Dataset:
     """Read COCO's own layout: `root`/annotations/captions_<split>.json and `root`/<split>/*.jpg.
 
     `train`, `val` and `test` name COCO's splits (train2017, val2017, train2014, ...); without `test` the
@@ -26,7 +28,7 @@ def coco(*, root: str, train: str, val: str, test: str | None, on_bad_image: OnB
         raise ValueError(
             f"data.root={root} is no folder: it should hold annotations/ and {train}/ as COCO ships them"
         )
-    findings = Findings(on_bad_image)
+    findings = Findings(on_bad_image, pixels=pixels)
     read: dict[str, list[Example]] = {}
     splits = {"train": train, "val": val, "test": test or val}
     for name in splits.values():
@@ -44,7 +46,7 @@ def coco(*, root: str, train: str, val: str, test: str | None, on_bad_image: OnB
 
 def _read_split(root: Path, split: str, findings: Findings, *, with_objects: bool) -> list[Example]:
     path, images = root / "annotations" / f"captions_{split}.json", root / split
-    for needed in (path, images):
+    for needed in (path, images) if findings.pixels else (path,):
         if not needed.exists():
             raise ValueError(f"{needed} is missing: check data.root={root} and the split name {split!r}")
     stored = read_json(path, "COCO caption file")

@@ -16,10 +16,13 @@ class OnBadImage(Enum):
 
 
 class Findings:
-    """Collects what is wrong while a source is read; with OnBadImage.error the first image lost ends the reading."""
+    """Collects what is wrong while a source is read; with OnBadImage.error the first image lost ends the reading.
 
-    def __init__(self, on_bad_image: OnBadImage) -> None:
-        self.on_bad_image = on_bad_image
+    Without `pixels` nobody reads the files of images, and it does not matter whether they are there.
+    """
+
+    def __init__(self, on_bad_image: OnBadImage, *, pixels: bool = True) -> None:
+        self.on_bad_image, self.pixels = on_bad_image, pixels
         self.found: list[Finding] = []
 
     def leave_out(self, split: str, image_id: str, file: Path, what: str) -> None:

@@ -44,6 +44,7 @@ def folder(
     test_share: float,
     seed: int,
     on_bad_image: OnBadImage,
+    pixels: bool,
 ) -> Dataset:
     """Read all images in the folder `images` and below it, hidden ones aside; an id is the path within the folder.
 
@@ -62,7 +63,7 @@ def folder(
         )
     source = Path(captions).expanduser() if captions is not None else root
     files = {path.relative_to(root).as_posix(): path for path in image_files([root]) if path.name[0] != "."}
-    findings = Findings(on_bad_image)
+    findings = Findings(on_bad_image, pixels=pixels)
     if source.is_dir():
         if split_column is not None:
             raise ValueError(f"data.split_column={split_column} needs a table; {source} is a folder of texts")

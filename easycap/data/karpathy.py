@@ -20,7 +20,9 @@ _SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 
 @register("data", "coco_karpathy")
-def coco_karpathy(*, root: str, annotations: str, restval: bool, on_bad_image: OnBadImage) -> Dataset:
+def coco_karpathy(
+    *, root: str, annotations: str, restval: bool, on_bad_image: OnBadImage, pixels: bool
+) -> Dataset:
     """Read `root`/<annotations>, Karpathy's splits of COCO: 113,287 images to train on, 5,000 each for val and test.
 
     Images are those of COCO 2014 in `root`/train2014 and `root`/val2014, or of 2017, the same under other names.
@@ -32,35 +34,37 @@ def coco_karpathy(*, root: str, annotations: str, restval: bool, on_bad_image: O
     return _read(
         "coco_karpathy",
         folder / annotations,
-        on_bad_image,
+        Findings(on_bad_image, pixels=pixels),
         id_of=lambda entry: str(entry["cocoid"]),
-        path_of=_in_2014(folder) if (folder / "val2014").is_dir() else _in_2017(folder),
+        path_of=_paths(folder, pixels=pixels),
         left_out=() if restval else ("restval",),
         objects=objects,
     )
 
 
 @register("data", "flickr8k")
-def flickr8k(*, root: str, images: str, annotations: str, on_bad_image: OnBadImage) -> Dataset:
+def flickr8k(*, root: str, images: str, annotations: str, on_bad_image: OnBadImage, pixels: bool) -> Dataset:
     """Read Flickr8k: photos in `root`/<images>, captions and splits (6,000, 1,000, 1,000) in `root`/<annotations>.
 
     `annotations` is Karpathy's dataset_flickr8k.json; where it is not, Flickr8k's own text files with the same splits
     are read: Flickr8k.token.txt and Flickr_8k.<split>Images.txt. Ids are the names of the photos without .jpg.
     """
     folder = _folder(root, annotations)
+    findings = Findings(on_bad_image, pixels=pixels)
     if not (folder / annotations).exists() and (folder / "Flickr8k.token.txt").exists():
-        return _read_flickr8k_texts(folder, folder / images, Findings(on_bad_image))
-    return _read_flickr("flickr8k", folder / annotations, folder / images, on_bad_image)
+        return _read_flickr8k_texts(folder, folder / images, findings)
+    return _read_flickr("flickr8k", folder / annotations, folder / images, findings)
 
 
 @register("data", "flickr30k")
-def flickr30k(*, root: str, images: str, annotations: str, on_bad_image: OnBadImage) -> Dataset:
+def flickr30k(*, root: str, images: str, annotations: str, on_bad_image: OnBadImage, pixels: bool) -> Dataset:
     """Read Flickr30k: photos in `root`/<images>, captions and splits (29,000, 1,014, 1,000) in `root`/<annotations>.
 
     `annotations` is Karpathy's dataset_flickr30k.json. Ids are the names of the photos without .jpg.
     """
     folder = _folder(root, annotations)
-    return _read_flickr("flickr30k", folder / annotations, folder / images, on_bad_image)
+    findings = Findings(on_bad_image, pixels=pixels)
+    return _read_flickr("flickr30k", folder / annotations, folder / images, findings)
 
 
 def _folder(root: str, annotations: str) -> Path:
@@ -70,11 +74,11 @@ def _folder(root: str, annotations: str) -> Path:
     return folder
 
 
-def _read_flickr(name: str, file: Path, images: Path, on_bad_image: OnBadImage) -> Dataset:
+def _read_flickr(name: str, file: Path, images: Path, findings: Findings) -> Dataset:
     return _read(
         name,
         file,
-        on_bad_image,
+        findings,
         id_of=lambda entry: Path(entry["filename"]).stem,
         path_of=lambda entry: images / entry["filename"],
     )
@@ -83,7 +87,7 @@ def _read_flickr(name: str, file: Path, images: Path, on_bad_image: OnBadImage) 
 def _read(
     name: str,
     file: Path,
-    on_bad_image: OnBadImage,
+    findings: Findings,
     *,
     id_of: Callable[[dict[str, Any]], str],
     path_of: Callable[[dict[str, Any]], Path],
@@ -102,7 +106,6 @@ def _read(
             captions[split] += ((image_id, sentence["raw"]) for sentence in entry["sentences"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file} is not {kind} ({type(error).__name__}: {error})") from None
-    findings = Findings(on_bad_image)
     splits: dict[str, list[Example]] = {
         split: match(
             split,
@@ -115,6 +118,13 @@ def _read(
         for split in images
     }
     return finish(name, splits, findings, scorers=("coco_objects",) if objects else ())
+
+
+def _paths(root: Path, *, pixels: bool) -> Callable[[dict[str, Any]], Path]:
+    has_2017 = all((root / split).is_dir() for split in ("train2017", "val2017"))
+    if (root / "val2014").is_dir() or not (pixels or has_2017):
+        return _in_2014(root)
+    return _in_2017(root)
 
 
 def _in_2014(root: Path) -> Callable[[dict[str, Any]], Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from torch.utils.data import get_worker_info
 
 from easycap.data.findings import Findings, OnBadImage
 from easycap.data.images import BadImage
+from easycap.data.verify import bad_ones
 from easycap.types import Dataset, Example, ImageSource
 
 if TYPE_CHECKING:
@@ -53,12 +55,17 @@ class PrecomputedFeatures:
         self.region_dim, self.min_regions, self.max_regions = region_dim, min_regions, max_regions
 
     def attach(self, dataset: Dataset, on_bad_image: OnBadImage) -> Dataset:
-        """Return `dataset` with images that know their features; those without any are left out, or an error."""
+        """Return `dataset` with images that know their features; those without any are left out, or an error.
+
+        With OnBadImage.skip all features are read once, and the outcome remembered until a file changes.
+        """
         findings = Findings(on_bad_image)
         done: dict[int, list[Example]] = {}  # a list may serve as two splits: val as test
         for split, examples in dataset.splits.items():
             if id(examples) not in done:
                 done[id(examples)] = list(self._with_features(split, examples, findings))
+        if on_bad_image is OnBadImage.skip:
+            self._leave_out_damaged(done, dataset, findings)
         splits = {split: done[id(examples)] for split, examples in dataset.splits.items()}
         return dataset._replace(splits=splits, findings=(*dataset.findings, *findings.found))
 
@@ -72,21 +79,46 @@ class PrecomputedFeatures:
             else:
                 yield replace(example, image=ImageWithFeatures(example.image, found))
 
+    def _leave_out_damaged(
+        self, done: dict[int, list[Example]], dataset: Dataset, findings: Findings
+    ) -> None:
+        names = [example.image.features for examples in done.values() for example in examples]
+        key = hashlib.blake2b(repr((self.region_dim, self.min_regions)).encode(), digest_size=16)
+        for name in names:
+            key.update(f"{name}\0{self.store.version(name)}\0".encode())
+        bad = bad_ones("bad_features", names, self._what_is_wrong, key=key.hexdigest())
+        splits = {id(examples): split for split, examples in reversed(dataset.splits.items())}
+        for key, examples in done.items():
+            for example in examples:
+                if what := bad.get(example.image.features):
+                    where = self.store.where(example.image.features)
+                    findings.leave_out(splits[key], example.id, where, what)
+            done[key] = [example for example in examples if example.image.features not in bad]
+
+    def _what_is_wrong(self, name: str) -> str | None:
+        try:
+            self._read(name)
+        except BadImage as error:
+            return error.what
+        return None
+
     def begin_epoch(self, epoch: int) -> None:
         """The same in every epoch."""
 
     def of(self, example: Example) -> torch.Tensor:
         """Return an example's features (R,C) float32; raises `BadImage` naming the file if they cannot be used."""
-        name = example.image.features
+        return torch.from_numpy(self._read(example.image.features)[: self.max_regions].astype(np.float32))
+
+    def _read(self, name: str) -> np.ndarray:
         try:
             features = self.store.read(name)
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise BadImage(self.store.where(name), f"cannot be read as features ({error})") from None
-        if what := self._what_is_wrong(features):
+        if what := self._why_useless(features):
             raise BadImage(self.store.where(name), what)
-        return torch.from_numpy(features[: self.max_regions].astype(np.float32))
+        return features
 
-    def _what_is_wrong(self, features: np.ndarray) -> str | None:
+    def _why_useless(self, features: np.ndarray) -> str | None:
         if features.ndim != 2 or features.shape[1] != self.region_dim:
             return f"has the shape {features.shape}, not (regions, encoder.region_dim={self.region_dim})"
         if len(features) < self.min_regions:
@@ -110,6 +142,7 @@ class _Store(Protocol):
     def __contains__(self, name: str) -> bool: ...
     def read(self, name: str) -> np.ndarray: ...
     def where(self, name: str) -> Path: ...
+    def version(self, name: str) -> str: ...
 
 
 def _open(path: Path) -> _Store:
@@ -130,6 +163,11 @@ def _is_hdf5(path: Path) -> bool:
     return h5py.is_hdf5(path)
 
 
+def _version(path: Path) -> str:
+    status = path.stat()
+    return f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}"
+
+
 class _Folder:
     """A file for each image."""
 
@@ -146,6 +184,9 @@ class _Folder:
 
     def where(self, name: str) -> Path:
         return self.files[name]
+
+    def version(self, name: str) -> str:
+        return _version(self.files[name])
 
     def read(self, name: str) -> np.ndarray:
         loaded: Any = np.load(self.files[name], allow_pickle=False)
@@ -174,6 +215,9 @@ class _HDF5:
 
     def where(self, name: str) -> Path:
         return self.path / f"{name}_features"
+
+    def version(self, name: str) -> str:
+        return _version(self.path)
 
     def read(self, name: str) -> np.ndarray:
         if get_worker_info() is None:

@@ -81,17 +81,22 @@ def finish(
 ) -> Dataset:
     """Return the Dataset of splits that have been read, without images that are missing, damaged or in two splits.
 
-    Missing files are found at once in any case. With OnBadImage.skip every image is decoded once, by all cores, and the
-    outcome remembered until the file changes; with OnBadImage.error a damaged one ends the run that meets it.
+    Missing files are found at once. With OnBadImage.skip every image is decoded once, by all cores, and the outcome
+    remembered until the file changes; with OnBadImage.error a damaged one ends the run that meets it. Where nobody
+    sees pixels (`findings.pixels`) no file is looked at.
     """
     kept: dict[int, list[Example]] = {}  # a list may serve as two splits: val as test
     seen: dict[str, str] = {}
     names: dict[Path, frozenset[str]] = {}
     for split, examples in splits.items():
         if id(examples) not in kept:
-            new = (example for example in examples if _is_new(example, split, seen, findings))
-            kept[id(examples)] = [example for example in new if _is_there(example, split, names, findings)]
-    if findings.on_bad_image is OnBadImage.skip:
+            kept[id(examples)] = [example for example in examples if _is_new(example, split, seen, findings)]
+            if findings.pixels:
+                new = kept[id(examples)]
+                kept[id(examples)] = [
+                    example for example in new if _is_there(example, split, names, findings)
+                ]
+    if findings.pixels and findings.on_bad_image is OnBadImage.skip:
         _leave_out_damaged(kept, splits, findings)
     return Dataset(
         name,

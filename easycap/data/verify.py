@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -26,32 +26,43 @@ def bad_images(paths: Sequence[Path]) -> dict[Path, str]:
     Threads on all cores decode, as Pillow does outside of Python's lock; JPEGs at an eighth of their size, which reads
     every byte of them. What was found is kept in the user's cache, keyed by every file's path, size and time of change.
     """
-    kept = cache_dir() / "bad_images" / f"{_digest(paths)}.json"
+    found = bad_ones("bad_images", list(map(str, paths)), _what_is_wrong, key=_digest(paths))
+    return {Path(path): what for path, what in found.items()}
+
+
+def bad_ones(
+    kind: str, names: Sequence[str], what_is_wrong: Callable[[str], str | None], *, key: str
+) -> dict[str, str]:
+    """Return {name: what is wrong} of the names that `what_is_wrong` answers for, asked by threads on all cores.
+
+    The answers are kept in the folder `kind` of the user's cache until `key` changes.
+    """
+    kept = cache_dir() / kind / f"{key}.json"
     with lock(kept.with_suffix(".lock")):  # of several ranks one reads, the others wait for what it finds
         if kept.is_file():
-            return {Path(path): what for path, what in json.loads(kept.read_text(encoding="utf-8")).items()}
-        bad = _read_all(paths)
+            return json.loads(kept.read_text(encoding="utf-8"))
+        bad = _ask_all(names, what_is_wrong)
         new = kept.with_suffix(".new")
-        new.write_text(json.dumps({str(path): what for path, what in bad.items()}), encoding="utf-8")
+        new.write_text(json.dumps(bad), encoding="utf-8")
         new.replace(kept)
     return bad
 
 
-def _read_all(paths: Sequence[Path]) -> dict[Path, str]:
+def _ask_all(names: Sequence[str], what_is_wrong: Callable[[str], str | None]) -> dict[str, str]:
     console = Console(stderr=True)
     progress = track(
-        paths, "reading every image once", transient=True, console=console, disable=not console.is_terminal
+        names, "reading every image once", transient=True, console=console, disable=not console.is_terminal
     )
-    bad: dict[Path, str] = {}
+    bad: dict[str, str] = {}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4) as pool:
         while chunk := list(islice(progress, _CHUNK)):  # so that Ctrl-C waits for one chunk, not for all
-            bad |= {p: what for p, what in zip(chunk, pool.map(_what_is_wrong, chunk), strict=True) if what}
+            bad |= {n: what for n, what in zip(chunk, pool.map(what_is_wrong, chunk), strict=True) if what}
     return bad
 
 
-def _what_is_wrong(path: Path) -> str | None:
+def _what_is_wrong(path: str) -> str | None:
     try:
-        ImageFile(path).load(at_least=1)
+        ImageFile(Path(path)).load(at_least=1)
     except BadImage as error:
         return error.what
     return None

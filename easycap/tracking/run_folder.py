@@ -10,9 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from easycap.processes import lock, runs_python
+from easycap.types import ImageSource
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 
 def new_run_folder(root: Path, choices: Sequence[str]) -> Path:
@@ -76,7 +80,8 @@ class RunFolder:
     def write_samples(self, name: str, rows: Any) -> None:
         """Write samples/<name>.json: a list of rows or {group: rows}; images become files beside it.
 
-        Of a row, "image" is an ImageSource, "attention", where it has one, a picture of where the decoder looked.
+        Of a row, "image" is an ImageSource, in the file null if it cannot be read; "attention", where it has one, a
+        picture of where the decoder looked.
         """
         grouped = rows if isinstance(rows, Mapping) else {"": rows}
         stored = {
@@ -88,12 +93,9 @@ class RunFolder:
 
     def _store_images(self, label: str, row: Mapping[str, Any]) -> dict[str, Any]:
         file = f"{_file_name(row['id'])}.png"
-        stored = {**row, "image": f"samples/images/{file}"}
-        target = self.path / stored["image"]
-        if not target.exists():
-            image = row["image"].load()
-            image.thumbnail((320, 320))
-            image.save(target)
+        target = self.path / "samples" / "images" / file
+        is_there = target.exists() or _save_picture(row["image"], target)
+        stored = {**row, "image": f"samples/images/{file}" if is_there else None}
         if "attention" in row:
             stored["attention"] = f"samples/attention/{_file_name(label)}/{file}"
             drawn = self.path / stored["attention"]
@@ -171,3 +173,21 @@ def _rounded(value: float) -> float | None:
 
 def _file_name(image_id: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in image_id)[-80:]
+
+
+def picture_of(image: ImageSource) -> PIL.Image.Image | None:
+    """Return the picture of a sample, None if it cannot be read: features made elsewhere may be all there is of it."""
+    try:
+        return image.load()
+    except (OSError, ValueError):
+        return None
+
+
+def _save_picture(image: ImageSource, target: Path) -> bool:
+    """Save an image, made smaller, and return whether it could be read."""
+    picture = picture_of(image)
+    if picture is None:
+        return False
+    picture.thumbnail((320, 320))
+    picture.save(target)
+    return True

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from easycap.registry import register
-from easycap.tracking.run_folder import RunFolder, write_atomically
+from easycap.tracking.run_folder import RunFolder, picture_of, write_atomically
 from easycap.types import Tracker
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,11 @@ class WandbTracker:
         self._run.log({**values, "global_step": step})
 
     def samples(self, rows: Sequence[Mapping[str, Any]], *, step: int, epoch: int) -> None:
-        pictures = [self._wandb.Image(row["image"].load(), caption=row["caption"]) for row in rows]
+        pictures = [
+            self._wandb.Image(picture, caption=row["caption"])
+            for row in rows
+            if (picture := picture_of(row["image"])) is not None
+        ]
         self._run.log({"samples": pictures, "global_step": step, "epoch": epoch})
 
     def finish(self, result: Mapping[str, Any] | None, *, status: str, error: str | None = None) -> None:
@@ -158,7 +162,7 @@ class WandbTracker:
         table = self._wandb.Table(columns=["kind", "id", "image", "caption", "references", *metrics])
         for kind, rows in kinds.items():
             for row in rows:
-                picture = self._wandb.Image(str(self._path / row["image"]))
+                picture = self._wandb.Image(str(self._path / row["image"])) if row["image"] else None
                 scores = (row["scores"].get(name) for name in metrics)
                 table.add_data(
                     kind, row["id"], picture, row["caption"], "\n".join(row["references"]), *scores

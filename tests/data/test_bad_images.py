@@ -39,6 +39,7 @@ def read(table: Path, on_bad_image: OnBadImage) -> Dataset:
         test_share=0.2,
         seed=0,
         on_bad_image=on_bad_image,
+        pixels=True,
     )
 
 

@@ -34,7 +34,7 @@ def write(root: Path, split: str, **content: object) -> None:
 
 
 def coco(*, on_bad_image: OnBadImage = OnBadImage.error, **settings: str | None) -> Dataset:
-    return read_coco(on_bad_image=on_bad_image, **settings)
+    return read_coco(on_bad_image=on_bad_image, pixels=True, **settings)
 
 
 def test_images_and_captions_meet(root: Path) -> None:

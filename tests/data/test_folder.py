@@ -38,6 +38,7 @@ def read(photos: Path, captions: Path | None, **changes: Any) -> Dataset:
         "test_share": 0.2,
         "seed": 0,
         "on_bad_image": OnBadImage.error,
+        "pixels": True,
     }
     path = None if captions is None else str(captions)
     return folder(images=str(photos), captions=path, **(settings | changes))

@@ -39,7 +39,11 @@ def save(path: Path) -> None:
 
 def read(root: Path, *, restval: bool = True) -> Dataset:
     return coco_karpathy(
-        root=str(root), annotations="dataset_coco.json", restval=restval, on_bad_image=OnBadImage.error
+        root=str(root),
+        annotations="dataset_coco.json",
+        restval=restval,
+        on_bad_image=OnBadImage.error,
+        pixels=True,
     )
 
 
@@ -95,7 +99,12 @@ def test_flickr_photos_are_known_by_their_names(tmp_path: Path, source: Any) -> 
     (tmp_path / "dataset.json").write_text(json.dumps({"images": entries}))
     for one in entries:
         save(tmp_path / "photos" / one["filename"])
-    settings = {"images": "photos", "annotations": "dataset.json", "on_bad_image": OnBadImage.error}
+    settings = {
+        "images": "photos",
+        "annotations": "dataset.json",
+        "on_bad_image": OnBadImage.error,
+        "pixels": True,
+    }
     dataset = source(root=str(tmp_path), **settings)
     assert dataset.name == source.__name__
     assert ids(dataset) == {"train": ["109_a", "1025_a"], "val": ["1030_a"], "test": ["1042_a"]}
@@ -111,6 +120,6 @@ def test_flickr8k_comes_with_text_files_too(tmp_path: Path) -> None:
             lines += [f"{photo}#{number}\tCaption {number} of {photo} ." for number in range(2)]
     (tmp_path / "Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
     settings = {"images": "Flicker8k_Dataset", "annotations": "dataset_flickr8k.json"}
-    dataset = flickr8k(root=str(tmp_path), **settings, on_bad_image=OnBadImage.error)
+    dataset = flickr8k(root=str(tmp_path), **settings, on_bad_image=OnBadImage.error, pixels=True)
     assert ids(dataset) == {"train": ["1_a", "2_b"], "val": ["3_c"], "test": ["4_d"]}
     assert dataset.splits["val"][0].references == ("Caption 0 of 3_c.jpg .", "Caption 1 of 3_c.jpg .")

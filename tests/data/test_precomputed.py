@@ -149,11 +149,27 @@ def test_what_holds_no_features_is_named(name: str, words: str, tmp_path: Path) 
 
 
 def test_images_without_features_are_left_out_and_listed(tmp_path: Path) -> None:
-    view = reader(write_folder(tmp_path, ["1", "3"]))
-    attached = view.attach(dataset("1", "2", "3"), OnBadImage.skip)
-    assert [example.id for example in attached.splits["train"]] == ["1", "3"]
-    (finding,) = attached.findings
-    assert (finding.split, finding.id, finding.left_out) == ("train", "2", True)
+    folder = write_folder(tmp_path / "att", ["1", "3", "4"])
+    np.save(folder / "5.npy", np.full((2, DIM), np.inf))
+    attached = reader(folder).attach(dataset("1", "2", "3", "4", "5"), OnBadImage.skip)
+    assert [example.id for example in attached.splits["train"]] == ["1", "3", "4"]
+    assert {(f.split, f.id, f.what.split(" ")[0]) for f in attached.findings} == {
+        ("train", "2", "holds"),
+        ("train", "5", "has"),
+    }
+    few = reader(folder, min_regions=4).attach(dataset("1", "3", "4"), OnBadImage.skip)
+    assert {e.id for e in few.splits["train"]} == {n for n in ("1", "3", "4") if len(regions(n)) >= 4}
+    np.save(folder / "5.npy", regions("5"))
+    assert reader(folder).attach(dataset("5"), OnBadImage.skip).findings == ()
+
+
+def test_what_is_damaged_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_hdf5(tmp_path / "x.hdf5", ["1", "2"])
+    first = reader(file, min_regions=100).attach(dataset("1", "2"), OnBadImage.skip)
+    assert {f.id for f in first.findings} == {"1", "2"} and str(file / "1_features") == first.findings[0].file
+    monkeypatch.setattr(PrecomputedFeatures, "_read", lambda self, name: pytest.fail("read again"))
+    again = reader(file, min_regions=100).attach(dataset("1", "2"), OnBadImage.skip)
+    assert again.findings == first.findings
 
 
 # ------------------------------------------------------------------------------------------------------ padding
@@ -284,6 +300,42 @@ def test_nothing_to_cache_and_no_grid_end_before_any_work(tmp_path: Path) -> Non
         rehearse(check(compose([*settings, "encoder.min_regions=9", "encoder.max_regions=8"])[0]))
 
 
+@pytest.mark.parametrize("source", ["coco", "coco_karpathy"])
+def test_no_picture_is_needed_but_shown_where_it_is(source: str, tmp_path: Path) -> None:
+    root, ids = tmp_path / "coco", list(range(12))
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train2014", "val2014"):
+        images = [{"id": n, "file_name": f"{n}.jpg"} for n in ids if (n < 6) == (split == "train2014")]
+        captions = [{"image_id": image["id"], "caption": "a dog"} for image in images]
+        content = {"images": images, "annotations": captions}
+        (root / "annotations" / f"captions_{split}.json").write_text(json.dumps(content))
+    entries = [
+        {
+            "cocoid": n,
+            "filename": f"{n}.jpg",
+            "filepath": "val2014",
+            "split": ("train", "val", "test")[n % 3],
+            "sentences": [{"raw": "a dog"}],
+        }
+        for n in ids
+    ]
+    (root / "dataset_coco.json").write_text(json.dumps({"images": entries}))
+    features = write_folder(tmp_path / "att", map(str, ids))
+    layout = ["data.train=train2014", "data.val=val2014"] if source == "coco" else []
+    data = [f"data={source}", f"data.root={root}", *layout]
+    small = [o for o in overrides(features) if not o.startswith("data.")]
+
+    def pictures(run: Path) -> list[bool]:
+        train(check(compose([*small, *data, "trainer.max_steps=1", "vocab.min_count=1"])[0]), run, command="")
+        rows = json.loads((run / "samples" / "test.json").read_text())["random"]
+        return [row["image"] is not None for row in rows]
+
+    assert not any(pictures(tmp_path / "without"))
+    (root / "val2014").mkdir()
+    Image.new("RGB", (8, 8)).save(root / "val2014" / "8.jpg")
+    assert sum(pictures(tmp_path / "with")) == 1
+
+
 def test_data_check_lists_images_without_features(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "photos").mkdir()
     names = [f"{number}" for number in range(12)]
@@ -292,7 +344,7 @@ def test_data_check_lists_images_without_features(tmp_path: Path, capsys: pytest
         (tmp_path / "photos" / f"{name}.txt").write_text("a dog")
     features = write_folder(tmp_path / "att", names[1:])
     data = ["data=folder", f"data.images={tmp_path / 'photos'}", "data.val_share=0.3", "data.test_share=0.3"]
-    encoder = ["encoder=precomputed", f"encoder.features={features}", f"encoder.region_dim={DIM}"]
+    encoder = [o for o in overrides(features) if o.startswith("encoder")]
     assert data_command.main(["check", "--json", *data, *encoder]) == 1
     (finding,) = json.loads(capsys.readouterr().out)
     assert (
