@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import easycap.context.oracle
 import easycap.context.own
 import easycap.context.refine
 import easycap.context.retrieval
+import easycap.context.tags
 import easycap.data.coco
 import easycap.data.folder
 import easycap.data.karpathy
@@ -56,17 +57,19 @@ import easycap.vocab.gpt2
 import easycap.vocab.tags
 import easycap.vocab.word  # noqa: F401
 from easycap.config import SUPPLIED
+from easycap.context.tags import Placement
 from easycap.data.findings import OnBadImage
 from easycap.data.precomputed import PrecomputedFeatures
 from easycap.models.captioner import Captioner
 from easycap.models.context.words import ContextWords
 from easycap.models.decoders.language_models import architecture_of
+from easycap.models.decoders.segments import SEGMENTS
 from easycap.models.image_model import ImageModel
 from easycap.models.tag_model import TagModel
 from easycap.registry import lookup, parameters
 from easycap.runs import checkpoint_of
 from easycap.training.checkpoint import CONFIG, read_preprocessing, task_of
-from easycap.types import Dataset, Preprocessing, Vocabulary
+from easycap.types import Dataset, Decoder, Preprocessing, Vocabulary
 from easycap.vocab.files import read_tokenizer
 from easycap.vocab.tags import TagVocabulary
 
@@ -85,10 +88,16 @@ def build(group: str, settings: dict[str, Any], **supplied: Any) -> Any:
 def build_dataset(config: dict[str, Any]) -> Dataset:
     """Return the data of a config; where its encoder reads features made elsewhere, images know theirs."""
     features = precomputed_features(config["encoder"])
-    dataset = build("data", config["data"], pixels=features is None)
+    dataset = build("data", config["data"], pixels=features is None, with_tags=_wants_tags(config))
     if features is None:
         return dataset
     return features.attach(dataset, config["data"].get("on_bad_image", OnBadImage.error))
+
+
+def _wants_tags(config: dict[str, Any]) -> bool:
+    """Whether training images need the tags that the data itself has for them."""
+    own = config["task"] == "tags" or config["tags"]["name"] in ("oracle", "mixed")
+    return own and config["tag_vocab"]["name"] == "data"
 
 
 def precomputed_features(encoder: dict[str, Any]) -> PrecomputedFeatures | None:
@@ -137,7 +146,25 @@ def build_captioner(
         for segment in CONTEXT
         if config[segment]["name"] != "none"
     }
-    return Captioner(encoder=encoder, image_tokens=image_tokens, decoder=decoder, context=context)
+    return Captioner(
+        encoder=encoder,
+        image_tokens=image_tokens,
+        decoder=decoder,
+        context=context,
+        order=_order(config["tags"], decoder),
+    )
+
+
+def _order(tags: dict[str, Any], decoder: Decoder) -> Sequence[str]:
+    """The order of the memory's segments; `ValueError` if it is to be one that the decoder could not tell."""
+    if tags.get("placement") is not Placement.after_image:
+        return SEGMENTS
+    if not decoder.prefix:
+        raise ValueError(
+            "tags.placement=after_image is for decoders that read the memory slot by slot (causal_lm, lstm), and this "
+            "one looks at all of it at once: leave tags.placement out"
+        )
+    return ("image", "tags", "draft")
 
 
 def build_tag_model(

@@ -15,10 +15,13 @@ import torch
 from easycap.attention import pictures, why_no_attention
 from easycap.config import option_from_text
 from easycap.data.images import ImageFile, image_files
-from easycap.experiment import NO_DRAFT, Experiment
+from easycap.experiment import NO_DRAFT, NO_TAGS, Experiment
 from easycap.generation.captions import caption_batch
+from easycap.predictions import TagPredictions
 from easycap.runs import checkpoint_of, shown
-from easycap.training.hardware import Precision, autocast
+from easycap.training.checkpoint import task_of
+from easycap.training.hardware import Precision, autocast, pick_device
+from easycap.training.tag_validation import likely_text
 from easycap.types import Example
 
 
@@ -33,6 +36,7 @@ class PhotoCaptioner:
         decoding: str | None = None,
         draft: str | None = None,
         rounds: int | None = None,
+        tags: str | None = None,
     ) -> None:
         self.experiment = Experiment.from_checkpoint(checkpoint_of(run), device=device)
         config = self.experiment.config
@@ -43,7 +47,19 @@ class PhotoCaptioner:
         self.refinement = self.experiment.refinement(rounds)
         if draft is not None and "draft" not in self.experiment.segments:
             raise ValueError(NO_DRAFT)
-        self.draft = draft
+        self.by_hand = {} if draft is None else {"draft": draft}
+        if tags is not None:
+            self.by_hand["tags"] = self._checked_tags(tags)
+
+    def _checked_tags(self, tags: str) -> str:
+        """The tags of "dog,bark" as the captioner reads them; `ValueError` for what it cannot read."""
+        if "tags" not in self.experiment.segments:
+            raise ValueError(NO_TAGS)
+        vocabulary = self.experiment.vocabulary
+        for tag in filter(None, map(str.strip, tags.split(","))):
+            if not (ids := vocabulary.encode(tag)) or vocabulary.unk_id in ids:
+                raise ValueError(f"--tags {tag!r} is no word that this captioner knows: say it otherwise")
+        return " ".join(tags.replace(",", " ").split())
 
     def __call__(self, files: Sequence[Path]) -> list[str | ValueError]:
         """Return the caption of each file, or the error that kept its image from being read."""
@@ -65,7 +81,7 @@ class PhotoCaptioner:
 
     def given(self, count: int) -> dict[str, list[str]]:
         """Return the words beside `count` images that the user gave."""
-        return {} if self.draft is None else {"draft": [self.draft] * count}
+        return {segment: [text] * count for segment, text in self.by_hand.items()}
 
     def _rounds(self, photos: Sequence[Example], pixels: Sequence[torch.Tensor]) -> list[list[str]]:
         if not photos:
@@ -105,7 +121,7 @@ def _chunks(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
 def _draw(photo_captioner: PhotoCaptioner, file: Path, captions: Sequence[str], target: Path) -> None:
     """Draw where the decoder looked for the last of an image's captions."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    given = {"draft": [captions[-2]]} if len(captions) > 1 else photo_captioner.given(1)
+    given = photo_captioner.given(1) | ({"draft": [captions[-2]]} if len(captions) > 1 else {})
     photo = Example(str(file), ImageFile(file), ())
     (picture,) = pictures(photo_captioner.experiment, [photo], captions[-1:], given=given)
     picture.save(target)
@@ -125,6 +141,29 @@ def _print(file: Path, result: Sequence[str] | ValueError) -> None:
         print(f"{file}: {result[0]}")
     else:
         print(f"{file}:", *(f"  round {number}: {text}" for number, text in enumerate(result)), sep="\n")
+
+
+def _say_tags(args: argparse.Namespace, files: Sequence[Path]) -> int:
+    """What main does with a tag model's run: tags with their probabilities."""
+    for name in ("decoding", "attention", "draft", "rounds", "tags"):
+        if vars(args)[name] is not None:
+            raise ValueError(f"{args.run} says tags, not captions: leave out --{name}")
+    tag_model = TagPredictions(checkpoint_of(args.run), device=pick_device(args.device), workers=0)
+    names, rows = tag_model.vocabulary.tags, []
+    for file in files:
+        try:
+            found = tag_model.probabilities(Example(str(file), ImageFile(file), ()))
+        except ValueError as error:
+            rows.append({"file": str(file), "error": str(error)})
+            if not args.json:
+                _print(file, error)
+            continue
+        rows.append({"file": str(file), "tags": dict(zip(names, map(float, found), strict=True))})
+        if not args.json:
+            _print(file, [likely_text(found, names)])
+    if args.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+    return int(any("error" in row for row in rows))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -147,6 +186,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--draft", metavar="TEXT", help="a draft of the caption, to be mended (a run with a draft)"
     )
+    parser.add_argument("--tags", metavar="A,B", help="tags of the images, e.g. dog,bark (a run with tags)")
     parser.add_argument(
         "--rounds",
         type=int,
@@ -159,9 +199,16 @@ def main(argv: Sequence[str]) -> int:
     if args.batch_size < 1:
         raise ValueError(f"--batch-size {args.batch_size} must be at least 1")
     files = image_files(args.images)
+    if task_of(checkpoint_of(args.run)) == "tags":
+        return _say_tags(args, files)
     drawings = _picture_paths(files, args.attention) if args.attention else {}
     photo_captioner = PhotoCaptioner(
-        args.run, device=args.device, decoding=args.decoding, draft=args.draft, rounds=args.rounds
+        args.run,
+        device=args.device,
+        decoding=args.decoding,
+        draft=args.draft,
+        rounds=args.rounds,
+        tags=args.tags,
     )
     if drawings and (why := why_no_attention(photo_captioner.experiment)):
         raise ValueError(why)

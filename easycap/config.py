@@ -60,6 +60,8 @@ SUPPLIED = frozenset(
         "memory_dim",  # image_tokens: the decoder's D
         "draft_data",  # draft
         "open_neighbours",  # draft: () -> Neighbours
+        "tag_data",  # tags
+        "with_tags",  # data: whether the images' own tags are of use
         "total_steps",  # schedule
         "make_rewards",  # objective: (weights, eos) -> Rewards of captions of training images
         "examples",  # validation, tag_vocab: those of its split
@@ -86,6 +88,9 @@ _ADDED = {
     "tagger": {"name": "none"},
     "tag_vocab": {"name": "captions", "size": 500, "min_count": 5},
 }
+
+# The same for data, where the other names are settings.
+_SUPPLIED_TO_DATA = frozenset({"pixels", "with_tags"})
 
 # Settings that say where and how fast, never what is computed.
 _NOT_IN_HASH = ("tracking", "device", "resume")
@@ -154,11 +159,11 @@ def options(group: str) -> list[str]:
 
 
 def fields_of(group: str, name: str) -> dict[str, Any]:
-    """Return {field: type} that the YAML of option `name` must give: the constructor's arguments less SUPPLIED.
+    """Return {field: type} that the YAML of option `name` must give: the constructor's arguments less what is supplied.
 
     Data comes first of all: next to nothing is supplied to it, and data.captions is a setting.
     """
-    supplied = SUPPLIED if group != "data" else frozenset({"pixels"})
+    supplied = SUPPLIED if group != "data" else _SUPPLIED_TO_DATA
     return {key: kind for key, kind in parameters(lookup(group, name)).items() if key not in supplied}
 
 

@@ -40,6 +40,7 @@ from easycap.generation.captions import Refinement
 from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.metrics.rewards import Rewards
 from easycap.models.captioner import Captioner
+from easycap.predictions import KEPT, OwnTags, TagPredictions, keep_tag_model, tag_checkpoint
 from easycap.retrieval import FrozenEncoder, keep, make_neighbours
 from easycap.shared import digest_of, made_once
 from easycap.training.checkpoint import (
@@ -68,12 +69,17 @@ from easycap.types import (
     View,
     Vocabulary,
 )
+from easycap.vocab.tags import FILE as TAGS_FILE
 from easycap.vocab.tags import TagVocabulary
 
 logger = logging.getLogger(__name__)
 
 NEIGHBOURS = "neighbours"
 TEXT_SCORERS = ("bleu", "rouge_l", "cider_d")
+NO_TAGS = (
+    "this captioner reads no tags (tags=none), so that none can be given: train one with tags, e.g. tags=predicted "
+    "tags.run=RUN"
+)
 NO_DRAFT = (
     "this captioner reads no draft (draft=none), so that none can be given or fed back: train one with a draft, e.g. "
     "draft=own"
@@ -188,9 +194,39 @@ class Experiment:
                 self.config[segment],
                 draft_data=self._draft_data,
                 open_neighbours=self._open_neighbours,
+                tag_data=self.tag_data if segment == "tags" else None,
             )
             for segment in self.segments
         }
+
+    @cached_property
+    def tag_data(self) -> TagPredictions | OwnTags:
+        """Where the tags beside an image come from: a tag model, else what is known of the image."""
+        if "run" not in self.config["tags"]:
+            return OwnTags(self._own_tag_vocabulary)
+        folder = tag_checkpoint(self.config["tags"], self._run)
+        return TagPredictions(folder, device=self.device, workers=self.config["trainer"]["workers"])
+
+    @property
+    def _run(self) -> Path | None:
+        """The folder of the run that a checkpoint is one of."""
+        folder = self.checkpoint or self.start
+        return None if folder is None else folder.parent.parent
+
+    def _own_tag_vocabulary(self) -> TagVocabulary:
+        if self._run is not None and (self._run / KEPT / TAGS_FILE).is_file():
+            return TagVocabulary.load(self._run / KEPT)
+        return self.make_tag_vocabulary(self.examples("train"))
+
+    def keep_tags(self, run: Path) -> None:
+        """Leave in the folder `run` what the tags beside images come from: the run is whole without anything else."""
+        if "tags" not in self.segments:
+            return
+        if "run" in self.config["tags"]:
+            keep_tag_model(self.tag_data.checkpoint, run)
+        else:
+            (run / KEPT).mkdir(exist_ok=True)
+            self.tag_data.vocabulary.save(run / KEPT)
 
     @cached_property
     def _draft_data(self) -> DraftData:

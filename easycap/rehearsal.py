@@ -22,6 +22,7 @@ from easycap.build import (
 from easycap.config import to_plain
 from easycap.context.captions import captions_of
 from easycap.context.draft import DraftData
+from easycap.predictions import tag_checkpoint
 from easycap.retrieval import check_retrieval
 from easycap.training.checkpoint import ENCODER, check_weights, task_of
 from easycap.training.hardware import pick_device
@@ -56,11 +57,13 @@ def rehearse(config: dict[str, Any]) -> None:
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith("optim.") else f"optim: {error}") from None
     for segment in CONTEXT:
-        build(segment, config[segment], draft_data=_no_data(config), open_neighbours=None)
+        build(segment, config[segment], draft_data=_no_data(config), open_neighbours=None, tag_data=None)
     if not config["resume"]:
         _check_other_run(config["draft"])
+    if config["tags"].get("run") is not None:
+        tag_checkpoint(config["tags"], Path(config["resume"]) if config["resume"] else None)
     build("refine", config["refine"])
-    if config["task"] == "tags":
+    if config["task"] == "tags" or config["tags"]["name"] == "oracle":
         build("tag_vocab", config["tag_vocab"], examples=[_TAGGED] * config["tag_vocab"]["min_count"])
     build("decoding", config["decoding"], encode=vocabulary.encode, **special_ids(vocabulary))
     build(
@@ -117,6 +120,11 @@ def _check_task(config: dict[str, Any]) -> None:
         raise ValueError(f"task={task} must be caption or tags")
     if task == "tags" and tagger == "none":
         raise ValueError("task=tags needs a model of tags: set tagger=cnn or tagger=lstm")
+    for segment in CONTEXT:
+        if task == "tags" and config[segment]["name"] != "none":
+            raise ValueError(
+                f"{segment}={config[segment]['name']} is for captioners: leave it out with task=tags"
+            )
     if task == "caption" and tagger != "none":
         raise ValueError(
             f"tagger={tagger} is trained by task=tags; a captioner gets the tags of a trained one by tags=predicted "

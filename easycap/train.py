@@ -137,6 +137,7 @@ def _tidy(run: Path) -> Path | None:
 def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder, start: Path | None) -> float:
     config = experiment.config
     folder.update_result({"data": data_summary(experiment.dataset)})
+    experiment.keep_tags(folder.path)
     _warn_of_frozen_random_weights(experiment)
     if isinstance(experiment, TagExperiment):
         known = f"{len(experiment.vocabulary.tags)} tags"

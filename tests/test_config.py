@@ -56,6 +56,8 @@ def needed(*overrides: str) -> list[str]:
         extra.append("trainer.patience=3")
     if "encoder=precomputed" in text or any("bottom_up" in recipe for recipe in recipes):
         extra.append("encoder.features=somewhere")
+    if "tags=predicted" in text or "tags=mixed" in text:
+        extra.append(f"tags.run={tag_model()}")
     if "draft=captions" in text:
         extra.append(f"draft.run={said_of_nothing()}")
     if "encoder=timm" in text:
@@ -65,6 +67,15 @@ def needed(*overrides: str) -> list[str]:
     if "vocab=bert" in text:
         extra.append(f"vocab.path={tiny_bert()}")
     return [*overrides, *extra]
+
+
+@cache
+def tag_model() -> Path:
+    """As much of a tag model's run as is looked at before any work."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "model.safetensors").touch()
+    (folder / "config.json").write_text('{"task": "tags"}')
+    return folder
 
 
 @cache

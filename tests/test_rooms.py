@@ -44,6 +44,7 @@ ALLOWED = {
 ENTRY_POINTS = {
     "experiment",
     "tagging",
+    "predictions",
     "rehearsal",
     "retrieval",
     "attention",

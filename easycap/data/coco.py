@@ -14,14 +14,22 @@ from easycap.types import Dataset, Example
 
 @register("data", "coco")
 def coco(
-    *, root: str, train: str, val: str, test: str | None, on_bad_image: OnBadImage, pixels: bool
+    *,
+    root: str,
+    train: str,
+    val: str,
+    test: str | None,
+    on_bad_image: OnBadImage,
+    pixels: bool,
+    with_tags: bool,
 ) -> Dataset:
     """Read COCO's own layout: `root`/annotations/captions_<split>.json and `root`/<split>/*.jpg.
 
     `train`, `val` and `test` name COCO's splits (train2017, val2017, train2014, ...); without `test` the
     validation split is the test split too, as COCO's own test captions are not public. Where
     `root`/annotations/instances_<split>.json lies beside the captions of val or test, captions are also scored by the
-    objects they name. Raises `ValueError` naming the first file or folder that is missing.
+    objects they name; objects are the tags of an image, `with_tags` those of training images too. Raises `ValueError`
+    naming the first file or folder that is missing.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
@@ -34,7 +42,7 @@ def coco(
     for name in splits.values():
         if name not in read:
             scored = name in (splits["val"], splits["test"])
-            read[name] = _read_split(folder, name, findings, with_objects=scored)
+            read[name] = _read_split(folder, name, findings, scored=scored, with_tags=with_tags)
     known = any(example.annotations for examples in read.values() for example in examples)
     return finish(
         "coco",
@@ -44,7 +52,9 @@ def coco(
     )
 
 
-def _read_split(root: Path, split: str, findings: Findings, *, with_objects: bool) -> list[Example]:
+def _read_split(
+    root: Path, split: str, findings: Findings, *, scored: bool, with_tags: bool
+) -> list[Example]:
     path, images = root / "annotations" / f"captions_{split}.json", root / split
     for needed in (path, images) if findings.pixels else (path,):
         if not needed.exists():
@@ -55,15 +65,22 @@ def _read_split(root: Path, split: str, findings: Findings, *, with_objects: boo
         captions = [(str(entry["image_id"]), entry["caption"]) for entry in stored["annotations"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is no COCO caption file ({type(error).__name__}: {error})") from None
+    # COCO's file of the training split has 450 MB, and training captions are not scored.
+    objects = objects_of(root, split) if scored or with_tags else {}
     return match(
         split,
         ((str(image_id), images / name) for image_id, name in files),
         captions,
         findings,
         file=path,
-        # COCO's file of the training split has 450 MB, and training captions are not scored.
-        annotations=objects_of(root, split) if with_objects else None,
+        annotations=objects if scored else None,
+        tags=tags_of(objects),
     )
+
+
+def tags_of(objects: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return {id: tags} of the annotations that `objects_of` gives."""
+    return {image_id: note["objects"] for image_id, note in objects.items()}
 
 
 def objects_of(root: Path, split: str) -> dict[str, Any]:

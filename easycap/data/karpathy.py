@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from easycap.data.coco import objects_of
+from easycap.data.coco import objects_of, tags_of
 from easycap.data.findings import Findings, OnBadImage
 from easycap.data.reading import finish, match, read_json
 from easycap.registry import register
@@ -21,13 +21,14 @@ _SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 @register("data", "coco_karpathy")
 def coco_karpathy(
-    *, root: str, annotations: str, restval: bool, on_bad_image: OnBadImage, pixels: bool
+    *, root: str, annotations: str, restval: bool, on_bad_image: OnBadImage, pixels: bool, with_tags: bool
 ) -> Dataset:
     """Read `root`/<annotations>, Karpathy's splits of COCO: 113,287 images to train on, 5,000 each for val and test.
 
     Images are those of COCO 2014 in `root`/train2014 and `root`/val2014, or of 2017, the same under other names.
     Without `restval` the 30,504 images of that name are not trained on. Where `root`/annotations/instances_val2014.json
-    is, captions are also scored by the objects they name. Ids are COCO's.
+    is, captions are also scored by the objects they name; objects are an image's tags, `with_tags` (then from
+    instances_train2014.json too) those of training images. Ids are COCO's.
     """
     folder = _folder(root, annotations)
     objects = objects_of(folder, "val2014")  # Karpathy's val and test images are all from there
@@ -39,6 +40,7 @@ def coco_karpathy(
         path_of=_paths(folder, pixels=pixels),
         left_out=() if restval else ("restval",),
         objects=objects,
+        tags=tags_of(objects | (objects_of(folder, "train2014") if with_tags else {})),
     )
 
 
@@ -93,6 +95,7 @@ def _read(
     path_of: Callable[[dict[str, Any]], Path],
     left_out: tuple[str, ...] = (),
     objects: dict[str, Any] | None = None,
+    tags: dict[str, tuple[str, ...]] | None = None,
 ) -> Dataset:
     kind = "one of Karpathy's dataset_*.json"
     images: dict[str, list[tuple[str, Path]]] = {"train": [], "val": [], "test": []}
@@ -114,6 +117,7 @@ def _read(
             findings,
             file=file,
             annotations=objects if split != "train" else None,
+            tags=tags,
         )
         for split in images
     }

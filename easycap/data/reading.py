@@ -37,10 +37,12 @@ def match(
     *,
     file: Path,
     annotations: Mapping[str, Any] | None = None,
+    tags: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[Example]:
     """Return an Example for each of `images` (id, path), in their order, with its `captions` (id, text).
 
-    `file` is where the captions stand, `annotations` {id: anything} what scorers may read. Left out, or an error:
+    `file` is where the captions stand, `annotations` {id: anything} what scorers may read, `tags` {id: words}
+    those that the data has itself. Left out, or an error:
     an id that comes twice, an image without a caption, a caption of an unknown image.
     """
     texts: dict[str, list[str]] = defaultdict(list)
@@ -61,7 +63,8 @@ def match(
             findings.leave_out(split, image_id, path, "has no caption")
             continue
         known = (annotations or {}).get(image_id)
-        examples.append(Example(image_id, ImageFile(path), tuple(texts[image_id]), annotations=known))
+        own = (tags or {}).get(image_id, ())
+        examples.append(Example(image_id, ImageFile(path), tuple(texts[image_id]), own, known))
     return examples
 
 

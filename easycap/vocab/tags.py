@@ -75,8 +75,8 @@ class TagVocabulary:
         counts = Counter(tag for example in examples for tag in set(own_tags(example, source)))
         if not counts and source is TagSource.data:
             raise ValueError(
-                "the training images have no tags of their own: take tag_vocab=captions, or, with COCO's "
-                "instances_*.json at hand, data.train_objects=true"
+                "the training images have no tags of their own: take tag_vocab=captions, or put COCO's "
+                "instances_<split>.json beside its captions"
             )
         kept = sorted((-count, tag) for tag, count in counts.items() if count >= min_count)[:size]
         if not kept:

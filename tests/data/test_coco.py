@@ -34,7 +34,7 @@ def write(root: Path, split: str, **content: object) -> None:
 
 
 def coco(*, on_bad_image: OnBadImage = OnBadImage.error, **settings: str | None) -> Dataset:
-    return read_coco(on_bad_image=on_bad_image, pixels=True, **settings)
+    return read_coco(on_bad_image=on_bad_image, pixels=True, **{"with_tags": False} | settings)
 
 
 def test_images_and_captions_meet(root: Path) -> None:
@@ -58,6 +58,7 @@ def test_objects_of_val_are_known_where_their_file_is(root: Path) -> None:
     assert dataset.scorers == ("coco_objects",)
     assert dataset.splits["val"][0].annotations["objects"] == ("car",)
     assert dataset.splits["train"][0].annotations is None
+    assert dataset.splits["val"][0].tags == ("car",) and dataset.splits["train"][0].tags == ()
 
 
 def test_what_is_missing_is_named(root: Path) -> None:

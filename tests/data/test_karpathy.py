@@ -44,6 +44,7 @@ def read(root: Path, *, restval: bool = True) -> Dataset:
         restval=restval,
         on_bad_image=OnBadImage.error,
         pixels=True,
+        with_tags=False,
     )
 
 

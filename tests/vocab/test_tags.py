@@ -62,7 +62,7 @@ def test_mistakes(tmp_path: Path) -> None:
         vocabulary(size=0)
     with pytest.raises(ValueError, match="lower tag_vocab.min_count"):
         vocabulary(min_count=9)
-    with pytest.raises(ValueError, match="data.train_objects=true"):
+    with pytest.raises(ValueError, match="instances_<split>.json beside"):
         TagVocabulary(source=TagSource.data, size=5, min_count=1, examples=[image("1", "a dog")])
     with pytest.raises(ValueError, match="holds no tags"):
         TagVocabulary.load(tmp_path)

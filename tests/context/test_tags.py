@@ -1,0 +1,153 @@
+"""Tags beside an image: which, how many, in which order; noise in training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from easycap.context.tags import Order, Placement, Tags, noisy
+from easycap.registry import lookup
+from easycap.types import Example
+from easycap.vocab.tags import TagSource, TagVocabulary
+
+EXAMPLES = [
+    Example("1", None, ("dogs bark", "a dog runs on grass", "a barking dog"), ()),
+    Example("2", None, ("a cat", "the cat sleeps on grass"), ()),
+    Example("3", None, ("grass",), ()),
+]
+PLACED = {"placement": Placement.before_image}
+
+
+class Said:
+    """A tag model that says the same of every image."""
+
+    def __init__(self) -> None:
+        self.vocabulary = TagVocabulary(
+            source=TagSource.captions, size=9, min_count=1, examples=EXAMPLES
+        )  # grass bark cat dog run sleep
+        self.prepared: list[str] = []
+
+    def prepare(self, examples) -> None:
+        self.prepared += [example.id for example in examples]
+
+    def probabilities(self, example) -> np.ndarray:
+        return np.array([0.6, 0.2, 0.9, 0.5, 0.1, 0.6])
+
+
+def source(kind: str, data: Said | None = None, **settings) -> Tags:
+    values = {"count": 8, "order": Order.surest, "max_words": 9, **PLACED, "tag_data": data or Said()}
+    if kind != "oracle":
+        values |= {"run": "somewhere", "threshold": 0.5}
+    if kind == "mixed":
+        values |= {"drop": 0.3, "add": 0.3, "shuffle": 0.5, "seed": 1}
+    return lookup("tags", kind)(**values | settings)
+
+
+def in_testing(tags: Tags) -> list[str]:
+    return [tags(example, epoch=None, said=()) for example in EXAMPLES]
+
+
+def in_training(tags: Tags, epoch: int) -> list[str]:
+    return [tags(example, epoch=epoch, said=example.references[:1]) for example in EXAMPLES]
+
+
+def test_an_oracle_names_what_most_references_name_first() -> None:
+    assert in_testing(source("oracle")) == ["dog bark grass run", "cat grass sleep", "grass"]
+    assert in_training(source("oracle"), 3) == in_testing(source("oracle"))
+    assert in_testing(source("oracle", count=2)) == ["dog bark", "cat grass", "grass"]
+
+
+def test_orders() -> None:
+    assert in_testing(source("oracle", order=Order.frequency))[0] == "grass bark dog run"
+    assert in_testing(source("oracle", order=Order.alphabet))[0] == "bark dog grass run"
+    # The surest are chosen first, then put in order.
+    assert in_testing(source("oracle", order=Order.alphabet, count=2))[0] == "bark dog"
+
+
+def test_predictions_are_those_above_the_threshold() -> None:
+    tags = source("predicted")
+    assert set(in_testing(tags)) == set(in_training(tags, 0)) == {"cat grass sleep dog"}
+    assert in_testing(source("predicted", threshold=0.7))[0] == "cat"
+    assert in_testing(source("predicted", threshold=1.0))[0] == ""
+    assert in_testing(source("predicted", count=2))[0] == "cat grass"
+
+
+def test_mixed_tags_are_own_with_noise_in_training_and_predicted_in_testing() -> None:
+    tags = source("mixed", drop=0.0, add=0.0, shuffle=0.0)
+    assert in_training(tags, 0) == in_testing(source("oracle")) and in_testing(tags) == in_testing(
+        source("predicted")
+    )
+    tags = source("mixed")
+    assert in_training(tags, 4) == in_training(source("mixed"), 4), (
+        "what is drawn depends on more than the epoch"
+    )
+    assert len({tuple(in_training(tags, epoch)) for epoch in range(9)}) > 4
+    assert in_training(tags, 4) != in_training(source("mixed", seed=2), 4)
+
+
+def test_predictions_are_made_for_what_needs_them() -> None:
+    for kind, in_training, in_testing in (("oracle", 0, 0), ("mixed", 0, 3), ("predicted", 3, 3)):
+        data = Said()
+        tags = source(kind, data)
+        tags.prepare(EXAMPLES, training=True)
+        assert len(data.prepared) == in_training
+        tags.prepare(EXAMPLES, training=False)
+        assert len(data.prepared) - in_training == in_testing
+
+
+def test_only_an_oracle_says_that_it_is_one() -> None:
+    assert [source(kind).signature for kind in ("oracle", "predicted", "mixed")] == [
+        "oracle",
+        "predicted",
+        "mixed",
+    ]
+    with pytest.raises(ValueError, match="of photo.jpg nothing is: give tags by --tags"):
+        source("oracle")(Example("photo.jpg", None, ()), epoch=None, said=())
+
+
+words = st.lists(st.sampled_from("abcdefg"), unique=True, max_size=6)
+rates = st.floats(0, 1)
+
+
+@given(words, rates, rates, rates, st.integers())
+def test_noise_adds_no_tag_twice_and_depends_on_its_random_alone(tags, drop, add, shuffle, seed) -> None:
+    shares = {"others": "uvw", "drop": drop, "add": add, "shuffle": shuffle}
+    found = noisy(tags, Random(seed), **shares)
+    assert found == noisy(tags, Random(seed), **shares)
+    assert max(Counter(found).values(), default=1) == 1 and set(found) <= {*tags, *"uvw"}
+    own = [tag for tag in found if tag in tags]
+    assert shuffle or own == [tag for tag in tags if tag in own]
+
+
+@given(words, st.integers())
+def test_shares_of_zero_and_one(tags, seed) -> None:
+    assert noisy(tags, Random(seed), others="u", drop=0, add=0, shuffle=0) == tags
+    assert noisy(tags, Random(seed), others="u", drop=1, add=0, shuffle=1) == []
+    assert set(noisy(tags, Random(seed), others="u", drop=0, add=1, shuffle=1)) == {*tags, *"u"[: len(tags)]}
+
+
+def test_about_the_shares_are_drawn() -> None:
+    tags = [str(n) for n in range(4000)]
+    others = [str(n) for n in range(4000, 10**6)]
+    found = noisy(tags, Random(0), others=others, drop=0.25, add=0.1, shuffle=0)
+    own = set(found) & set(tags)
+    assert 2900 < len(own) < 3100 and 340 < len(found) - len(own) < 460
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "words"),
+    [
+        ("oracle", {"count": 0}, "tags.count=0"),
+        ("oracle", {"max_words": 0}, "tags.max_words=0"),
+        ("predicted", {"threshold": 1.5}, "tags.threshold=1.5 must be a share"),
+        ("mixed", {"drop": -0.1}, "tags.drop=-0.1 must be a share"),
+    ],
+)
+def test_senseless_settings_are_named(kind: str, settings: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        source(kind, **settings)

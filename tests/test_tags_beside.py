@@ -1,0 +1,278 @@
+"""Captioners with tags beside the image: with every decoder, vocabulary and objective; whole runs; tags by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_train import OVERLAYS, RECURRENT, metrics, read, run, settings
+from tiny import TINY
+from tokenizers_on_disk import tiny_bert, tiny_gpt2
+
+from easycap.caption import main as caption
+from easycap.config import check
+from easycap.evaluate import main as evaluate
+from easycap.experiment import Experiment
+from easycap.launch import compose
+from easycap.registry import names
+from easycap.rehearsal import rehearse
+from easycap.report import write_report
+
+TAGGER = ["task=tags", "tagger=cnn", "tag_vocab.min_count=2"]
+
+
+@pytest.fixture(scope="module")
+def tag_run(tmp_path_factory: pytest.TempPathFactory, scenes_cache: Path) -> Path:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("EASYCAP_CACHE", str(scenes_cache))
+    path = run(tmp_path_factory.mktemp("run") / "tagger", *TAGGER)
+    patch.undo()
+    return path
+
+
+def of_kind(kind: str, tag_run: Path) -> list[str]:
+    if kind == "oracle":
+        return ["tags=oracle", "tag_vocab.min_count=2"]
+    return [f"tags={kind}", f"tags.run={tag_run}", "tags.threshold=0.02"]
+
+
+# ------------------------------------------------------------------------------------------ with every part
+
+VOCABS = {
+    "word": [],
+    "gpt2": ["vocab=gpt2", f"vocab.path={tiny_gpt2()}"],
+    "bert": ["vocab=bert", f"vocab.path={tiny_bert()}"],
+}
+OBJECTIVES = {"xe": [], "scheduled_sampling": [], "scst": ["objective.num_samples=2"]}
+DECODERS = names("decoder")
+KINDS = ["oracle", "predicted", "mixed"]
+
+
+def _rows() -> list[tuple[str, str, str, str]]:
+    """Every pair of a decoder, a kind of tags, an objective and a vocabulary is in one of these."""
+    objectives, vocabs = list(OBJECTIVES), list(VOCABS)
+    return [
+        (decoder, kind, objectives[(d + k) % 3], vocabs[(d + 2 * k + d // 3) % 3])
+        for (d, decoder), (k, kind) in product(enumerate(DECODERS), enumerate(KINDS))
+    ]
+
+
+def test_the_rows_have_every_pair() -> None:
+    wanted = [DECODERS, KINDS, list(OBJECTIVES), list(VOCABS)]
+    for first in range(4):
+        for second in range(first):
+            found = {(row[first], row[second]) for row in _rows()}
+            assert found == set(product(wanted[first], wanted[second])), (first, second)
+
+
+def _sizes(decoder: str) -> list[str]:
+    if decoder in RECURRENT:
+        return [o for o in TINY if not o.startswith("decoder.")] + RECURRENT[decoder]
+    own = [*TINY, *OVERLAYS["decoder"].get(decoder, [])]
+    return own
+
+
+@pytest.mark.parametrize(("decoder", "kind", "objective", "vocab"), _rows())
+def test_every_pair_learns_and_captions(
+    decoder: str, kind: str, objective: str, vocab: str, tag_run: Path
+) -> None:
+    words = [f"decoder={decoder}", f"objective={objective}", *OBJECTIVES[objective], *VOCABS[vocab]]
+    experiment = Experiment(check(compose([*_sizes(decoder), *words, *of_kind(kind, tag_run)])[0]))
+    batch = next(experiment.loader.epoch(0))
+    assert (batch.inputs.context["tags"] != experiment.vocabulary.pad_id).any()
+    loss, _ = experiment.objective(experiment.captioner, batch)
+    loss.backward()
+    table = experiment.captioner.decoder.word_table.weight
+    assert torch.isfinite(loss) and table.grad is not None
+    learned = list(experiment.captioner.context.parameters())
+    assert bool(learned) != experiment.captioner.decoder.prefix
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in learned)
+    experiment.captioner.eval()
+    inputs = experiment.inputs(experiment.examples("test")[:2])
+    with torch.no_grad():
+        written = experiment.generator()(
+            experiment.captioner.decoder, experiment.captioner.remember(inputs)
+        ).words
+    assert len(written) == 2
+
+
+def test_off_they_cost_nothing() -> None:
+    """No parameter more, and the loss is that of a captioner without a place for words beside the image."""
+    experiment = Experiment(settings())
+    batch = next(experiment.loader.epoch(0))
+    captioner = experiment.captioner
+    assert batch.inputs.context == {} and not list(captioner.context.parameters())
+    loss, _ = experiment.objective(captioner, batch)
+    tokens, mask = captioner.image_tokens(captioner.encode(batch.inputs.images))
+    memory = captioner.remember(batch.inputs)
+    assert torch.equal(memory.tokens, tokens) and torch.equal(memory.mask, mask)
+    logits = captioner.decoder(batch.words, captioner.decoder.start(memory).select(batch.rows)).logits
+    plain = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=experiment.vocabulary.pad_id
+    )
+    assert torch.equal(loss, plain)
+
+
+# ---------------------------------------------------------------------------------------------- whole runs
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory, scenes_cache: Path, tag_run: Path) -> Path:
+    """A captioner on mixed tags whose tag model's run is gone."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("EASYCAP_CACHE", str(scenes_cache))
+    folder = tmp_path_factory.mktemp("run")
+    copy = shutil.copytree(tag_run, folder / "tagger")
+    path = run(folder / "run", *of_kind("mixed", copy), "trainer.epochs=2")
+    shutil.rmtree(copy)
+    patch.undo()
+    return path
+
+
+@pytest.fixture(scope="module")
+def photo(mixed: Path) -> Path:
+    return mixed / read(mixed, "samples/test.json")["random"][0]["image"]
+
+
+def test_a_run_is_whole_without_the_run_of_its_tag_model(
+    mixed: Path, photo: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = read(mixed, "result.json")["scores"]
+    assert "oracle" not in before["test"]["CIDEr-D"]["signature"]
+    assert evaluate([str(mixed), "--device", "cpu"]) == 0
+    assert read(mixed, "result.json")["scores"] == before
+    capsys.readouterr()
+    assert caption([str(mixed), str(photo), "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.startswith(f"{photo}: ")
+
+
+def test_the_report_shows_the_tags(mixed: Path) -> None:
+    sample = read(mixed, "samples/test.json")["random"][0]
+    known = read(mixed, "tagger/tags.json")["tags"]
+    assert sample["beside"]["tags"] and set(sample["beside"]["tags"].split()) <= set(known)
+    assert sample["beside"]["tags"] in write_report(mixed).read_text(encoding="utf-8")
+
+
+def test_an_unfinished_run_goes_on_to_the_same_weights(
+    mixed: Path, tag_run: Path, tmp_path: Path, monkeypatch
+) -> None:
+    from easycap.train import train
+    from easycap.training.fit import Fit
+
+    original = Fit.train_step
+
+    def dies(self, batches):
+        if self.reached.step == 9:
+            raise KeyboardInterrupt
+        return original(self, batches)
+
+    copy, path = shutil.copytree(tag_run, tmp_path / "tagger"), tmp_path / "run"
+    config = settings(*of_kind("mixed", copy), "trainer.epochs=2", "trainer.checkpoint_every_steps=2")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Fit, "train_step", dies)
+        train(config, path, command="")
+    shutil.rmtree(copy)
+    train(config | {"resume": str(path)}, path, command="")
+    ours, theirs = (load_file(p / "checkpoints/last/model.safetensors") for p in (path, mixed))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_workers_change_nothing(mixed: Path, tag_run: Path, tmp_path: Path) -> None:
+    other = run(tmp_path / "run", *of_kind("mixed", tag_run), "trainer.epochs=2", "trainer.workers=2")
+    losses = [[line["train/loss"] for line in metrics(p) if "train/loss" in line] for p in (mixed, other)]
+    assert losses[0] == losses[1]
+
+
+def test_an_oracle_is_marked_and_keeps_its_vocabulary(tmp_path: Path) -> None:
+    path = run(tmp_path / "run", *of_kind("oracle", tmp_path), "trainer.max_steps=2")
+    result = read(path, "result.json")
+    for split in ("test", "test_novel"):
+        assert all("|tags:oracle" in score["signature"] for score in result["scores"][split].values())
+        points = result["reference_points"][split]
+        assert "oracle" in points["model_same_references"]["CIDEr-D"]["signature"]
+        assert "oracle" not in points["reference_caption"]["CIDEr-D"]["signature"]
+    before = result["scores"]["test"]
+    (path / "tagger/tags.json").write_text(json.dumps({"source": "captions", "tags": ["dog"]}))
+    assert evaluate([str(path), "--device", "cpu"]) == 0
+    shown = {row["beside"]["tags"] for row in read(path, "samples/test.json")["random"]}
+    assert shown <= {"dog", ""} and before.keys() == read(path, "result.json")["scores"]["test"].keys()
+    photo = path / read(path, "samples/test.json")["random"][0]["image"]
+    with pytest.raises(ValueError, match="give tags by --tags"):
+        caption([str(path), str(photo), "--device", "cpu"])
+    assert caption([str(path), str(photo), "--tags", "dog", "--device", "cpu"]) == 0
+
+
+# -------------------------------------------------------------------------------------------------- by hand
+
+
+def test_tags_by_hand(mixed: Path, photo: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    from easycap.generation import captions
+
+    seen = []
+    original = captions.captions_of_batch
+    monkeypatch.setattr(
+        "easycap.experiment.Experiment.context_ids",
+        lambda self, name, texts, was=Experiment.context_ids: (
+            seen.append((name, *texts)) or was(self, name, texts)
+        ),
+    )
+    assert original is captions.captions_of_batch
+    assert caption([str(mixed), str(photo), "--tags", "dog, field", "--device", "cpu"]) == 0
+    assert seen == [("tags", "dog field")]
+    with pytest.raises(ValueError, match="--tags 'zeppelin' is no word that this captioner knows"):
+        caption([str(mixed), str(photo), "--tags", "dog,zeppelin", "--device", "cpu"])
+
+
+def test_a_tag_model_says_tags_of_photos(
+    tag_run: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert caption([str(tag_run), str(photo), "--json", "--device", "cpu"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    known = read(tag_run / "checkpoints/best", "tags.json")["tags"]
+    assert list(row["tags"]) == known and all(0 <= p <= 1 for p in row["tags"].values())
+    assert caption([str(tag_run), str(photo), "--device", "cpu"]) == 0
+    best = max(row["tags"], key=row["tags"].get)
+    assert capsys.readouterr().out.startswith(f"{photo}: {best} {row['tags'][best]:.2f}")
+    with pytest.raises(ValueError, match="says tags, not captions: leave out --draft"):
+        caption([str(tag_run), str(photo), "--draft", "a dog"])
+    (tmp_path / "no.jpg").write_text("no image")
+    assert caption([str(tag_run), str(tmp_path / "no.jpg"), "--device", "cpu"]) == 1
+
+
+def test_a_run_without_tags_says_so(tmp_path: Path, photo: Path) -> None:
+    path = run(tmp_path / "run", "trainer.max_steps=1")
+    with pytest.raises(ValueError, match="reads no tags"):
+        caption([str(path), str(photo), "--tags", "dog", "--device", "cpu"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["tags=predicted", "tags.run=nowhere"], "tags.run=nowhere: nowhere is no folder"),
+        (["tags=oracle", "tags.placement=after_image", "decoder=transformer"], "leave tags.placement out"),
+        (["tags=oracle", "tags.placement=beside"], "one of before_image, after_image"),
+        (["tags=oracle", "tags.count=0"], "tags.count=0"),
+        (["tags=oracle", "tag_vocab.min_count=0"], "tag_vocab.min_count=0"),
+        (["task=tags", "tagger=cnn", "tags=oracle"], "tags=oracle is for captioners"),
+    ],
+)
+def test_wrong_settings_end_before_any_work(overrides: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        rehearse(settings(*overrides))
+
+
+def test_a_captioner_is_no_tag_model(mixed: Path) -> None:
+    with pytest.raises(ValueError, match="is no tag model: train one by task=tags"):
+        rehearse(settings("tags=predicted", f"tags.run={mixed}"))
+
+
+def test_tags_after_the_image_are_another_prefix(tag_run: Path) -> None:
+    for placement, order in (("before_image", ["tags", "image"]), ("after_image", ["image", "tags"])):
+        experiment = Experiment(settings(*of_kind("predicted", tag_run), f"tags.placement={placement}"))
+        memory = experiment.captioner.remember(experiment.inputs(experiment.examples("test")[:2]))
+        assert sorted(memory.segments, key=lambda name: memory.segments[name].start) == order
