@@ -141,6 +141,13 @@ def _check_combinations(config: dict[str, Any]) -> None:
             "objective=scst does not go with decoder.attention=hard, whose drawn locations have no part in the "
             "probability of a caption: take objective=xe or decoder.attention=soft"
         )
+    told_apart = config["decoder"].get("segments")
+    for segment in CONTEXT:
+        if told_apart and config[segment]["name"] != "none" and segment not in told_apart:
+            raise ValueError(
+                f"decoder.segments={list(told_apart)} does not name {segment}, and {segment}={config[segment]['name']} "
+                f"puts words there: add {segment}, or tell no segments apart with decoder.segments=[]"
+            )
     if config["refine"]["rounds"] and config["draft"]["name"] == "none":
         raise ValueError(
             f"refine.rounds={config['refine']['rounds']} feeds captions back as drafts, and draft=none reads none: set "

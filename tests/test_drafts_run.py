@@ -119,6 +119,10 @@ def test_a_run_without_drafts_says_so(tmp_path: Path, refined: Path, photo: Path
         (["draft=own", "refine.rounds=-1"], "refine.rounds=-1 must be at least 0"),
         (["draft=own", "trainer.captions_per_image=null"], "captions_per_image=null says all references"),
         (["draft=noise", "draft.training.drop=2"], "draft.training.drop=2.0 must be a share"),
+        (
+            ["draft=noise", "decoder=transformer", "decoder.segments=[image]"],
+            r"decoder.segments=\['image'\] does not name draft",
+        ),
         (["draft=noise", "draft.max_words=0"], "draft.max_words=0 must be at least 1"),
         (
             ["draft=noise", "refine.rounds=1", "decoding=sample", "decoding.num_samples=2"],

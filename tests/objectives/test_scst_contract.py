@@ -17,10 +17,11 @@ from easycap.build import build, special_ids
 from easycap.config import option_from_text
 from easycap.data.loader import Collate
 from easycap.models.captioner import Captioner
+from easycap.models.context.words import ContextWords
 from easycap.models.decoders.attention_lstm import Attention
 from easycap.objectives.scst import Baseline, SelfCritical
 from easycap.registry import names
-from easycap.types import Batch, Example, Features, Vocabulary
+from easycap.types import Batch, Example, Features, TextSource, Vocabulary
 
 MAX_WORDS, SLOTS = 6, 3
 PAIRS = [(name, vocabulary) for name in names("decoder") for vocabulary in names("vocab")]
@@ -57,13 +58,15 @@ class Slots(nn.Module):
         return tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
 
 
-def captioner_of(name: str, words: Vocabulary) -> Captioner:
-    """In training, with dropout wherever the decoder has one."""
+def captioner_of(name: str, words: Vocabulary, *segments: str) -> Captioner:
+    """In training, with dropout wherever the decoder has one, and words of `segments` beside the image."""
     settings = {"name": name, **DECODERS[name]}
     if "dropout" in settings:
         settings["dropout"] = 0.5
     if "attention" in settings:
         settings["attention"] = Attention.soft
+    if settings.get("segments"):
+        settings["segments"] += tuple(segment for segment in segments if segment not in settings["segments"])
     torch.manual_seed(0)
     decoder = build(
         "decoder", settings, channels=12, vocab_size=len(words), pieces=None, **special_ids(words)
@@ -72,11 +75,16 @@ def captioner_of(name: str, words: Vocabulary) -> Captioner:
         for parameter in decoder.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(0.3 / parameter.std())
-    return Captioner(encoder=Pixels(), image_tokens=Slots(decoder.memory_dim), decoder=decoder).train()
+    context = {segment: ContextWords(decoder, max_words=5, pad_id=words.pad_id) for segment in segments}
+    image_tokens = Slots(decoder.memory_dim)
+    return Captioner(encoder=Pixels(), image_tokens=image_tokens, decoder=decoder, context=context).train()
 
 
-def batch_of(words: Vocabulary) -> Batch:
-    collate = Collate(words, max_words=MAX_WORDS, captions_per_image=1, seed=0)
+def batch_of(
+    words: Vocabulary, context: Mapping[str, TextSource] | None = None, epoch: int | None = None
+) -> Batch:
+    collate = Collate(words, context or {}, max_words=MAX_WORDS, captions_per_image=1, seed=0)
+    collate.epoch = epoch
     pixels = torch.tensor([[10, 200, 90], [250, 40, 10]], dtype=torch.uint8).view(2, 3, 1, 1)
     pairs = zip(REFERENCES.items(), pixels, strict=True)
     return collate([(Example(i, None, references), image) for (i, references), image in pairs])
@@ -94,7 +102,7 @@ def greedy(captioner: Captioner, batch: Batch, words: Vocabulary) -> torch.Tenso
     )
     captioner.eval()
     with torch.no_grad():
-        said = generate(captioner.decoder, captioner.remember(batch.images)).words
+        said = generate(captioner.decoder, captioner.remember(batch.inputs)).words
     captioner.train()
     return said
 
