@@ -21,6 +21,7 @@ from easycap.launch import compose
 from easycap.models.captioner import Captioner
 from easycap.models.decoders.word_embedding import means_of_pieces, start_words
 from easycap.rehearsal import rehearse
+from easycap.sweep_plan import make_plan
 from easycap.train import train
 from easycap.training.validation import Validator
 from easycap.types import Vocabulary
@@ -103,6 +104,30 @@ def test_random_takes_nothing_over(folder: Path, theirs: torch.Tensor) -> None:
     words = GPT2Vocabulary(path=str(folder))
     table = table_of(captioner(folder, words, "decoder.embedding=random"))
     assert not torch.isclose(table[: len(theirs)], theirs).all(1).any()
+
+
+@pytest.mark.parametrize("vocab", ["gpt2", "word"])
+def test_the_sweep_of_embeddings_trains_what_its_cells_say(
+    folder: Path, theirs: torch.Tensor, vocab: str
+) -> None:
+    chosen = ["vocab=gpt2", f"vocab.path={folder}"] if vocab == "gpt2" else ["vocab=word"]
+    sizes = [line for line in TINY if not line.startswith("decoder.")]
+    plan = make_plan(
+        ["sweep=embedding", f"decoder.pretrained={folder}", "decoder.max_positions=40", *chosen, *sizes]
+    )
+    words = GPT2Vocabulary(path=str(folder)) if vocab == "gpt2" else WordVocabulary(
+        size=99, min_count=1, captions=CAPTIONS
+    )  # fmt: skip
+    dog = [words.encode("dog")[0], theirs[read_tokenizer(str(folder)).encode(" dog").ids].mean(0)]
+    if vocab == "gpt2":
+        dog[1] = theirs[dog[0]]
+    starts = {}
+    for cell in plan.cells:
+        settings = check(compose(cell.overrides)[0])
+        assert settings["decoder"]["name"] == "causal_lm" and settings["vocab"]["name"] == vocab
+        table = table_of(build_captioner(settings, words))
+        starts[settings["decoder"]["embedding"]] = torch.allclose(table[dog[0]], dog[1], atol=1e-6)
+    assert starts == {"pretrained": True, "random": False}
 
 
 def test_an_output_layer_of_its_own_starts_at_its_own_rows() -> None:
