@@ -23,7 +23,9 @@ ROUNDS = ["test@round0", "test@round1", "test"]
 def refined(tmp_path_factory: pytest.TempPathFactory, scenes_cache: Path) -> Path:
     patch = pytest.MonkeyPatch()
     patch.setenv("EASYCAP_CACHE", str(scenes_cache))
-    path = run(tmp_path_factory.mktemp("run") / "run", "draft=noise", "refine.rounds=2")
+    path = run(
+        tmp_path_factory.mktemp("run") / "run", "draft=noise", "refine.rounds=2", "trainer.precision=bf16"
+    )
     patch.undo()
     return path
 

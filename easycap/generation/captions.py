@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from easycap.types import Batch, Generator, Inputs, Vocabulary
+from easycap.types import Batch, Features, Generator, Inputs, Vocabulary
 
 
 class Refinement(NamedTuple):
@@ -36,20 +36,23 @@ def captions_of_batch(
     """
     found = []
     with autocast():
-        if refinement.rounds:  # the image is encoded once
-            inputs = captioner.encoded(inputs)
+        features = captioner.encode(inputs.images)  # once for all rounds
         for _ in range(refinement.rounds):
-            found.append(_said(captioner, inputs, generator, vocabulary))
+            found.append(_said(captioner, inputs, features, generator, vocabulary))
             draft = refinement.as_draft([_only(texts) for texts in found[-1]])
             inputs = replace(inputs, context=inputs.context | {"draft": draft.to(inputs.images.device)})
-        found.append(_said(captioner, inputs, generator, vocabulary))
+        found.append(_said(captioner, inputs, features, generator, vocabulary))
     return found
 
 
 def _said(
-    captioner: nn.Module, inputs: Inputs, generator: Generator, vocabulary: Vocabulary
+    captioner: nn.Module,
+    inputs: Inputs,
+    features: Features,
+    generator: Generator,
+    vocabulary: Vocabulary,
 ) -> list[list[str]]:
-    words = generator(captioner.decoder, captioner.remember(inputs)).words
+    words = generator(captioner.decoder, captioner.remember(inputs, features)).words
     texts = [vocabulary.decode(ids) for ids in words.tolist()]
     each = len(texts) // len(inputs.images)
     return [texts[first : first + each] for first in range(0, len(texts), each)]

@@ -45,8 +45,8 @@ def flops_per_caption(
     was_training = captioner.training
     captioner.eval()
     with FlopCounterMode(display=False) as counter:
-        inputs = captioner.encoded(inputs) if rounds else inputs
+        features = captioner.encode(inputs.images)
         for _ in range(rounds + 1):
-            words = generator(_Endless(captioner.decoder, eos_id), captioner.remember(inputs)).words
+            words = generator(_Endless(captioner.decoder, eos_id), captioner.remember(inputs, features)).words
     captioner.train(was_training)
     return counter.get_total_flops() / len(words)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -35,19 +34,12 @@ class Captioner(ImageModel):
         self.context = nn.ModuleDict(context or {})
         self.order = order
 
-    def encoded(self, inputs: Inputs) -> Inputs:
-        """Return inputs with the features of their images in the place of pixels: what is remembered more than once."""
-        if inputs.images.ndim == 3:
-            return inputs
-        features = self.encode(inputs.images)
-        return replace(inputs, images=features.cells.masked_fill(~features.mask.unsqueeze(-1), torch.nan))
-
-    def remember(self, inputs: Inputs) -> Memory:
+    def remember(self, inputs: Inputs, features: Features | None = None) -> Memory:
         """Return the slots a decoder reads or looks at: the image tokens, with the words beside the image if any.
 
-        Raises `ValueError` if a segment's words are missing.
+        `features` are what `encode` made of the images, where it has been asked before. Raises `ValueError` if a segment's words are missing.
         """
-        parts = {"image": self.image_tokens(self.encode(inputs.images))}
+        parts = {"image": self.image_tokens(features or self.encode(inputs.images))}
         for name, module in self.context.items():
             if name not in inputs.context:
                 raise ValueError(f"this captioner reads {name} beside an image, and there are none")
