@@ -10,7 +10,7 @@ from torch import nn
 from easycap.models.context.words import ContextWords, joined
 from easycap.models.decoders.segments import SEGMENTS
 from easycap.models.image_model import ImageModel
-from easycap.types import Decoder, Encoder, ImageTokens, Inputs, Memory, Output, State
+from easycap.types import Decoder, Encoder, Features, ImageTokens, Inputs, Memory, Output, State
 
 
 class Captioner(ImageModel):
@@ -37,7 +37,8 @@ class Captioner(ImageModel):
     def remember(self, inputs: Inputs, features: Features | None = None) -> Memory:
         """Return the slots a decoder reads or looks at: the image tokens, with the words beside the image if any.
 
-        `features` are what `encode` made of the images, where it has been asked before. Raises `ValueError` if a segment's words are missing.
+        `features` are what `encode` made of the images, where it has been asked before. Raises `ValueError` if a
+        segment's words are missing.
         """
         parts = {"image": self.image_tokens(features or self.encode(inputs.images))}
         for name, module in self.context.items():
