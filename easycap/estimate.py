@@ -16,6 +16,7 @@ import torch
 
 from easycap.experiment import Experiment
 from easycap.launch import check_all, compose
+from easycap.tagging import TagExperiment, experiment_class
 from easycap.tracking.run_folder import RunFolder
 from easycap.tracking.trackers import FileTracker
 from easycap.train import make_fit
@@ -28,7 +29,7 @@ def estimate(config: dict[str, Any]) -> dict[str, float]:
 
     Data is read, or made, once and not counted.
     """
-    experiment = Experiment(config)
+    experiment = experiment_class(config)(config)
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(Path(scratch), command="")
         fit = make_fit(experiment, FileTracker(folder), folder.path / "checkpoints", None)
@@ -65,14 +66,18 @@ def _seconds_per_step(fit: Any) -> float:
 def _seconds_per_caption(experiment: Experiment, fit: Any) -> float:
     """Of decoding one batch: an untrained model writes until it may write no more, so this is rather too long."""
     examples = experiment.examples("val")[: experiment.config["validation"]["batch_size"]]
-    generator = experiment.generator()
     fit.captioner.eval()
+    if isinstance(experiment, TagExperiment):
+        look = fit.captioner.probabilities
+    else:
+        generator = experiment.generator()
+        look = lambda inputs: generator(fit.captioner.decoder, fit.captioner.remember(inputs))  # noqa: E731
     seconds = []
     with torch.no_grad(), fit.autocast():
         for _ in range(2):
             started = time.perf_counter()
             for batch in experiment.batches(examples, len(examples)):
-                generator(fit.captioner.decoder, fit.captioner.remember(batch.inputs.to(fit.device)))
+                look(batch.inputs.to(fit.device))
             _wait_for(fit.device)
             seconds.append(time.perf_counter() - started)
     return seconds[-1] / len(examples)

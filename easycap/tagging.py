@@ -102,6 +102,11 @@ class TagExperiment(Experiment):
         return {example.id: found[example.id] for example in examples}
 
 
+def experiment_class(config: dict[str, Any]) -> type[Experiment]:
+    """Return the kind of experiment that a checked config's task is."""
+    return TagExperiment if config["task"] == "tags" else Experiment
+
+
 def experiment_of(checkpoint: Path, *, device: str) -> Experiment:
     """Return the experiment a checkpoint belongs to, of whatever task, as `Experiment.from_checkpoint` does."""
     try:

@@ -25,7 +25,7 @@ from easycap.evaluate import caption_examples, evaluate_split
 from easycap.experiment import Experiment
 from easycap.rehearsal import rehearse
 from easycap.runs import checkpoint_of
-from easycap.tagging import TagExperiment, evaluate_tags
+from easycap.tagging import TagExperiment, evaluate_tags, experiment_class
 from easycap.tracking.run_folder import RunFolder, write_atomically
 from easycap.training.checkpoint import newest, read_progress, remove_leftovers
 from easycap.training.fit import Fit
@@ -104,8 +104,7 @@ class _Silent:
 
 def _prepare(config: dict[str, Any], start: Path | None, ranks: Ranks) -> Experiment:
     """Data, vocabulary, model; rank 0 draws or reads the data first, so that the others find it."""
-    kind = TagExperiment if config["task"] == "tags" else Experiment
-    experiment = kind(config, start=start, ranks=ranks)
+    experiment = experiment_class(config)(config, start=start, ranks=ranks)
     with ranks.first_first():
         experiment.examples("train")
     experiment.captioner.to(experiment.device)

@@ -196,6 +196,7 @@ def test_an_oracle_is_marked_and_keeps_its_vocabulary(tmp_path: Path) -> None:
         points = result["reference_points"][split]
         assert "oracle" in points["model_same_references"]["CIDEr-D"]["signature"]
         assert "oracle" not in points["reference_caption"]["CIDEr-D"]["signature"]
+    assert "(oracle)" in write_report(path).read_text(encoding="utf-8")
     before = result["scores"]["test"]
     (path / "tagger/tags.json").write_text(json.dumps({"source": "captions", "tags": ["dog"]}))
     assert evaluate([str(path), "--device", "cpu"]) == 0

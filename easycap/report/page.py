@@ -25,6 +25,7 @@ from easycap.report.scores import (
     dot_groups,
     main_split,
     mapping,
+    oracle_mark,
     score_of,
     score_tables,
     tag_tables,
@@ -138,7 +139,8 @@ def _tiles(files: RunFiles) -> list[dict[str, str]]:
 
 
 def _tile(label: str, score: Mapping[str, Any], metric: str, about: str = "") -> dict[str, str]:
-    value, interval = numbers.score_text(score["value"], metric), numbers.interval_text(score, metric)
+    value = numbers.score_text(score["value"], metric) + oracle_mark(score)
+    interval = numbers.interval_text(score, metric)
     return {"label": label, "value": value, "interval": interval, "about": about}
 
 

@@ -86,7 +86,7 @@ class _Notes:
             return Cell(NOTHING, absent=str(score["absent"]))
         signature = str(score.get("signature") or "")
         return Cell(
-            score_text(score.get("value"), name),
+            score_text(score.get("value"), name) + oracle_mark(score),
             interval_text(score, name),
             "",
             signature,
@@ -99,6 +99,13 @@ class _Notes:
         if signature not in self.signatures:
             self.signatures.append(signature)
         return self.signatures.index(signature) + 1
+
+
+def oracle_mark(score: Mapping[str, Any]) -> str:
+    """Return what follows a score that an oracle helped: the captioner read something of the image's own references or
+    annotations, so that it is an upper bound and no captioner's score. Empty for any other."""
+    signature = str(score.get("signature") or "")
+    return " (oracle)" if any(part.endswith(":oracle") for part in signature.split("|")) else ""
 
 
 def main_split(result: Mapping[str, Any]) -> str | None:

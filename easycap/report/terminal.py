@@ -24,7 +24,16 @@ from easycap.report.reading import (
     seconds_between,
 )
 from easycap.report.recipe import choice, image_tokens
-from easycap.report.scores import HEADLINE, Cell, ScoreTable, main_split, mapping, score_of, score_tables
+from easycap.report.scores import (
+    HEADLINE,
+    Cell,
+    ScoreTable,
+    main_split,
+    mapping,
+    oracle_mark,
+    score_of,
+    score_tables,
+)
 
 STATE_STYLES = {
     "completed": "green",
@@ -136,7 +145,7 @@ def _run_row(summary: RunSummary) -> dict[str, Text]:
     values["steps"] = numbers.NOTHING if summary.steps is None else f"{summary.steps:,}"
     for metric in (HEADLINE, "truth"):
         score = score_of(summary.result, main_split(summary.result or {}), metric)
-        values[metric] = numbers.score_text(score["value"]) if score else numbers.NOTHING
+        values[metric] = numbers.score_text(score["value"]) + oracle_mark(score) if score else numbers.NOTHING
     values["time"] = numbers.duration_text(summary.seconds)
     values["started"] = numbers.time_text(summary.started)
     return row | {column: Text(value) for column, value in values.items()}

@@ -156,8 +156,10 @@ class Validator:
             count = int((batch.targets != self.vocabulary.pad_id).sum())
             with autocast():
                 total += float(self.objective(captioner, batch)[0]) * count
-                if number == 0:
-                    batch.inputs = replace(batch.inputs, images=batch.inputs.images.roll(1, dims=0))
+            if number == 0:
+                # Outside of autocast, which on a CPU does not roll cached features: half precision is foreign to it.
+                batch.inputs = replace(batch.inputs, images=batch.inputs.images.roll(1, dims=0))
+                with autocast():
                     shuffled = float(self.objective(captioner, batch)[0])
             words += count
         captioner.train(was_training)

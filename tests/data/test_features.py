@@ -186,6 +186,11 @@ def test_at_the_unfreeze_epoch_training_goes_live(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("own_features")
+def test_cached_features_go_with_another_half_precision(tmp_path: Path) -> None:
+    path = run(tmp_path / "run", *CACHED, "trainer.precision=bf16", "trainer.max_steps=1")
+    assert all(torch.isfinite(torch.tensor(losses(path))))
+
+
 def test_a_run_goes_on_from_the_cache(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", *CACHED)
     with pytest.raises(OutOfTime):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from easycap.report.comparison.runs import Comparison, Run
 from easycap.report.numbers import COSTS, NOTHING, interval_text, is_number, score_text
+from easycap.report.scores import oracle_mark
 
 DIFFERENT = "≠"  # marks a score that stands on other terms
 TEXT_KINDS = ("run", "setting", "following")
@@ -71,7 +72,7 @@ def _score(comparison: Comparison, run: Run, metric: str) -> Cell:
         return Cell(NOTHING)
     why = comparison.terms[metric].reasons.get(run.number, "")
     return Cell(
-        score_text(score["value"], metric),
+        score_text(score["value"], metric) + oracle_mark(score),
         interval_text(score, metric),
         score["value"],
         _bound(score, "low"),
