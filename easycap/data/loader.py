@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import io
+import pickle
 import random
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Sampler
@@ -34,6 +38,27 @@ class EpochSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return (self.length // self.batch_size - self.start) * self.own
+
+
+class PackedExamples(Sequence[Example]):
+    """Examples as bytes in one array, made anew when asked for.
+
+    For processes forked from this one: looking at an object changes the count of its references, which would copy the
+    page it lies in, and in the end all of them, to each process. Nothing here is ever written.
+    """
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        packed, ends = io.BytesIO(), [0]
+        for example in examples:
+            packed.write(pickle.dumps(example))
+            ends.append(packed.tell())
+        self.packed, self.ends = packed.getbuffer(), np.array(ends)
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, index: int) -> Example:
+        return pickle.loads(self.packed[self.ends[index] : self.ends[index + 1]])
 
 
 class ImageDataset(TorchDataset):
@@ -171,13 +196,13 @@ class TrainLoader:
         )
         self.view = view
         self.loader = DataLoader(
-            ImageDataset(examples, view),
+            ImageDataset(PackedExamples(examples) if workers else examples, view),
             batch_size=self.sampler.own,
             sampler=self.sampler,
             collate_fn=self.collate,
             num_workers=workers,
             drop_last=True,
-            worker_init_fn=_leave_signals_to_the_main_process,
+            worker_init_fn=_begin_worker,
             generator=torch.Generator(),  # its own: the global one must not depend on how batches are loaded
             pin_memory=torch.cuda.is_available(),
         )
@@ -236,7 +261,8 @@ def evaluation_batches(
     return Batches(DataLoader(dataset, batch_size=batch_size, collate_fn=collate, num_workers=workers))
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    gc.freeze()  # what was there before is not looked through for garbage, which would write to all of it
     # Ctrl-C reaches every process of a terminal; the main one still needs the batches of this step to save in peace.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
