@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from easycap.config import check
 from easycap.data.coco import coco as read_coco
 from easycap.data.findings import OnBadImage
+from easycap.experiment import Experiment
+from easycap.launch import compose
+from easycap.train import vocabulary_surveys
 from easycap.types import Dataset
 
 
@@ -87,3 +91,33 @@ def test_images_without_captions_and_captions_without_images_are_told(root: Path
         ("1", "has no caption"),
         ("2", "has captions of the unknown image '2'"),
     }
+
+
+def test_ids_that_come_twice_or_in_two_splits_are_told(root: Path) -> None:
+    again = [{"id": 7, "file_name": f"{7:012d}.jpg"}, {"id": 7, "file_name": "copy.jpg"}]
+    both = [*again, {"id": 9, "file_name": f"{9:012d}.jpg"}]
+    write(root, "val2017", images=both, annotations=[{"image_id": n, "caption": "x"} for n in (7, 9)])
+    splits = {"root": str(root), "train": "train2017", "val": "val2017", "test": None}
+    with pytest.raises(ValueError, match="copy.jpg has the id of 000000000007.jpg"):
+        coco(**splits)
+    dataset = coco(**splits, on_bad_image=OnBadImage.skip)
+    assert [example.id for example in dataset.splits["val"]] == ["7"]
+    assert {(f.id, f.what) for f in dataset.findings if f.left_out} == {
+        ("7", "has the id of 000000000007.jpg"),
+        ("9", "is in the train split already"),
+    }
+
+
+def test_words_and_document_frequencies_come_from_training_captions_alone(root: Path) -> None:
+    """A word of the validation captions that leaked would make scores look better than they are."""
+    of_val = [{"image_id": 7, "caption": text} for text in ("caption zebra", "caption of zebra")]
+    write(root, "val2017", images=[{"id": 7, "file_name": f"{7:012d}.jpg"}], annotations=of_val)
+    settings = ["data=coco", f"data.root={root}", "vocab.min_count=1", "device=cpu", "tracking=none"]
+    experiment = Experiment(check(compose(settings)[0]))
+    vocabulary = experiment.vocabulary
+    assert vocabulary.encode("zebra") == [vocabulary.unk_id]
+    assert vocabulary.unk_id not in vocabulary.encode("caption of 9")
+    surveys = vocabulary_surveys(experiment)
+    assert surveys["train"].coverage == 1.0 and surveys["val"].coverage == surveys["test"].coverage == 3 / 5
+    known = experiment.training_df.tree.vocabulary
+    assert "caption" in known and "zebra" not in known
