@@ -226,3 +226,9 @@ def test_what_another_run_says(refined: Path, tmp_path: Path) -> None:
 def test_drafts_from_nowhere_end_before_any_work(overrides: list[str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         rehearse(settings(*overrides))
+
+
+def test_rewarded_captions_are_beside_training_drafts(tmp_path: Path) -> None:
+    path = run(tmp_path / "run", "draft=own", "refine.rounds=1", "objective=scst", "trainer.max_steps=2")
+    assert {"test@round0", "test"} <= read(path, "result.json")["scores"].keys()
+    assert len([line for line in metrics(path) if "train/reward" in line]) == 2

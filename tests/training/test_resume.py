@@ -112,6 +112,13 @@ def test_worker_processes_change_nothing(whole: dict[str, Any], tmp_path: Path) 
     assert left_behind(run(killed(tmp_path / "run", Fit, "train_step", 5, "trainer.workers=2"))) == whole
 
 
+def test_drafts_go_on(tmp_path: Path) -> None:
+    words = ["draft=noise", "draft.training.another=0.3", "draft.training.nothing=0.3", "refine.rounds=1"]
+    left_alone = left_behind(run(tmp_path / "whole", *words))
+    killed(tmp_path / "run", Fit, "train_step", 5, *words)
+    assert left_behind(run(tmp_path / "run", "trainer.workers=1")) == left_alone
+
+
 def test_the_share_of_own_words_goes_on(tmp_path: Path) -> None:
     settings = {"rate": 0.4, "max_share": 1, "every_epochs": 1}
     growing = [
