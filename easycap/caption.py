@@ -55,11 +55,12 @@ class PhotoCaptioner:
         """The tags of "dog,bark" as the captioner reads them; `ValueError` for what it cannot read."""
         if "tags" not in self.experiment.segments:
             raise ValueError(NO_TAGS)
-        vocabulary = self.experiment.vocabulary
-        for tag in filter(None, map(str.strip, tags.split(","))):
+        vocabulary, said = self.experiment.vocabulary, self.experiment.tag_data.vocabulary.said
+        words = [said(tag.strip()) for tag in tags.split(",") if tag.strip()]
+        for tag in words:
             if not (ids := vocabulary.encode(tag)) or vocabulary.unk_id in ids:
                 raise ValueError(f"--tags {tag!r} is no word that this captioner knows: say it otherwise")
-        return " ".join(tags.replace(",", " ").split())
+        return " ".join(words)
 
     def __call__(self, files: Sequence[Path]) -> list[str | ValueError]:
         """Return the caption of each file, or the error that kept its image from being read."""

@@ -153,7 +153,7 @@ def test_a_run_is_whole_without_the_run_of_its_tag_model(
 
 def test_the_report_shows_the_tags(mixed: Path) -> None:
     sample = read(mixed, "samples/test.json")["random"][0]
-    known = read(mixed, "tagger/tags.json")["tags"]
+    known = read(mixed, "tagger/tags.json")["forms"]
     assert sample["beside"]["tags"] and set(sample["beside"]["tags"].split()) <= set(known)
     assert sample["beside"]["tags"] in write_report(mixed).read_text(encoding="utf-8")
 
@@ -198,7 +198,9 @@ def test_an_oracle_is_marked_and_keeps_its_vocabulary(tmp_path: Path) -> None:
         assert "oracle" not in points["reference_caption"]["CIDEr-D"]["signature"]
     assert "(oracle)" in write_report(path).read_text(encoding="utf-8")
     before = result["scores"]["test"]
-    (path / "tagger/tags.json").write_text(json.dumps({"source": "captions", "tags": ["dog"]}))
+    (path / "tagger/tags.json").write_text(
+        json.dumps({"source": "captions", "tags": ["dog"], "forms": ["dog"]})
+    )
     assert evaluate([str(path), "--device", "cpu"]) == 0
     shown = {row["beside"]["tags"] for row in read(path, "samples/test.json")["random"]}
     assert shown <= {"dog", ""} and before.keys() == read(path, "result.json")["scores"]["test"].keys()

@@ -78,7 +78,8 @@ class Tags:
         tags = tags[: self.count]
         if self.order is Order.frequency:
             tags = self.data.vocabulary.by_frequency(tags)
-        return " ".join(sorted(tags) if self.order is Order.alphabet else tags)
+        tags = sorted(tags) if self.order is Order.alphabet else tags
+        return " ".join(map(self.data.vocabulary.said, tags))
 
 
 @register("tags", "oracle")

@@ -8,7 +8,8 @@ captions   the lemmas (simplemma's, English) of the content words of its referen
 data       what the data says itself: the things and actions of a scene, the objects annotated in a COCO image.
 
 Of these the `size` that most training images have are kept, each in `min_count` images or more; equal counts go in
-alphabetical order.
+alphabetical order. Beside an image a lemma is said in the form that training captions use most (ride as riding): a
+captioner need not know the lemma as a word.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class TagVocabulary:
         for name, value in (("size", size), ("min_count", min_count)):
             if value < 1:
                 raise ValueError(f"tag_vocab.{name}={value} must be at least 1")
+        examples = list(examples)
         counts = Counter(tag for example in examples for tag in set(own_tags(example, source)))
         if not counts and source is TagSource.data:
             raise ValueError(
@@ -81,10 +83,11 @@ class TagVocabulary:
         kept = sorted((-count, tag) for tag, count in counts.items() if count >= min_count)[:size]
         if not kept:
             raise ValueError(f"no tag is one of {min_count} training images: lower tag_vocab.min_count")
-        self._number(source, [tag for _, tag in kept])
+        tags = [tag for _, tag in kept]
+        self._number(source, tags, tags if source is TagSource.data else _forms(tags, examples))
 
-    def _number(self, source: TagSource, tags: list[str]) -> None:
-        self.source, self.tags = source, tags
+    def _number(self, source: TagSource, tags: list[str], forms: list[str]) -> None:
+        self.source, self.tags, self.forms = source, tags, forms
         self._places = {tag: place for place, tag in enumerate(tags)}
 
     def __len__(self) -> int:
@@ -100,6 +103,10 @@ class TagVocabulary:
             return list(dict.fromkeys(found))
         counts = Counter(found)
         return sorted(counts, key=lambda tag: (-counts[tag], self._places[tag]))
+
+    def said(self, tag: str) -> str:
+        """Return a tag as captions say it; one that is not in the vocabulary as it is."""
+        return self.forms[self._places[tag]] if tag in self._places else tag
 
     def by_frequency(self, tags: Iterable[str]) -> list[str]:
         """Return tags of the vocabulary in its order, those of most training images first."""
@@ -117,7 +124,7 @@ class TagVocabulary:
 
     def save(self, folder: Path) -> None:
         """Write tags.json into `folder`."""
-        content = {"source": self.source.name, "tags": self.tags}
+        content = {"source": self.source.name, "tags": self.tags, "forms": self.forms}
         (Path(folder) / FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @classmethod
@@ -126,7 +133,7 @@ class TagVocabulary:
         vocabulary = cls.__new__(cls)  # its tags are chosen already
         try:
             stored = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
-            vocabulary._number(TagSource[stored["source"]], stored["tags"])
+            vocabulary._number(TagSource[stored["source"]], stored["tags"], stored["forms"])
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{Path(folder) / FILE} holds no tags ({error}); use another run") from None
         return vocabulary
@@ -154,6 +161,16 @@ def own_tags(example: Example, source: TagSource) -> list[str]:
 def content_lemmas(text: str) -> list[str]:
     """Return the lemmas of the content words of a caption, in order."""
     return [lemma for word in split_words(text) if (lemma := _content_lemma(word))]
+
+
+def _forms(tags: Sequence[str], examples: Iterable[Example]) -> list[str]:
+    """The most frequent word that each of `tags` is the lemma of; of equally frequent ones the first by alphabet."""
+    words = Counter(word for e in examples for text in e.references for word in split_words(text))
+    best: dict[str, str] = {}
+    for word, _ in sorted(words.items(), key=lambda item: (-item[1], item[0])):
+        if lemma := _content_lemma(word):
+            best.setdefault(lemma, word)
+    return [best[tag] for tag in tags]
 
 
 @lru_cache(maxsize=200_000)

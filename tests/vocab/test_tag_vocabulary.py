@@ -47,11 +47,24 @@ def test_an_images_own_tags_come_in_order_of_how_often_they_are_said() -> None:
     assert vocabulary(TagSource.data).of(EXAMPLES[1]) == ["man", "dog"]
 
 
+def test_a_lemma_is_said_as_captions_say_it_most() -> None:
+    said = vocabulary().said
+    assert [said(tag) for tag in ("run", "man", "dog", "sit", "zeppelin")] == [
+        "running",
+        "man",
+        "dog",
+        "sits",
+        "zeppelin",
+    ]
+    assert vocabulary(TagSource.data).said("tree") == "tree"
+
+
 def test_round_trip(tmp_path: Path) -> None:
     own = vocabulary()
     own.save(tmp_path)
     loaded = TagVocabulary.load(tmp_path)
     assert (loaded.tags, loaded.source, len(loaded)) == (own.tags, own.source, 7 + 3)
+    assert loaded.said("run") == "running"
     ids = loaded.encode("man, dog")
     assert ids == [6, 3] and loaded.decode([loaded.bos_id, *ids, loaded.eos_id, 4]) == "man, dog"
     assert loaded.encode("") == [] and loaded.decode([]) == ""
