@@ -57,7 +57,8 @@ def main() -> None:
             photo.with_suffix(".txt").write_text(
                 "\n".join(f"a photo of {' thing' * n}" for n in range(2, 18))
             )
-        rows = [measure(name, cell, photos, options) for name, cell in CELLS.items()]
+        cells = {name: cell for name, cell in CELLS.items() if not options.quick or cell[0] == "decoder=lstm"}
+        rows = [measure(name, cell, photos, options) for name, cell in cells.items()]
     print(markdown([as_text(row) for row in rows]))
     keep(options.out, {"machine": machine(), "load_average": os.getloadavg(), "rows": rows})
 
