@@ -5,7 +5,7 @@ be, since nothing has learnt to end. What counts is what the process holds at mo
 gradients, the optimiser's moments.
 
     python experiments/self_critical/memory.py            # the quickstart's model, 32 images: a minute
-    python experiments/self_critical/memory.py --full     # ResNet-101 and GPT-2 small, 4 images: some minutes, up to 8 GB
+    python experiments/self_critical/memory.py --full     # ResNet-101 and GPT-2 small, 4 images: some minutes, up to 4 GB
 """
 
 from __future__ import annotations
