@@ -1,0 +1,83 @@
+"""Does a captioner copy its draft? `python experiments/drafts/copying.py OUT.csv RUNS...` scores the drafts of each run
+on the test split as if they were captions, and then gives it, as the draft of every image, a caption of some other,
+training, image.
+
+copied: the share of the draft's pairs of neighbouring words that are in the caption, mean over images. For a run
+without a draft it is what those wrong drafts have in common with any caption.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+from easycap.build import build
+from easycap.config import option_from_text
+from easycap.context.draft import DraftData
+from easycap.evaluate import caption_examples
+from easycap.experiment import TEXT_SCORERS, Experiment
+from easycap.metrics import score
+from easycap.metrics.corpus import captions_by_id
+from easycap.metrics.tokenizer import tokenize
+from easycap.runs import checkpoint_of
+
+
+def copied(drafts: Mapping[str, str], captions: Mapping[str, str]) -> float:
+    """Return the mean share, in percent, of a draft's pairs of words that are in the caption."""
+    shares = []
+    for image_id, draft in drafts.items():
+        pairs = set(pairwise(tokenize(draft)))
+        shares.append(len(pairs & set(pairwise(tokenize(captions[image_id])))) / max(1, len(pairs)))
+    return round(100 * sum(shares) / len(shares), 1)
+
+
+def measure(run: Path) -> dict[str, object]:
+    """Return what a run's drafts are worth, and what it makes of wrong ones."""
+    experiment = Experiment.from_checkpoint(checkpoint_of(run), device="cpu")
+    examples = experiment.examples("test")
+    row: dict[str, object] = {"run": run.name}
+    data = DraftData(lambda: experiment.dataset.splits, captions_per_image=3, seed=0)
+    wrong = build("draft", option_from_text("draft", "noise"), draft_data=data)
+    if "draft" in experiment.segments:
+        drafts = dict(zip((e.id for e in examples), experiment.beside("draft", examples), strict=True))
+        said = captions_by_id(json.loads((run / "captions.test.json").read_text(encoding="utf-8")))
+        row |= {
+            "draft alone, CIDEr-D": scored(experiment, drafts)["CIDEr-D"],
+            "copied, %": copied(drafts, said),
+        }
+        experiment.context["draft"] = wrong
+    (captions,), _ = caption_examples(
+        experiment, examples, experiment.generator(), 100, experiment.refinement(0)
+    )
+    first = {image_id: texts[0] for image_id, texts in captions.items()}
+    drafts = {example.id: wrong(example, epoch=None, said=()) for example in examples}
+    return (
+        row
+        | {"wrong draft, copied, %": copied(drafts, first)}
+        | {f"wrong draft, {name}": value for name, value in scored(experiment, first).items()}
+    )
+
+
+def scored(experiment: Experiment, captions: Mapping[str, str]) -> dict[str, float]:
+    """Return scores of captions of the test split, x 100."""
+    examples = experiment.examples("test")
+    scores = score(
+        captions,
+        {example.id: example.references for example in examples},
+        annotations={example.id: example.annotations for example in examples},
+        scorers=(*TEXT_SCORERS, *experiment.dataset.scorers),
+        intervals=False,
+    )
+    return {name: round(100 * scores[name].value, 1) for name in ("CIDEr-D", "truth", "claims", "recall")}
+
+
+if __name__ == "__main__":
+    rows = [measure(Path(run)) for run in sys.argv[2:]]
+    with open(sys.argv[1], "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
