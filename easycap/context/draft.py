@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from easycap.context.damage import Damage, check_share
+from easycap.data.loader import PackedExamples
 from easycap.registry import describe_choices
 from easycap.types import Example
 
@@ -32,14 +33,18 @@ class DraftData:
     def splits(self) -> Mapping[str, Sequence[Example]]:
         return self.read()
 
-    @property
+    @cached_property
     def examples(self) -> Sequence[Example]:
-        """The training examples."""
-        return self.splits["train"]
+        """The training examples, for processes that load images to share."""
+        return PackedExamples(self.splits["train"])
+
+    def pack(self, tested: Sequence[Example] = ()) -> None:
+        """Make `examples` here, before processes are forked that would each make their own."""
+        assert len(self.examples)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Where processes that load are not forked they get the examples, not the way to read them.
-        return self.__dict__ | {"splits": self.splits, "read": None}
+        # Where such processes are not forked they get the training examples, and not what reads all of them.
+        return {"examples": self.examples, "captions_per_image": self.captions_per_image, "seed": self.seed}
 
     def caption(self, example: Example, random: Random) -> str:
         """Return some reference of some other training image; `ValueError` if there is no other."""
@@ -94,6 +99,8 @@ class Draft:
 
     def prepare(self, examples: Sequence[Example], *, training: bool) -> None:
         said = self.data.captions_per_image
+        if training:
+            self.data.pack()
         if training and self.from_references:
             most = max(len(set(example.references)) for example in examples)
             if most <= said:

@@ -19,6 +19,7 @@ def noise(*, max_words: int, training: dict[str, float], draft_data: DraftData) 
         max_words=max_words,
         training=training,
         draft_data=draft_data,
+        prepare=draft_data.pack,
     )
 
 

@@ -20,6 +20,7 @@ def oracle(*, max_words: int, training: dict[str, float], draft_data: DraftData)
         max_words=max_words,
         training=training,
         draft_data=draft_data,
+        prepare=draft_data.pack,
     )
 
 

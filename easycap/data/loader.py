@@ -52,7 +52,7 @@ class PackedExamples(Sequence[Example]):
         for example in examples:
             packed.write(pickle.dumps(example))
             ends.append(packed.tell())
-        self.packed, self.ends = packed.getbuffer(), np.array(ends)
+        self.packed, self.ends = np.frombuffer(packed.getbuffer(), np.uint8), np.array(ends)
 
     def __len__(self) -> int:
         return len(self.ends) - 1
