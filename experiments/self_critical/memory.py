@@ -1,11 +1,11 @@
 """Peak memory of self-critical training steps with 1, 5 and 16 samples of each image, beside cross entropy.
 
-Two steps of an untrained model on images of noise, each setting in a process of its own; samples are as long as they can
-be, since nothing has learnt to end. What counts is what the process holds at most, less what it held before: activations,
-gradients, the optimiser's moments.
+Two steps of an untrained model on images of noise, each setting in a process of its own; samples are as long as they
+can be, since nothing has learnt to end. What counts is what the process holds at most, less what it held before:
+activations, gradients, the optimiser's moments. Linux only.
 
-    python experiments/self_critical/memory.py            # the quickstart's model, 32 images: a minute
-    python experiments/self_critical/memory.py --full     # ResNet-101 and GPT-2 small, 4 images: some minutes, up to 4 GB
+    python experiments/self_critical/memory.py         # the quickstart's model, 32 images: a minute
+    python experiments/self_critical/memory.py --full  # ResNet-101 and GPT-2 small, 4 images: minutes, up to 4 GB
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from easycap.config import check
 from easycap.launch import compose
 from easycap.metrics import DocumentFrequencies
 from easycap.metrics.rewards import Rewards
-from easycap.types import Batch, Vocabulary
+from easycap.types import Batch, Inputs, Vocabulary
 
 SMALL = ["experiment=easycap/quickstart_cider"]
 FULL = ["experiment=easycap/coco_cider", "encoder.pretrained=false", "data.root=.", "trainer.batch_size=4"]
@@ -96,7 +96,7 @@ def batch_of(images: int, captioner: Any, words: Vocabulary, captions: list[str]
     pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
     read = torch.cat([torch.full((images, 1), words.bos_id), said], 1)
     targets = torch.cat([said, torch.full((images, 1), words.eos_id)], 1)
-    return Batch(ids, pixels, read, targets, torch.arange(images))
+    return Batch(ids, Inputs(pixels), read, targets, torch.arange(images))
 
 
 def resident(name: str) -> int:
