@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import PIL.Image
 import torch
-from torch.utils.data import get_worker_info
 
 from easycap.data.findings import Findings, OnBadImage
 from easycap.data.images import BadImage
@@ -200,18 +200,22 @@ class _Folder:
 
 
 class _HDF5:
-    """All images in one file. HDF5 must not be used across a fork: only processes that load keep it open."""
+    """All images in one file, open once it is read. HDF5 must not be used across a fork: it is closed before one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: h5py.File | None = None
-        with self._opened() as file:
-            self.names = frozenset(n.removesuffix("_features") for n in file if n.endswith("_features"))
+        os.register_at_fork(before=self._close)  # every process that loads opens its own
+        self.names = frozenset(n.removesuffix("_features") for n in self._opened() if n.endswith("_features"))
         if not self.names:
             raise ValueError(f"encoder.features={path} holds no dataset called ID_features")
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._close()  # an open file cannot go to a process that is started instead of forked
+        return self.__dict__
 
     def where(self, name: str) -> Path:
         return self.path / f"{name}_features"
@@ -220,14 +224,16 @@ class _HDF5:
         return _version(self.path)
 
     def read(self, name: str) -> np.ndarray:
-        if get_worker_info() is None:
-            with self._opened() as file:
-                return file[f"{name}_features"][()]
-        if self._file is None:
-            self._file = self._opened()
-        return self._file[f"{name}_features"][()]
+        return self._opened()[f"{name}_features"][()]
 
     def _opened(self) -> h5py.File:
         import h5py
 
-        return h5py.File(self.path, "r")
+        if self._file is None:
+            self._file = h5py.File(self.path, "r")
+        return self._file
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

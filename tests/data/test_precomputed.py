@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +106,18 @@ def test_workers_read_one_hdf5_file_that_the_main_process_has_read(tmp_path: Pat
     for _ in range(2):
         rows = [row[~row[:, 0].isnan()] for batch in loaded for row in batch.inputs.images]
         assert all(torch.equal(a, torch.from_numpy(regions(n))) for a, n in zip(rows, names, strict=True))
+
+
+def test_an_open_hdf5_file_is_closed_before_a_fork_or_a_pickle(tmp_path: Path) -> None:
+    view = reader(write_hdf5(tmp_path / "x.hdf5", ["1"]))
+    expected = view.store.read("1")
+    assert view.store._file is not None
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if view.store._file is None and np.array_equal(view.store.read("1"), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert np.array_equal(view.store.read("1"), expected)
+    assert np.array_equal(pickle.loads(pickle.dumps(view)).store.read("1"), expected)
 
 
 # ----------------------------------------------------------------------------------------------- what is wrong
