@@ -62,6 +62,15 @@ def test_a_setting_that_only_one_choice_has_is_no_difference(tmp_path: Path) -> 
     assert compared(tmp_path).settings == ("image_tokens",)
 
 
+def test_an_entry_that_was_added_to_a_table_is_a_difference(tmp_path: Path) -> None:
+    rewards = {"objective.name": "scst", "objective.rewards": {"CIDEr-D": 1.0}}
+    make_cell(tmp_path / "a", rewards, 0.5)
+    make_cell(tmp_path / "b", rewards | {"objective.rewards": {"CIDEr-D": 1.0, "truth": 1.0}}, 0.5)
+    assert compared(tmp_path).settings == ("objective.rewards.truth",)
+    make_cell(tmp_path / "b", {"objective.name": "xe"}, 0.5)
+    assert compared(tmp_path).settings == ("objective",)
+
+
 def test_what_follows_from_a_choice_comes_last(tmp_path: Path) -> None:
     for name, width in (("causal_lm", 256), ("lstm", 512)):
         for count in (1, 5):

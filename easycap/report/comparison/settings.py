@@ -34,10 +34,23 @@ def value_text(value: Any) -> str:
 def differing(runs: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     """Return the keys with two values or more among `runs`, without the seed, in the order of the configs.
 
-    A key that only some runs have, all with one value, belongs to a choice that another key names.
+    A key that only some runs have, all with one value, belongs to a choice that another key names; but an entry of a
+    setting that is a table (`objective.rewards.truth`) differs from none where that choice is the same.
     """
     keys = dict.fromkeys(key for settings in runs for key in settings if key != SEED)
-    return tuple(key for key in keys if len({settings[key] for settings in runs if key in settings}) > 1)
+    return tuple(
+        key
+        for key in keys
+        if len({settings[key] for settings in runs if key in settings}) > 1 or _is_added(runs, key)
+    )
+
+
+def _is_added(runs: Sequence[Mapping[str, str]], key: str) -> bool:
+    """Whether an entry of a table is there in some runs and not in others with the same choice in its group."""
+    group = group_of(key)
+    having = {settings.get(group) for settings in runs if key in settings}
+    lacking = {settings.get(group) for settings in runs if key not in settings}
+    return key.count(".") > 1 and bool(having & lacking)
 
 
 def group_of(key: str) -> str:
