@@ -234,6 +234,11 @@ def test_hard_attention_is_rewarded_for_the_datas_words_only() -> None:
         rehearse(checked("decoder=attention_lstm", "decoder.attention=hard", "objective=scheduled_sampling"))
 
 
+@pytest.mark.parametrize("vocab", ["word", "gpt2", "bert"])
+def test_the_full_models_recipe_takes_any_vocabulary(vocab: str) -> None:
+    assert checked("experiment=easycap/coco", f"vocab={vocab}", "data.root=.")["vocab"]["name"] == vocab
+
+
 def test_a_grid_that_cannot_be_lists_what_can() -> None:
     with pytest.raises(ValueError, match="4 x 4 map; possible: 1, 2, 3, 4, 6, 8, 9, 12, 16"):
         rehearse(checked("image_tokens=grid", "image_tokens.count=5"))
