@@ -41,6 +41,7 @@ usage: easycap train [GROUP=OPTION] [GROUP.FIELD=VALUE] [experiment=NAME] [resum
 Every field of a group is in conf/GROUP/OPTION.yaml, and --cfg job shows all of them. Examples:
   easycap train experiment=easycap/quickstart
   easycap train image_tokens=split image_tokens.count=5 trainer.epochs=2 seed=3
+  easycap train task=tags tagger=cnn                      a model of tags; then tags=predicted tags.run=RUN
   easycap train data=coco data.root=COCO encoder=resnet18 encoder.pretrained=false
   easycap train -m image_tokens=split,resampler image_tokens.count=1,5,10 seed=1,2,3 sweep.dry_run=true"""
 

@@ -9,7 +9,7 @@ from easycap.types import Batch
 
 
 class TagLoss:
-    """The tagger's loss, the mean over images."""
+    """The tagger's loss, a mean over tags."""
 
     signature = "tags"
 

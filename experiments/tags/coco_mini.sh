@@ -7,7 +7,7 @@ small=(data=coco "data.root=$1" data.train=train2017 data.val=train2017 encoder.
 
 run() { # NAME OVERRIDES...
   easycap train "${small[@]}" "hydra.run.dir=outputs/coco_mini/$1" "${@:2}" 2>&1 |
-    grep --text -E "^easycap| tags,|million parameters|^epoch 8|mAP|F1@3|CIDEr-D  " | sed "s|^|$1: |"
+    grep --text -E "^easycap| tags,|million parameters|^epoch 8| mAP  |F1@3|CIDEr-D  " | sed "s|^|$1: |"
 }
 
 for rule in captions data; do
@@ -18,4 +18,3 @@ done
 run predicted vocab.min_count=1 tags=predicted tags.run=outputs/coco_mini/cnn-data tags.threshold=0.2
 run oracle vocab.min_count=1 tags=oracle tag_vocab=data tag_vocab.min_count=3
 easycap caption outputs/coco_mini/cnn-data "$1"/train2017/*9.jpg | head -3
-easycap evaluate outputs/coco_mini/predicted > /dev/null

@@ -63,14 +63,27 @@ def test_padded_cells_change_nothing(tagger: nn.Module) -> None:
 
 def test_the_asymmetric_loss_by_hand() -> None:
     settings = SETTINGS["cnn"] | {"gamma_positive": 1.0, "gamma_negative": 2.0, "margin": 0.1}
-    supplied = {key: SUPPLIED[key] for key in ("channels", "vocab_size", "num_tags")}
+    supplied = {key: SUPPLIED[key] for key in ("channels", "vocab_size", "num_tags", "pad_id")}
     tagger = lookup("tagger", "cnn")(**settings, **supplied)
     tagger.logits = lambda seen: torch.tensor([[0.0, -10.0, 1.0, -1.0, 0.5]])
     loss = tagger.loss(features(1), WORDS[:1], TARGETS[:1])
     p = torch.tensor([0.0, -10.0, 1.0, -1.0, 0.5]).sigmoid()
     there = -(1 - p[[0, 2]]) * p[[0, 2]].log()
     q = (p[[1, 3, 4]] - 0.1).clamp(min=0)
-    torch.testing.assert_close(loss, there.sum() - (q**2 * (1 - q).log()).sum())
+    # Two tags and the end.
+    torch.testing.assert_close(loss, (there.sum() - (q**2 * (1 - q).log()).sum()) / 3)
+
+
+def test_a_batch_in_parts_counts_as_one(tagger: nn.Module) -> None:
+    tagger.eval()
+    whole, seen = tagger.loss(features(), WORDS, TARGETS), features()
+    counts, parts = [], []
+    for rows in (slice(0, 1), slice(1, 4)):
+        part = Features(seen.cells[rows], seen.mask[rows], None)
+        counts.append((TARGETS[rows] != 0).sum())
+        parts.append(tagger.loss(part, WORDS[rows], TARGETS[rows]))
+    shares = [count / sum(counts) for count in counts]
+    torch.testing.assert_close(sum(s * loss for s, loss in zip(shares, parts, strict=True)), whole)
 
 
 def test_no_tag_is_written_twice_and_the_end_ends() -> None:

@@ -29,8 +29,9 @@ class MultiLabelTagger(nn.Module):
         there:      -(1 - p)^gamma_positive  log p
         not there:  -q^gamma_negative  log(1 - q),   q = max(p - margin, 0)
 
-    summed over the tags of an image. Ranks are what it makes good; its probabilities come out above the shares they
-    stand for, the more so the larger gamma_negative is.
+    summed over tags and images, per tag that is there and one for each image, so that a batch in parts counts as one.
+    Ranks are what it makes good; its probabilities come out above the shares they stand for, the more so the larger
+    gamma_negative is.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class MultiLabelTagger(nn.Module):
         channels: int,
         vocab_size: int,
         num_tags: int,
+        pad_id: int,
     ) -> None:
         super().__init__()
         if width < 1:
@@ -55,7 +57,7 @@ class MultiLabelTagger(nn.Module):
             if value < 0:
                 raise ValueError(f"tagger.{name}={value} must not be negative, 0 is plain cross entropy")
         self.max_words = num_tags + 1
-        self.special = vocab_size - num_tags
+        self.special, self.pad_id = vocab_size - num_tags, pad_id
         self.gammas, self.margin = (gamma_positive, gamma_negative), margin
         self.hidden = nn.Sequential(
             nn.LayerNorm(2 * channels), nn.Linear(2 * channels, width), nn.GELU(), nn.Dropout(dropout)
@@ -79,4 +81,4 @@ class MultiLabelTagger(nn.Module):
         wrong = (logits.sigmoid() - self.margin).clamp(min=0)
         positive = -((1 - logits.sigmoid()) ** self.gammas[0]) * found
         negative = -(wrong ** self.gammas[1]) * torch.log1p(-wrong.clamp(max=1 - 1e-6))
-        return (there * positive + (1 - there) * negative).sum(1).mean()
+        return (there * positive + (1 - there) * negative).sum() / (targets != self.pad_id).sum()
