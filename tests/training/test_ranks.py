@@ -86,6 +86,18 @@ def test_two_ranks_give_the_losses_of_one(tmp_path: Path) -> None:
     assert result["environment"]["ranks"] == 2
 
 
+def test_two_ranks_give_a_tag_model_the_losses_of_one(tmp_path: Path) -> None:
+    words = ["task=tags", "tagger=cnn", "tagger.dropout=0", "tag_vocab=data", "tag_vocab.min_count=1"]
+    folders = run_together(tmp_path / "two", *words), run(tmp_path / "one", *words)
+    losses, results = [], []
+    for folder in folders:
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        losses.append([line.get("train/loss", line.get("val/loss")) for line in lines])
+        results.append(json.loads((folder / "result.json").read_text()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert results[0]["scores"]["test"]["mAP"] == pytest.approx(results[1]["scores"]["test"]["mAP"])
+
+
 def test_a_rank_that_dies_ends_the_run_which_goes_on_to_the_same_bits(
     pair: dict[str, Any], tmp_path: Path, monkeypatch
 ) -> None:
