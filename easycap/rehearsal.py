@@ -132,6 +132,16 @@ def _check_task(config: dict[str, Any]) -> None:
         )
 
 
+def _check_rewarded_drafts(draft: dict[str, Any]) -> None:
+    """Raise `ValueError` if training drafts are references of the image: what earns a reward is to copy them then."""
+    shares = ("another", "nothing") if draft["name"] == "oracle" else ("another", "nothing", "as_tested")
+    if sum(draft["training"][name] for name in shares) < 1 - 1e-9:
+        raise ValueError(
+            f"objective=scst rewards likeness to an image's references, and training drafts of draft={draft['name']} "
+            f"are among them: set draft.training.{', '.join(shares[:-1])} and {shares[-1]} to 1 together"
+        )
+
+
 def _check_combinations(config: dict[str, Any]) -> None:
     """Raise `ValueError` for parts that are right alone and wrong together."""
     _check_task(config)
@@ -153,6 +163,8 @@ def _check_combinations(config: dict[str, Any]) -> None:
             f"refine.rounds={config['refine']['rounds']} feeds captions back as drafts, and draft=none reads none: set "
             "e.g. draft=own, or refine.rounds=0"
         )
+    if config["objective"]["name"] == "scst" and config["draft"]["name"] != "none":
+        _check_rewarded_drafts(config["draft"])
     if config["refine"]["rounds"] and config["decoding"].get("num_samples", 1) > 1:
         raise ValueError(
             f"refine.rounds={config['refine']['rounds']} feeds one caption of an image back, and "

@@ -125,6 +125,14 @@ def test_a_run_without_drafts_says_so(tmp_path: Path, refined: Path, photo: Path
             ["draft=noise", "decoder=transformer", "decoder.segments=[image]"],
             r"decoder.segments=\['image'\] does not name draft",
         ),
+        (
+            ["draft=own", "objective=scst"],
+            "draft.training.another, nothing and as_tested to 1 together",
+        ),
+        (
+            ["draft=oracle", "objective=scst", "draft.training.another=0", "draft.training.as_tested=1"],
+            "draft.training.another and nothing to 1 together",
+        ),
         (["draft=noise", "draft.max_words=0"], "draft.max_words=0 must be at least 1"),
         (
             ["draft=noise", "refine.rounds=1", "decoding=sample", "decoding.num_samples=2"],
@@ -229,6 +237,7 @@ def test_drafts_from_nowhere_end_before_any_work(overrides: list[str], words: st
 
 
 def test_rewarded_captions_are_beside_training_drafts(tmp_path: Path) -> None:
-    path = run(tmp_path / "run", "draft=own", "refine.rounds=1", "objective=scst", "trainer.max_steps=2")
+    drafts = ["draft=own", "draft.training.nothing=0.9", "refine.rounds=1"]
+    path = run(tmp_path / "run", *drafts, "objective=scst", "trainer.max_steps=2")
     assert {"test@round0", "test"} <= read(path, "result.json")["scores"].keys()
     assert len([line for line in metrics(path) if "train/reward" in line]) == 2
