@@ -70,6 +70,8 @@ class Draft:
     caption, `nothing`, or the one that it would be in testing (`as_tested`). Otherwise it is a reference of the image
     that is not among those it is to say now, damaged: see Damage for `drop`, `replace` and `swap`. Of an image whose
     references are all said it is another image's caption too. What is drawn depends on (seed, epoch, image id) alone.
+    Where the tested draft is itself a damaged reference (`tested_is_reference`), which could be the one to say, the
+    share `as_tested` is such a one of those not said too.
     `prepare` is called with examples before their tested drafts are asked for.
 
     Raises `ValueError` for shares that are none, and where all references of every image are said.
@@ -84,10 +86,13 @@ class Draft:
         training: dict[str, float],
         draft_data: DraftData,
         prepare: Callable[[Sequence[Example]], None] | None = None,
+        tested_is_reference: bool = False,
     ) -> None:
         _check(max_words, training)
         self.another, self.nothing, self.as_tested = (training[name] for name in _OF_IMAGES)
-        self.from_references = 1 - sum(training[name] for name in _OF_IMAGES) > 1e-9
+        if tested_is_reference:
+            self.as_tested = 0.0
+        self.from_references = 1 - self.another - self.nothing - self.as_tested > 1e-9
         if self.from_references and draft_data.captions_per_image is None:
             raise ValueError(
                 "trainer.captions_per_image=null says all references of an image and leaves none for its draft: set "
