@@ -95,7 +95,10 @@ def make_captions(random: np.random.Generator, count: int) -> list[str]:
 def load(root: Path, *, workers: int, epochs: int, cached: bool) -> dict[str, Any]:
     """What a run does before and in its epochs, but for the model."""
     started, worked = time.perf_counter(), time.process_time()
-    dataset = coco(root=str(root), train="train2017", val="val2017", test=None, on_bad_image=OnBadImage.error)
+    dataset = coco(
+        root=str(root), train="train2017", val="val2017", test=None, on_bad_image=OnBadImage.error, pixels=True,
+        with_tags=False,
+    )  # fmt: skip
     read = time.perf_counter()
     examples = dataset.splits["train"]
     vocabulary = WordVocabulary(
