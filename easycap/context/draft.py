@@ -9,6 +9,7 @@ from typing import Any
 
 from easycap.context.damage import Damage, check_share
 from easycap.data.loader import PackedExamples
+from easycap.metrics.tokenizer import tokenize
 from easycap.registry import describe_choices
 from easycap.types import Example
 
@@ -68,7 +69,7 @@ class Draft:
 
     In training, `training` has the shares of images and epochs in which the draft is `another` training image's
     caption, `nothing`, or the one that it would be in testing (`as_tested`). Otherwise it is a reference of the image
-    that is not among those it is to say now, damaged: see Damage for `drop`, `replace` and `swap`. Of an image whose
+    of other words than those it is to say now, damaged: see Damage for `drop`, `replace` and `swap`. Of an image whose
     references are all said it is another image's caption too. What is drawn depends on (seed, epoch, image id) alone.
     Where the tested draft is itself a damaged reference (`tested_is_reference`), which could be the one to say, the
     share `as_tested` is such a one of those not said too.
@@ -107,7 +108,7 @@ class Draft:
         if training:
             self.data.pack()
         if training and self.from_references:
-            most = max(len(set(example.references)) for example in examples)
+            most = max(len({tuple(tokenize(text)) for text in example.references}) for example in examples)
             if most <= said:
                 raise ValueError(
                     f"trainer.captions_per_image={said} says all references of every training image ({most} at most) "
@@ -125,7 +126,8 @@ class Draft:
             return ""
         if drawn < self.nothing + self.as_tested:
             return self.tested(example)
-        unsaid = [reference for reference in example.references if reference not in said]
+        words_said = [tokenize(text) for text in said]
+        unsaid = [text for text in example.references if tokenize(text) not in words_said]
         if drawn < self.nothing + self.as_tested + self.another or not unsaid:
             return self.data.caption(example, random)
         return self.damage(random.choice(unsaid), random)

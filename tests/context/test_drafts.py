@@ -81,6 +81,16 @@ def test_a_training_draft_is_a_reference_that_is_not_said() -> None:
             assert found in example.references and found not in said
 
 
+def test_the_words_of_what_is_said_are_not_drafted_in_another_writing() -> None:
+    source = draft("own")
+    example = Example("twice", None, ("A cat sits.", "a cat sits", "a cat  sits .", "Two dogs run."))
+    assert {source(example, epoch=epoch, said=["a cat sits"]) for epoch in range(20)} == {"Two dogs run."}
+    same = Example("same", None, ("A cat.", "a cat"))
+    one = DraftData(lambda: {"train": [same]}, captions_per_image=1, seed=1)
+    with pytest.raises(ValueError, match=r"says all references of every training image \(1 at most\)"):
+        lookup("draft", "own")(max_words=20, training=SHARES, draft_data=one).prepare([same], training=True)
+
+
 def test_an_oracle_as_tested_is_not_what_is_to_be_said_in_training() -> None:
     source = draft("oracle", as_tested=1.0)
     for epoch in range(20):
