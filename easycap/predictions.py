@@ -123,7 +123,9 @@ class TagPredictions:
         ]
         if not new:
             return
-        made_by = fingerprint(self._model.state_dict().items(), self._config["encoder"], self.transform.size)
+        made_by = fingerprint(
+            self._model.state_dict().items(), self._config["encoder"], read_preprocessing(self.checkpoint)
+        )
         cache = FeatureCache(paths.cache_dir() / "predicted_tags", examples, made_by)
         cache.fill(
             self._as_features,
@@ -142,4 +144,5 @@ class TagPredictions:
         for cache in self._caches:
             if example.image in cache.rows:
                 return cache(example.image)[0].float().numpy()
-        return self.of_pixels(self.transform(example.image).unsqueeze(0))[0].cpu().numpy()
+        # As coarse as what the cache gives: a photo has the same tags, whether it is of a data set or not.
+        return self.of_pixels(self.transform(example.image).unsqueeze(0))[0].half().float().cpu().numpy()
