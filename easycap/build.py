@@ -85,19 +85,16 @@ def build(group: str, settings: dict[str, Any], **supplied: Any) -> Any:
     return component(**values, **{key: supplied[key] for key in wanted})
 
 
-def build_dataset(config: dict[str, Any]) -> Dataset:
-    """Return the data of a config; where its encoder reads features made elsewhere, images know theirs."""
+def build_dataset(config: dict[str, Any], *, with_tags: bool = False) -> Dataset:
+    """Return the data of a config, with the tags that it has itself for training images too where they are wanted.
+
+    Where its encoder reads features made elsewhere, images know theirs.
+    """
     features = precomputed_features(config["encoder"])
-    dataset = build("data", config["data"], pixels=features is None, with_tags=_wants_tags(config))
+    dataset = build("data", config["data"], pixels=features is None, with_tags=with_tags)
     if features is None:
         return dataset
     return features.attach(dataset, config["data"].get("on_bad_image", OnBadImage.error))
-
-
-def _wants_tags(config: dict[str, Any]) -> bool:
-    """Whether training images need the tags that the data itself has for them."""
-    own = config["task"] == "tags" or config["tags"]["name"] in ("oracle", "mixed")
-    return own and config["tag_vocab"]["name"] == "data"
 
 
 def precomputed_features(encoder: dict[str, Any]) -> PrecomputedFeatures | None:

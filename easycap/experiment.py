@@ -70,7 +70,7 @@ from easycap.types import (
     Vocabulary,
 )
 from easycap.vocab.tags import FILE as TAGS_FILE
-from easycap.vocab.tags import TagVocabulary
+from easycap.vocab.tags import TagSource, TagVocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class Experiment:
 
     def read_data(self) -> Dataset:
         """Return the data as its source gives it; `ValueError` if a split has no image."""
-        dataset = build_dataset(self.config)
+        dataset = build_dataset(self.config, with_tags=self._needs_tags_of_data)
         for split, examples in dataset.splits.items():
             if not examples:
                 raise ValueError(
@@ -147,6 +147,14 @@ class Experiment:
             few = dataset.splits["train"][: self.config["trainer"]["batch_size"]]
             return dataset._replace(splits=dict.fromkeys(("train", "val", "test"), few))
         return dataset
+
+    @property
+    def _needs_tags_of_data(self) -> bool:
+        """Whether training images need the tags that the data itself has for them."""
+        if self.config["tags"]["name"] == "mixed":  # by the rule of the tag model, not of this config
+            return self.tag_data.vocabulary.source is TagSource.data
+        own = self.config["task"] == "tags" or self.config["tags"]["name"] == "oracle"
+        return own and self.config["tag_vocab"]["name"] == "data"
 
     def examples(self, split: str) -> list[Example]:
         """Return the examples of a split; `ValueError` names the splits there are."""

@@ -14,6 +14,7 @@ from test_train import OVERLAYS, RECURRENT, metrics, read, run, settings
 from tiny import TINY
 from tokenizers_on_disk import tiny_bert, tiny_gpt2
 
+import easycap.experiment
 from easycap.caption import main as caption
 from easycap.config import check
 from easycap.evaluate import main as evaluate
@@ -119,6 +120,24 @@ def test_off_they_cost_nothing() -> None:
 
 
 # ---------------------------------------------------------------------------------------------- whole runs
+
+
+@pytest.mark.parametrize("source", ["data", "captions"])
+def test_mixed_reads_own_tags_of_the_data_if_its_tag_model_does(
+    source: str, tag_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever tag_vocab the captioner's own config says."""
+    copy, asked = shutil.copytree(tag_run, tmp_path / "tagger"), []
+    stored = read(copy / "checkpoints/best", "tags.json") | {"source": source}
+    (copy / "checkpoints/best/tags.json").write_text(json.dumps(stored))
+    original = easycap.experiment.build_dataset
+    monkeypatch.setattr(
+        "easycap.experiment.build_dataset",
+        lambda config, with_tags: asked.append(with_tags) or original(config, with_tags=with_tags),
+    )
+    for own in ("captions", "data"):
+        Experiment(settings(*of_kind("mixed", copy), f"tag_vocab={own}")).examples("train")
+    assert asked == [source == "data"] * 2
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +291,26 @@ def test_wrong_settings_end_before_any_work(overrides: list[str], words: str) ->
 def test_a_captioner_is_no_tag_model(mixed: Path) -> None:
     with pytest.raises(ValueError, match="is no tag model: train one by task=tags"):
         rehearse(settings("tags=predicted", f"tags.run={mixed}"))
+
+
+def test_a_photo_has_the_probabilities_that_it_has_in_a_data_set(tag_run: Path, monkeypatch) -> None:
+    experiment = Experiment(settings(*of_kind("predicted", tag_run)))
+    example, predictions = experiment.examples("test")[0], experiment.tag_data
+    alone = predictions.probabilities(example)
+    predictions.prepare([example])
+    assert len(predictions._caches) == 1 and (predictions.probabilities(example) == alone).all()
+
+
+def test_predictions_belong_to_the_whole_preprocessing(tag_run: Path, tmp_path: Path) -> None:
+    folders = []
+    for mean in (0.1, 0.2):
+        copy = shutil.copytree(tag_run, tmp_path / str(mean))
+        seen = read(copy / "checkpoints/best", "preprocessing.json")
+        (copy / "checkpoints/best/preprocessing.json").write_text(json.dumps(seen | {"mean": [mean] * 3}))
+        experiment = Experiment(settings(*of_kind("predicted", copy)))
+        experiment.tag_data.prepare(experiment.examples("val"))
+        folders.append(experiment.tag_data._caches[0].folder)
+    assert folders[0] != folders[1]
 
 
 def test_tags_after_the_image_are_another_prefix(tag_run: Path) -> None:

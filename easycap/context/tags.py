@@ -72,6 +72,12 @@ class Tags:
     def prepare(self, examples: Sequence[Example], *, training: bool) -> None:
         if self.predicts_in_training if training else self.predicts_in_testing:
             self.data.prepare(examples)
+        if training and not self.predicts_in_training and not any(map(self.data.vocabulary.of, examples)):
+            raise ValueError(
+                f"tags={self.signature}: no training image has a tag of the vocabulary, whose tags come from "
+                f"tag_vocab={self.data.vocabulary.source.name}: take tags of the other tag_vocab, or put COCO's "
+                "instances_<split>.json beside its captions"
+            )
 
     def __call__(self, example: Example, *, epoch: int | None, said: Sequence[str]) -> str:
         tags = self.tested(example) if epoch is None else self.trained(example, epoch)
@@ -85,7 +91,7 @@ class Tags:
 @register("tags", "oracle")
 def oracle(*, count: int, order: Order, max_words: int, placement: Placement, tag_data: TagData) -> Tags:
     """The image's own tags, from its references or its data, in testing too: an upper bound, no captioner's score."""
-    own = partial(_own, tag_data)
+    own = partial(_own, tag_data, "oracle")
     return Tags(
         tag_data,
         tested=own,
@@ -146,7 +152,7 @@ def mixed(
     shares = {
         name: check_share(name, value) for name, value in (("drop", drop), ("add", add), ("shuffle", shuffle))
     }
-    own = partial(_own, tag_data)
+    own = partial(_own, tag_data, "mixed")
 
     def trained(example: Example, epoch: int) -> list[str]:
         random = Random(f"tags/{seed}/{epoch}/{example.id}")
@@ -184,10 +190,10 @@ def check_share(name: str, value: float) -> float:
     return value
 
 
-def _own(data: TagData, example: Example) -> list[str]:
+def _own(data: TagData, kind: str, example: Example) -> list[str]:
     if not example.references:
         raise ValueError(
-            f"tags=oracle takes what is known of an image, and of {example.id} nothing is: give tags by --tags"
+            f"tags={kind} takes what is known of an image, and of {example.id} nothing is: give tags by --tags"
         )
     return data.vocabulary.of(example)
 

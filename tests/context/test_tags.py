@@ -100,6 +100,24 @@ def test_predictions_are_made_for_what_needs_them() -> None:
         assert len(data.prepared) - in_training == in_testing
 
 
+@pytest.mark.parametrize("kind", ["oracle", "mixed"])
+def test_training_images_without_any_own_tag_are_refused(kind: str) -> None:
+    data = Said()
+    data.vocabulary = TagVocabulary(
+        source=TagSource.data, size=9, min_count=1, examples=[Example("1", None, (), ("dog",))]
+    )
+    with pytest.raises(ValueError, match=f"tags={kind}: no training image has a tag .* tag_vocab=data"):
+        source(kind, data).prepare(EXAMPLES, training=True)
+    source(kind, data).prepare(EXAMPLES, training=False)
+    tagged = Example("2", None, ("a dog",), ("dog",))
+    source(kind, data).prepare([*EXAMPLES, tagged], training=True)
+
+
+def test_the_message_names_the_kind_of_tags() -> None:
+    with pytest.raises(ValueError, match="tags=mixed takes what is known"):
+        source("mixed")(Example("photo.jpg", None, ()), epoch=0, said=())
+
+
 def test_only_an_oracle_says_that_it_is_one() -> None:
     assert [source(kind).signature for kind in ("oracle", "predicted", "mixed")] == [
         "oracle",
