@@ -31,6 +31,8 @@ from easycap.build import (
     with_architecture,
 )
 from easycap.config import check_stored, to_plain
+from easycap.context.captions import KEPT as KEPT_CAPTIONS
+from easycap.context.captions import keep_captions
 from easycap.context.draft import DraftData
 from easycap.context.neighbours import Neighbours
 from easycap.data.features import FeatureCache, FrozenView, fingerprint
@@ -242,6 +244,7 @@ class Experiment:
             lambda: self.dataset.splits,
             captions_per_image=self.config["trainer"]["captions_per_image"],
             seed=self.config["seed"],
+            kept=None if self._run is None else self._run / KEPT_CAPTIONS,
         )
 
     def _open_neighbours(self) -> Neighbours:
@@ -273,6 +276,11 @@ class Experiment:
         """Copy what drafts are retrieved from, if they are, to where captioning later looks for it."""
         if self.config["draft"]["name"] == "retrieval" and self.start is None:
             keep(self._neighbours, run / NEIGHBOURS)
+
+    def keep_captions(self, run: Path) -> None:
+        """Copy what the run said whose captions are the drafts, if they are, to where it is later looked for."""
+        if self.config["draft"]["name"] == "captions" and self.start is None:
+            keep_captions(Path(self.config["draft"]["run"]), run / KEPT_CAPTIONS, self.dataset.splits)
 
     @property
     def oracles(self) -> list[str]:

@@ -20,6 +20,7 @@ from easycap.build import (
     without_downloads,
 )
 from easycap.config import to_plain
+from easycap.context.captions import KEPT as KEPT_CAPTIONS
 from easycap.context.captions import captions_of
 from easycap.context.draft import DraftData
 from easycap.predictions import tag_checkpoint
@@ -108,7 +109,8 @@ def _check_other_run(draft: dict[str, Any]) -> None:
 
 def _no_data(config: dict[str, Any]) -> DraftData:
     per_image = config["trainer"]["captions_per_image"]
-    return DraftData(dict, captions_per_image=per_image, seed=config["seed"])
+    kept = Path(config["resume"]) / KEPT_CAPTIONS if config["resume"] else None
+    return DraftData(dict, captions_per_image=per_image, seed=config["seed"], kept=kept)
 
 
 _TAGGED = Example("", None, ("dog",), ("dog",))

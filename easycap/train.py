@@ -62,6 +62,7 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
             ranks.share((config, path.absolute(), start))
             experiment = _prepare(config, start, ranks)  # before anything is tracked elsewhere
             experiment.keep_neighbours(path)
+            experiment.keep_captions(path)
             tracker = experiment.tracker(folder, to_plain(config))
             best = _fit(experiment, tracker, folder, start)
             result = _evaluate(experiment, folder, command=command)

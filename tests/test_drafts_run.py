@@ -206,12 +206,12 @@ def test_what_another_run_says(refined: Path, tmp_path: Path) -> None:
     shutil.copytree(refined, other)
     overrides = ["draft=captions", f"draft.run={other}", "trainer.max_steps=2"]
     with pytest.raises(
-        ValueError, match=r"no captions of val: `easycap evaluate \S+ --split val` makes them"
+        ValueError, match=r"no captions.val.json: `easycap evaluate \S+ --split val` makes them"
     ):
         rehearse(settings(*overrides))
     evaluate([str(other), "--split", "val", "--device", "cpu"])
     (other / "captions.test_novel.json").rename(other / "kept.json")
-    with pytest.raises(ValueError, match="no captions of test_novel"):
+    with pytest.raises(ValueError, match="no captions.test_novel.json"):
         run(tmp_path / "without", *overrides)
     assert not list((tmp_path / "without").glob("checkpoints/*"))
     (other / "kept.json").rename(other / "captions.test_novel.json")
@@ -220,6 +220,26 @@ def test_what_another_run_says(refined: Path, tmp_path: Path) -> None:
     for row in read(path, "samples/test.json")["random"]:
         assert row["beside"]["draft"] == said[row["id"]]
     assert "oracle" not in read(path, "result.json")["scores"]["test"]["CIDEr-D"]["signature"]
+    # The run is whole without the other: it is evaluated, and gone on with.
+    before = read(path, "captions.test.json")
+    shutil.rmtree(other)
+    assert evaluate([str(path), "--device", "cpu"]) == 0
+    assert read(path, "captions.test.json") == before
+    rehearse(settings(*overrides, f"resume={path}"))
+
+
+def test_captions_of_an_oracle_are_marked_in_every_score(tmp_path: Path, refined: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(refined, other)
+    evaluate([str(other), "--split", "val", "--device", "cpu"])
+    result = read(other, "result.json")
+    for score in result["scores"]["test"].values():
+        score["signature"] += "|tags:oracle"
+    (other / "result.json").write_text(json.dumps(result))
+    path = run(tmp_path / "run", "draft=captions", f"draft.run={other}", "trainer.max_steps=1")
+    for split in ("test", "test_novel"):
+        scores = read(path, "result.json")["scores"][split]
+        assert all(score["signature"].endswith("|draft:oracle") for score in scores.values())
 
 
 @pytest.mark.parametrize(

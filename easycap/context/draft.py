@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -19,7 +20,8 @@ _OF_WORDS = ("drop", "replace", "swap")
 
 class DraftData:
     """Where drafts get captions and words from: `read` returns {split: examples}; training says `captions_per_image`
-    (None: all) of their references, and draws by `seed`."""
+    (None: all) of their references, and draws by `seed`. `kept` is the folder where a trained run kept what another
+    run said, if there is one."""
 
     def __init__(
         self,
@@ -27,8 +29,9 @@ class DraftData:
         *,
         captions_per_image: int | None,
         seed: int,
+        kept: Path | None = None,
     ) -> None:
-        self.read, self.captions_per_image, self.seed = read, captions_per_image, seed
+        self.read, self.captions_per_image, self.seed, self.kept = read, captions_per_image, seed, kept
 
     @cached_property
     def splits(self) -> Mapping[str, Sequence[Example]]:
@@ -108,8 +111,8 @@ class Draft:
         if training:
             self.data.pack()
         if training and self.from_references:
-            most = max(len({tuple(tokenize(text)) for text in example.references}) for example in examples)
-            if most <= said:
+            if all(_different(example) <= said for example in examples):
+                most = max(map(_different, examples))
                 raise ValueError(
                     f"trainer.captions_per_image={said} says all references of every training image ({most} at most) "
                     "and leaves none for its draft: lower it, or set draft.training.another=1"
@@ -131,6 +134,10 @@ class Draft:
         if drawn < self.nothing + self.as_tested + self.another or not unsaid:
             return self.data.caption(example, random)
         return self.damage(random.choice(unsaid), random)
+
+
+def _different(example: Example) -> int:
+    return len({tuple(tokenize(text)) for text in example.references})
 
 
 def damage_of(training: Mapping[str, float], data: DraftData) -> Damage:

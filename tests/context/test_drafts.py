@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from easycap.context.captions import keep_captions
 from easycap.context.damage import Damage
 from easycap.context.draft import Draft, DraftData
 from easycap.registry import lookup
@@ -192,19 +193,79 @@ def test_own_begins_with_nothing_and_an_oracle_is_a_reference_and_says_so() -> N
         oracle(Example("photo.jpg", None, ()), epoch=None, said=())
 
 
+def said_run(folder: Path, splits: dict[str, list[Example]], marks: str = "") -> None:
+    """Write what else a run's folder holds beside its captions."""
+    for name, its in splits.items():
+        (folder / f"references.{name}.json").write_text(json.dumps({e.id: e.references for e in its}))
+    scores = {
+        "val": {
+            "CIDEr-D": {"value": 1.0, "signature": f"CIDEr-D|split:val{marks}"},
+            "METEOR": {"absent": "x"},
+        }
+    }
+    (folder / "result.json").write_text(json.dumps({"scores": scores}))
+
+
+def captions_draft(run: Path, splits: dict[str, list[Example]], kept: Path | None = None) -> Draft:
+    data = DraftData(lambda: splits, captions_per_image=3, seed=1, kept=kept)
+    return lookup("draft", "captions")(run=str(run), max_words=20, training=SHARES, draft_data=data)
+
+
+@pytest.mark.parametrize(
+    ("marks", "is_oracle"), [("", False), ("|tags:oracle", True), ("|draft:oracle", True)]
+)
+def test_captions_of_an_oracle_are_an_oracle(tmp_path: Path, marks: str, is_oracle: bool) -> None:
+    said_run(tmp_path, {}, marks)
+    assert ("oracle" in captions_draft(tmp_path, {}).signature) == is_oracle
+
+
+def test_captions_of_other_data_are_refused(tmp_path: Path) -> None:
+    mine, other = ({"val": [Example("1", 1, ("a cat", text))]} for text in ("a dog", "a cow"))
+    (tmp_path / "captions.val.json").write_text(json.dumps([{"image_id": "1", "caption": "a cat"}]))
+    said_run(tmp_path, other)
+    with pytest.raises(ValueError, match="was run on other data: its references of '1' in val are not those"):
+        captions_draft(tmp_path, mine).prepare(mine["val"], training=False)
+    said_run(tmp_path, mine)
+    captions_draft(tmp_path, mine).prepare(mine["val"], training=False)
+    (tmp_path / "references.val.json").unlink()
+    with pytest.raises(ValueError, match="has no references.val.json: `easycap evaluate"):
+        captions_draft(tmp_path, mine).prepare(mine["val"], training=False)
+
+
+def test_kept_captions_stay_when_the_other_run_changes(tmp_path: Path) -> None:
+    run, kept = tmp_path / "run", tmp_path / "own" / "drafts"
+    run.mkdir()
+    splits = {name: [Example(name, name, ("a cat",))] for name in ("val", "test")}
+    said_run(run, splits, "|draft:oracle")
+    (run / "captions.val.json").write_text(json.dumps([{"image_id": "val", "caption": "before"}]))
+    keep_captions(run, kept, splits)
+    for name in splits:
+        (run / f"captions.{name}.json").write_text(json.dumps([{"image_id": name, "caption": "after"}]))
+    said_run(run, splits)
+    source = captions_draft(run, splits, kept)
+    found = [example for its in splits.values() for example in its]
+    source.prepare(found, training=False)
+    assert "oracle" in source.signature
+    assert [source(e, epoch=None, said=()) for e in found] == [
+        "before",
+        "after",
+    ]  # test was not there to keep
+
+
 def test_captions_of_another_run_are_found_by_split(tmp_path: Path) -> None:
     splits = {
         name: [Example(f"{name}{n}", n, tuple("said")) for n in range(start, start + 2)]
         for name, start in (("train", 0), ("val", 5), ("test", 9))
     }
     data = DraftData(lambda: splits, captions_per_image=3, seed=1)
+    said_run(tmp_path, splits)
     source = lookup("draft", "captions")(run=str(tmp_path), max_words=20, training=SHARES, draft_data=data)
     rows = [{"image_id": f"val{n}", "caption": f"a {n}"} for n in (5, 6)]
     (tmp_path / "captions.val.json").write_text(json.dumps(rows))
     source.prepare(splits["val"], training=False)
     assert [source(e, epoch=None, said=()) for e in splits["val"]] == ["a 5", "a 6"]
     with pytest.raises(
-        ValueError, match=r"no captions of test: `easycap evaluate \S+ --split test` makes them"
+        ValueError, match=r"no captions.test.json: `easycap evaluate \S+ --split test` makes them"
     ):
         source.prepare(splits["test"], training=False)
     (tmp_path / "captions.test.json").write_text(json.dumps([{"image_id": "test9", "caption": "a"}]))
