@@ -47,9 +47,17 @@ class PhotoCaptioner:
         self.refinement = self.experiment.refinement(rounds)
         if draft is not None and "draft" not in self.experiment.segments:
             raise ValueError(NO_DRAFT)
+        if draft is None and "draft" in self.experiment.segments:
+            self._check_drafts_of_photos()
         self.by_hand = {} if draft is None else {"draft": draft}
         if tags is not None:
             self.by_hand["tags"] = self._checked_tags(tags)
+
+    def _check_drafts_of_photos(self) -> None:
+        """Raise `ValueError` where the run's drafts are of its data's images alone."""
+        if not self.experiment.context["draft"].of_photos:
+            name = self.experiment.config["draft"]["name"]
+            raise ValueError(f"draft={name} has no draft for a photo: give one by --draft")
 
     def _checked_tags(self, tags: str) -> str:
         """The tags of "dog,bark" as the captioner reads them; `ValueError` for what it cannot read."""

@@ -85,6 +85,23 @@ def test_a_draft_by_hand(refined: Path, photo: Path, capsys: pytest.CaptureFixtu
         assert capsys.readouterr().out == f"{photo}: {then}\n"
 
 
+def test_a_photo_without_a_draft_is_told_so_before_data_is_read(
+    refined: Path, photo: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(refined, moved)
+    shutil.copytree(refined, moved / "drafts")
+    file = moved / "checkpoints" / "best" / "config.json"
+    config = json.loads(file.read_text())
+    config["data"]["cache"] = str(tmp_path / "gone" / "data")
+    for name, settings_of in (("noise", {}), ("oracle", {}), ("captions", {"run": "gone"})):
+        file.write_text(json.dumps(config | {"draft": config["draft"] | settings_of | {"name": name}}))
+        with pytest.raises(ValueError, match=f"draft={name} has no draft for a photo: give one by --draft"):
+            caption([str(moved), str(photo), "--device", "cpu"])
+        assert caption([str(moved), str(photo), "--draft", "a cat", "--device", "cpu"]) == 0
+    assert not (tmp_path / "gone").exists()
+
+
 def test_what_was_drafted_is_part_of_the_config_that_is_gone_on_with(refined: Path) -> None:
     config = json.loads((refined / "checkpoints" / "best" / "config.json").read_text())
     assert config["draft"]["name"] == "noise" and config["refine"] == {"name": "default", "rounds": 2}

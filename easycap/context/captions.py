@@ -32,6 +32,7 @@ def captions(*, run: str, max_words: int, training: dict[str, float], draft_data
         training=training,
         draft_data=draft_data,
         prepare=said.prepare,
+        of_photos=False,
     )
 
 

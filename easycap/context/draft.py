@@ -76,7 +76,8 @@ class Draft:
     references are all said it is another image's caption too. What is drawn depends on (seed, epoch, image id) alone.
     Where the tested draft is itself a damaged reference (`tested_is_reference`), which could be the one to say, the
     share `as_tested` is such a one of those not said too.
-    `prepare` is called with examples before their tested drafts are asked for.
+    `prepare` is called with examples before their tested drafts are asked for. `of_photos` says whether there are any
+    of photos that are not among the data, without reading the data.
 
     Raises `ValueError` for shares that are none, and where all references of every image are said.
     """
@@ -91,6 +92,7 @@ class Draft:
         draft_data: DraftData,
         prepare: Callable[[Sequence[Example]], None] | None = None,
         tested_is_reference: bool = False,
+        of_photos: bool = True,
     ) -> None:
         _check(max_words, training)
         self.another, self.nothing, self.as_tested = (training[name] for name in _OF_IMAGES)
@@ -102,7 +104,7 @@ class Draft:
                 "trainer.captions_per_image=null says all references of an image and leaves none for its draft: set "
                 "e.g. trainer.captions_per_image=3"
             )
-        self.tested, self.prepare_tested = tested, prepare
+        self.tested, self.prepare_tested, self.of_photos = tested, prepare, of_photos
         self.signature, self.max_words, self.data = signature, max_words, draft_data
         self.damage = damage_of(training, draft_data)
 

@@ -20,6 +20,7 @@ def noise(*, max_words: int, training: dict[str, float], draft_data: DraftData) 
         training=training,
         draft_data=draft_data,
         prepare=draft_data.pack,
+        of_photos=False,
     )
 
 

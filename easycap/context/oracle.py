@@ -21,6 +21,7 @@ def oracle(*, max_words: int, training: dict[str, float], draft_data: DraftData)
         training=training,
         draft_data=draft_data,
         prepare=draft_data.pack,
+        of_photos=False,
         tested_is_reference=True,
     )
 
