@@ -22,6 +22,7 @@ from easycap.metrics.corpus import captions_by_id, references_by_id
 from easycap.registry import describe_choices
 from easycap.report import numbers
 from easycap.report.comparison import differing_images
+from easycap.report.scores import oracle_mark, oracles_of
 from easycap.runs import shown
 from easycap.scoring import read_captions, read_file, read_references, write_file
 from easycap.types import Score
@@ -31,12 +32,14 @@ _UNLIKELY = 0.05
 
 @dataclass(frozen=True)
 class System:
-    """The captions {id: caption} of one side; `judged` are scores that cannot be computed from text alone."""
+    """The captions {id: caption} of one side; `judged` are scores that cannot be computed from text alone; `oracles`
+    is what the captioner was shown of the references, as evaluation marked its scores (draft:oracle)."""
 
     path: Path
     captions: Mapping[str, str]
     references: Mapping[str, list[str]] | None = None
     judged: Mapping[str, Score] = field(default_factory=dict)
+    oracles: tuple[str, ...] = ()
 
 
 def show_paired(
@@ -78,7 +81,16 @@ def read_system(path: Path, split: str) -> System:
         raise ValueError(f"{shown(path)} holds no captions of split {split!r}; {there}")
     told = path / f"references.{split}.json"
     references = references_by_id(read_references(told)) if told.is_file() else None
-    return System(path, captions_by_id(read_captions(file)), references, _judged(path, split))
+    return System(
+        path, captions_by_id(read_captions(file)), references, _judged(path, split), _oracles(path, split)
+    )
+
+
+def _oracles(run: Path, split: str) -> tuple[str, ...]:
+    if not (run / "result.json").is_file():
+        return ()
+    scores = read_file(run / "result.json").get("scores", {}).get(split, {})
+    return tuple(dict.fromkeys(part for score in scores.values() for part in oracles_of(score)))
 
 
 def _judged(run: Path, split: str) -> dict[str, Score]:
@@ -130,7 +142,9 @@ def compare_systems(
     sides = []
     for system in (a, b):
         try:
-            scores = score(system.captions, references, partial=partial, intervals=False)
+            scores = score(
+                system.captions, references, partial=partial, oracles=system.oracles, intervals=False
+            )
         except ValueError as error:
             raise ValueError(f"{shown(system.path)}: {error}") from None
         sides.append({**system.judged, **scores})
@@ -177,7 +191,10 @@ def _table(found: Mapping[str, Comparison]) -> Table:
     for name, one in found.items():
         mark = "" if one.comparable else " [yellow]≠[/]"
         style = "bold" if one.p_value < _UNLIKELY and one.comparable else ""
-        a, b = (numbers.score_text(value, name) for value in (one.a, one.b))
+        a, b = (
+            numbers.score_text(value, name) + oracle_mark({"signature": signature})
+            for value, signature in zip((one.a, one.b), one.signatures, strict=True)
+        )
         interval = f"{numbers.signed_text(one.low, name)} to {numbers.signed_text(one.high, name)}"
         p_value = "< 0.001" if one.p_value < 0.001 else f"{one.p_value:.3f}"
         table.add_row(

@@ -114,6 +114,23 @@ def test_images_come_in_the_order_of_their_difference(runs: tuple[str, str]) -> 
     assert images[0]["scores"]["b"] < 0.3
 
 
+def test_scores_that_an_oracle_helped_are_marked(runs: tuple[str, str], capsys) -> None:
+    signature = "CIDEr-D|v:1|tags:oracle|draft:oracle"
+    score = {"test": {"CIDEr-D": {"value": 1.0, "signature": signature}}}
+    RunFolder(Path(runs[0]), command="easycap evaluate").update_result({"scores": score})
+    found = compared(*runs)["metrics"]
+    for name in ("CIDEr-D", "BLEU-4", "ROUGE-L"):
+        left, right = found[name]["signatures"]
+        assert left.endswith("|tags:oracle|draft:oracle") and "oracle" not in right
+        assert not found[name]["comparable"]
+    capsys.readouterr()
+    assert main([*runs, "--top", "0"]) == 0
+    out = capsys.readouterr().out
+    (row,) = (line for line in out.splitlines() if line.strip().startswith("BLEU-4"))
+    assert row.split()[1:5] == ["≠", "100.0", "(oracle)", row.split()[4]] and row.count("(oracle)") == 1
+    assert "BLEU-4 was measured in two ways (tags: oracle / -; draft: oracle / -)" in out
+
+
 def test_equal_systems_show_no_image(runs: tuple[str, str], capsys) -> None:
     found = compared(runs[1], runs[1])
     assert found["images"] == [] and all(one["p_value"] == 1 for one in found["metrics"].values())

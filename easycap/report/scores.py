@@ -104,8 +104,12 @@ class _Notes:
 def oracle_mark(score: Mapping[str, Any]) -> str:
     """Return what follows a score that an oracle helped: the captioner read something of the image's own references or
     annotations, so that it is an upper bound and no captioner's score. Empty for any other."""
-    signature = str(score.get("signature") or "")
-    return " (oracle)" if any(part.endswith(":oracle") for part in signature.split("|")) else ""
+    return " (oracle)" if oracles_of(score) else ""
+
+
+def oracles_of(score: Mapping[str, Any]) -> list[str]:
+    """Return the parts of a score's signature that name an oracle (draft:oracle)."""
+    return [part for part in str(score.get("signature") or "").split("|") if part.endswith(":oracle")]
 
 
 def main_split(result: Mapping[str, Any]) -> str | None:
