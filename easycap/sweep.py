@@ -18,7 +18,7 @@ from typing import Any
 from easycap.build import build
 from easycap.report.numbers import NOTHING, duration_text, score_text
 from easycap.report.reading import read_result
-from easycap.report.scores import HEADLINE, main_split, score_of
+from easycap.report.scores import HEADLINE, main_split, oracle_mark, score_of
 from easycap.runs import shown
 from easycap.sweep_plan import make_plan, write_plan
 from easycap.sweeping.cells import LOG, Cell, Children, Outcome, environment_of, error_of, state_of
@@ -90,7 +90,7 @@ def _line(cell: Cell, outcome: Outcome) -> str:
 def _score(cell: Cell) -> str:
     result = read_result(cell.folder) or {}
     score = score_of(result, main_split(result), HEADLINE)
-    return score_text(score["value"]) if score else NOTHING
+    return score_text(score["value"]) + oracle_mark(score) if score else NOTHING
 
 
 def _summarise(outcomes: Mapping[Cell, Outcome], folder: Path) -> int:

@@ -334,3 +334,8 @@ class Tracker(Protocol):
         """Captions of a few fixed validation images: {"id", "image": ImageSource, "caption", "references"}."""
 
     def finish(self, result: Mapping[str, Any] | None, *, status: str, error: str | None = None) -> None: ...
+
+
+def has_oracle(config: Mapping[str, Any]) -> bool:
+    """Return whether the captioner of a config is shown an image's own tags or references in testing too."""
+    return any(config.get(group, {}).get("name") == "oracle" for group in ("tags", "draft"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from itertools import product
 from pathlib import Path
@@ -23,6 +24,8 @@ from easycap.launch import compose
 from easycap.registry import names
 from easycap.rehearsal import rehearse
 from easycap.report import write_report
+from easycap.sweep import _line
+from easycap.sweeping.cells import Cell, Outcome
 
 TAGGER = ["task=tags", "tagger=cnn", "tag_vocab.min_count=2"]
 
@@ -207,8 +210,14 @@ def test_workers_change_nothing(mixed: Path, tag_run: Path, tmp_path: Path) -> N
     assert losses[0] == losses[1]
 
 
-def test_an_oracle_is_marked_and_keeps_its_vocabulary(tmp_path: Path) -> None:
+def test_an_oracle_is_marked_and_keeps_its_vocabulary(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "easycap.training.progress")
     path = run(tmp_path / "run", *of_kind("oracle", tmp_path), "trainer.max_steps=2")
+    assert re.search(r"epoch 1: training loss .* CIDEr-D [\d.]+ \(oracle\)", caplog.text)
+    cell = Cell(path, (), ())
+    assert re.search(r"CIDEr-D [\d.]+ \(oracle\)  ", _line(cell, Outcome("trained", "completed")))
     result = read(path, "result.json")
     for split in ("test", "test_novel"):
         assert all("|tags:oracle" in score["signature"] for score in result["scores"][split].values())

@@ -134,6 +134,13 @@ def test_a_key_makes_it_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert trackers._has_key()
 
 
+def test_a_run_that_an_oracle_helps_has_a_tag_that_says_so() -> None:
+    config = {"data": {"name": "scenes"}, "tags": {"name": "none"}, "draft": {"name": "own"}}
+    assert trackers._choices(config) == ["data: scenes"]
+    for group in ("tags", "draft"):
+        assert trackers._choices(config | {group: {"name": "oracle"}}) == ["data: scenes", "oracle"]
+
+
 def test_an_unknown_mode_is_named(folder: RunFolder) -> None:
     settings = {"project": "p", "entity": None, "group": None, "tags": [], "folder": folder, "config": {}}
     with pytest.raises(ValueError, match="tracking.mode='ofline'"):

@@ -14,7 +14,7 @@ from typing import Any
 
 from easycap.registry import register
 from easycap.tracking.run_folder import RunFolder, picture_of, write_atomically
-from easycap.types import Tracker
+from easycap.types import Tracker, has_oracle
 
 logger = logging.getLogger(__name__)
 
@@ -171,14 +171,14 @@ class WandbTracker:
 
 
 def _choices(config: Mapping[str, Any]) -> list[str]:
-    """The parts a run is made of, as W&B tags (of at most 64 characters)."""
+    """The parts a run is made of, as W&B tags (of at most 64 characters), and whether its scores are an oracle's."""
     groups = ("data", "vocab", "encoder", "image_tokens", "decoder", "objective")
     parts = (
         f"{group}: {config[group].get('model') or config[group]['name']}"
         for group in groups
         if group in config
     )
-    return [part[:64] for part in parts]
+    return [part[:64] for part in parts] + ["oracle"] * has_oracle(config)
 
 
 def _run_id(file: Path) -> str:

@@ -26,7 +26,7 @@ from easycap.training.step import TrainStep
 from easycap.training.stop import OutOfTime, Stop
 from easycap.training.trainer import Trainer
 from easycap.training.validation import Validation, Validator, warnings_of
-from easycap.types import Batch, Objective, Tracker, Vocabulary
+from easycap.types import Batch, Objective, Tracker, Vocabulary, has_oracle
 
 logger = logging.getLogger(__name__)
 
@@ -290,7 +290,9 @@ class Fit:
             validation = self.validator(self.captioner, self.device, self.autocast)
         self.log("val", validation.values)
         self.tracker.samples(self.validator.sample_rows(validation), step=self.reached.step, epoch=epoch)
-        progress.report(epoch, self.trained, self.validator.metric, validation.values)
+        progress.report(
+            epoch, self.trained, self.validator.metric, validation.values, oracle=has_oracle(self.config)
+        )
         self.reached.first = self.reached.first or validation.values
         self.warn(validation, epoch)
         self.compare_with_best(validation.values)

@@ -44,13 +44,21 @@ class TrainingProgress:
         self.bar.update(self.task, completed=step, loss=loss, speed=images_per_second)
 
     def report(
-        self, epoch: int, trained: Mapping[str, float], metric: str, values: Mapping[str, float]
+        self,
+        epoch: int,
+        trained: Mapping[str, float],
+        metric: str,
+        values: Mapping[str, float],
+        *,
+        oracle: bool = False,
     ) -> None:
-        """Log one line about an epoch: the loss of its last step, then what validation found, scores x100.
+        """Log one line about an epoch: the loss of its last step, then what validation found, scores x100, marked where
+        an `oracle` helped.
 
         Where captions are rewarded: the last step's reward, and, beside the scores, what rewards may spoil.
         """
-        scores = [f"{name} {100 * values[name]:.1f}" for name in (metric, "truth") if name in values]
+        mark = " (oracle)" if oracle else ""
+        scores = [f"{name} {100 * values[name]:.1f}{mark}" for name in (metric, "truth") if name in values]
         if "words_per_caption" in values and ("reward" in trained or not epoch):
             scores += [
                 f"{name.replace('_', ' ')} {100 * values[name]:.1f}%"
