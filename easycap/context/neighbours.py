@@ -17,6 +17,7 @@ from easycap.types import Example
 
 _FEATURES, _CAPTIONS = "features.npy", "captions.json"
 _BATCH = 64
+_SAME = 0.9999  # the least cosine of one image with itself in another file or in half precision
 
 
 class Neighbours:
@@ -30,10 +31,12 @@ class Neighbours:
         self, folder: Path, encode: Callable[[torch.Tensor], torch.Tensor], transform: Transform, workers: int
     ) -> None:
         try:
-            self.features = torch.from_numpy(np.load(folder / _FEATURES))
+            stored_features = torch.from_numpy(np.load(folder / _FEATURES)).float()
             stored = json.loads((folder / _CAPTIONS).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder} with the training images' features is damaged: {error}") from None
+        # Rounded to half precision they are a ten-thousandth too long or too short, as much as `_SAME` tells apart.
+        self.features = torch.nn.functional.normalize(stored_features, dim=1)
         self.captions = stored["captions"]
         self.rows = {image_id: row for row, image_id in enumerate(stored["ids"])}
         self.encode, self.transform, self.workers = encode, transform, workers
@@ -53,13 +56,20 @@ class Neighbours:
         (folder / _CAPTIONS).write_text(json.dumps(stored), encoding="utf-8")
 
     def __call__(self, examples: Sequence[Example]) -> list[str]:
-        """Return a caption for each example, never that of a training image of its own id."""
+        """Return a caption for each example, never that of a training image of its own id or of the same picture: of
+        cosine 0.9999 or more, as its own file, a copy or one saved anew. `ValueError` if there is no other."""
         found: list[str] = []
         for features in _features(examples, self.encode, self.transform, self.workers):
-            likeness = features @ self.features.float().T
+            likeness = features @ self.features.T
+            likeness[likeness >= _SAME] = -torch.inf
             for row, example in zip(likeness, examples[len(found) :], strict=False):
                 if example.id in self.rows:
                     row[self.rows[example.id]] = -torch.inf
+                if not row.isfinite().any():
+                    raise ValueError(
+                        f"draft=retrieval finds no training image that its encoder can tell from {example.id}: take "
+                        "another encoder or run for draft, or give a draft by --draft"
+                    )
             found += [self.captions[row] for row in likeness.argmax(1).tolist()]
         return found
 

@@ -53,6 +53,25 @@ def test_an_image_is_never_its_own_neighbour(neighbours: Neighbours, training: l
     assert neighbours(training[1:2]) == neighbours(training)[1:2]
 
 
+def test_the_file_of_a_training_image_or_a_copy_is_not_its_own_neighbour(
+    tmp_path: Path, neighbours: Neighbours, training: list[Example]
+) -> None:
+    photo = Example(str(training[1].image.path), training[1].image, ())
+    copy = example(tmp_path, "copy", COLOURS["red"])
+    assert neighbours([photo, copy]) == ["a red image", "a orange image"]
+
+
+def test_where_every_training_image_is_the_same_picture_it_is_said(
+    tmp_path: Path, training: list[Example]
+) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    Neighbours.store(folder, training[:1], encode, TRANSFORM, 0)
+    copy = example(tmp_path, "copy", COLOURS["red"])
+    with pytest.raises(ValueError, match="no training image that its encoder can tell from copy"):
+        Neighbours(folder, encode, TRANSFORM, 0)([copy])
+
+
 def test_features_are_of_length_one_in_half_precision(tmp_path: Path, neighbours: Neighbours) -> None:
     stored = np.load(tmp_path / "neighbours" / "features.npy")
     assert stored.dtype == np.float16 and stored.shape == (4, 3)
