@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,7 +111,9 @@ class PrecomputedFeatures:
     def _read(self, name: str) -> np.ndarray:
         try:
             features = self.store.read(name)
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # readers of damaged files raise whatever their parsing stumbles on
             raise BadImage(self.store.where(name), f"cannot be read as features ({error})") from None
         if what := self._why_useless(features):
             raise BadImage(self.store.where(name), what)
@@ -123,6 +124,8 @@ class PrecomputedFeatures:
             return f"has the shape {features.shape}, not (regions, encoder.region_dim={self.region_dim})"
         if len(features) < self.min_regions:
             return f"has {len(features)} regions, fewer than encoder.min_regions={self.min_regions}"
+        if features.dtype.kind not in "fiu":
+            return f"has values of the type {features.dtype}, not numbers"
         if not np.isfinite(features).all():  # NaN is what padding is told by
             return "has values that are no finite numbers"
         return None

@@ -131,6 +131,7 @@ def test_an_open_hdf5_file_is_closed_before_a_fork_or_a_pickle(tmp_path: Path) -
         (np.zeros((1, DIM)), "has 1 regions, fewer than encoder.min_regions=2"),
         (np.full((3, DIM), np.nan), "has values that are no finite numbers"),
         (np.array([{}]), "cannot be read as features"),  # a pickle
+        (np.full((3, DIM), "x"), "has values of the type <U1, not numbers"),
     ],
 )
 def test_features_that_cannot_be_used_are_named(array: np.ndarray, words: str, tmp_path: Path) -> None:
@@ -145,6 +146,21 @@ def test_a_truncated_file_is_named(ending: str, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(BadImage, match=f"7{ending} cannot be read as features"):
         read(tmp_path, "7")
+
+
+@pytest.mark.filterwarnings("ignore")  # of Python's parser, about headers that are no Python
+@pytest.mark.parametrize("kind", ["compressed.npz", "plain.npz", "plain.npy"])
+def test_a_damaged_file_is_left_out_whichever_byte_is_damaged(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / f"7{kind[-4:]}"
+    write = {"compressed.npz": np.savez_compressed, "plain.npz": np.savez, "plain.npy": np.save}[kind]
+    write(file, np.full((2, DIM), 1, dtype=np.float32))
+    whole, view = file.read_bytes(), reader(tmp_path)
+    found = set()
+    for place in range(len(whole)):
+        for byte in (0, 9, ord("("), 255):
+            file.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+            found.add((view._what_is_wrong("7") or "").split(" (")[0])
+    assert {"", "cannot be read as features"} <= found
 
 
 @pytest.mark.parametrize(
