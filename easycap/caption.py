@@ -53,6 +53,19 @@ class PhotoCaptioner:
         if tags is not None:
             self.by_hand["tags"] = self._checked_tags(tags)
 
+    def notice_of_draft(self, draft: str) -> str | None:
+        """Return what the captioner does not get of a draft given by hand, in one sentence, None if it gets words of
+        all of it."""
+        vocabulary, most = self.experiment.vocabulary, self.experiment.config["draft"]["max_words"]
+        ids = vocabulary.encode(draft)
+        if all(one == vocabulary.unk_id for one in ids[:most]):
+            return f"--draft {draft!r} has no word that this captioner knows, so that it says nothing to it"
+        if len(ids) > most:
+            return (
+                f"--draft is cut to its first {most} of {len(ids)} words or pieces (draft.max_words={most})"
+            )
+        return None
+
     def _check_drafts_of_photos(self) -> None:
         """Raise `ValueError` where the run's drafts are of its data's images alone."""
         if not self.experiment.context["draft"].of_photos:
@@ -219,6 +232,8 @@ def main(argv: Sequence[str]) -> int:
         rounds=args.rounds,
         tags=args.tags,
     )
+    if args.draft and (notice := photo_captioner.notice_of_draft(args.draft)):
+        print(f"easycap: {notice}", file=sys.stderr)
     if drawings and (why := why_no_attention(photo_captioner.experiment)):
         raise ValueError(why)
     rows = []

@@ -85,6 +85,18 @@ def test_a_draft_by_hand(refined: Path, photo: Path, capsys: pytest.CaptureFixtu
         assert capsys.readouterr().out == f"{photo}: {then}\n"
 
 
+def test_a_draft_by_hand_that_is_not_read_whole_is_said(
+    refined: Path, photo: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def said(draft: str) -> str:
+        assert caption([str(refined), str(photo), "--draft", draft, "--device", "cpu"]) == 0
+        return capsys.readouterr().err
+
+    assert "--draft 'xqzt vbnw' has no word that this captioner knows" in said("xqzt vbnw")
+    assert "--draft is cut to its first 20 of 24 words" in said("a " * 24)
+    assert "--draft" not in said("a xqzt")
+
+
 def test_a_photo_without_a_draft_is_told_so_before_data_is_read(
     refined: Path, photo: Path, tmp_path: Path
 ) -> None:
