@@ -27,7 +27,7 @@ class _Row(NamedTuple):
     """One caption of an image, where it stands, and the split it is said to belong to."""
 
     image: str
-    caption: str
+    caption: Any
     split: str | None
     where: str
 
@@ -143,9 +143,7 @@ def _table_rows(path: Path, image: str, caption: str, split: str | None) -> Iter
                 raise ValueError(f"{where} has no {column!r} (data.{name}); {there}")
         texts = row[caption] if isinstance(row[caption], list) else [row[caption]]
         for text in texts:
-            yield _Row(
-                str(row[image]).removeprefix("./"), str(text), str(row[split]) if split else None, where
-            )
+            yield _Row(str(row[image]).removeprefix("./"), text, str(row[split]) if split else None, where)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

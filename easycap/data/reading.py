@@ -32,7 +32,7 @@ def read_json(path: Path, kind: str) -> Any:
 def match(
     split: str,
     images: Iterable[tuple[str, Path]],
-    captions: Iterable[tuple[str, str]],
+    captions: Iterable[tuple[str, Any]],
     findings: Findings,
     *,
     file: Path,
@@ -43,7 +43,7 @@ def match(
 
     `file` is where the captions stand, `annotations` {id: anything} what scorers may read, `tags` {id: words}
     those that the data has itself. Left out, or an error:
-    an id that comes twice, an image without a caption, a caption of an unknown image.
+    a caption that is no text, an id that comes twice, an image without a caption, a caption of an unknown image.
     """
     texts: dict[str, list[str]] = defaultdict(list)
     for image_id, text in captions:
@@ -68,8 +68,11 @@ def match(
     return examples
 
 
-def _one_line(split: str, image_id: str, text: str, findings: Findings, file: Path) -> str:
+def _one_line(split: str, image_id: str, text: Any, findings: Findings, file: Path) -> str:
     """A caption as one line; those of COCO that merely end with a line break are nothing to tell of."""
+    if not isinstance(text, str):
+        findings.leave_out(split, image_id, file, f"has a caption that is no text: {json.dumps(text)[:40]}")
+        return ""
     text = text.strip()
     if not text:
         findings.repaired(split, image_id, file, "has an empty caption: left out")

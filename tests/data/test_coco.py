@@ -93,6 +93,21 @@ def test_images_without_captions_and_captions_without_images_are_told(root: Path
     }
 
 
+def test_a_caption_that_is_no_text_is_told_and_the_others_of_its_image_are_kept(root: Path) -> None:
+    known = [{"id": 7, "file_name": f"{7:012d}.jpg"}]
+    captions = [{"image_id": 7, "caption": text} for text in ("a dog", None, 5)]
+    write(root, "val2017", images=known, annotations=captions)
+    splits = {"root": str(root), "train": "train2017", "val": "val2017", "test": None}
+    with pytest.raises(ValueError, match="captions_val2017.json has a caption that is no text: null .*'7'"):
+        coco(**splits)
+    dataset = coco(**splits, on_bad_image=OnBadImage.skip)
+    assert dataset.splits["val"][0].references == ("a dog",)
+    assert [f.what for f in dataset.findings if f.left_out] == [
+        "has a caption that is no text: null",
+        "has a caption that is no text: 5",
+    ]
+
+
 def test_ids_that_come_twice_or_in_two_splits_are_told(root: Path) -> None:
     again = [{"id": 7, "file_name": f"{7:012d}.jpg"}, {"id": 7, "file_name": "copy.jpg"}]
     both = [*again, {"id": 9, "file_name": f"{9:012d}.jpg"}]

@@ -67,6 +67,16 @@ def test_jsonl_may_have_a_list_of_captions(photos: Path) -> None:
     assert captions_of(dataset) == dict.fromkeys(names(photos), ("one", "two"))
 
 
+def test_a_null_in_a_list_of_captions_is_no_caption(photos: Path) -> None:
+    rows = [json.dumps({"image": n, "caption": ["one", None]}) for n in names(photos)]
+    table = write(photos, "c.jsonl", "\n".join(rows))
+    with pytest.raises(ValueError, match="c.jsonl has a caption that is no text: null"):
+        read(photos, table)
+    dataset = read(photos, table, on_bad_image=OnBadImage.skip)
+    assert captions_of(dataset) == dict.fromkeys(names(photos), ("one",))
+    assert len(dataset.findings) == COUNT
+
+
 @pytest.mark.parametrize("beside", [True, False])
 def test_texts_lie_beside_the_images_or_in_a_folder_of_their_own(photos: Path, beside: bool) -> None:
     texts = photos if beside else photos.parent / "texts"
