@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from easycap.config import to_plain
 from easycap.context.captions import KEPT as KEPT_CAPTIONS
 from easycap.context.captions import captions_of
 from easycap.context.draft import DraftData
+from easycap.models.captioner import Captioner
 from easycap.predictions import tag_checkpoint
 from easycap.retrieval import check_retrieval
 from easycap.training.checkpoint import ENCODER, check_weights, task_of
@@ -41,7 +43,7 @@ def rehearse(config: dict[str, Any]) -> None:
     initial = None if config["resume"] else initial_checkpoint(config)
     with torch.device("meta"):
         if initial is None:
-            model_builder(config)(without_downloads(with_architecture(config)), vocabulary)
+            model = model_builder(config)(without_downloads(with_architecture(config)), vocabulary)
         elif task_of(initial) != config["task"]:
             model = model_for_encoder(without_downloads(with_architecture(config)), vocabulary, initial)
             check_weights(model, initial, ENCODER)
@@ -49,6 +51,8 @@ def rehearse(config: dict[str, Any]) -> None:
             kind = TagVocabulary if config["task"] == "tags" else vocabulary_class(config)
             model = model_to_be_filled(with_architecture(config), kind.load(initial), initial)
             check_weights(model, initial)
+    if config["task"] == "caption" and not config["resume"]:
+        _check_room(config, model)
     factor = build("schedule", config["schedule"], total_steps=1000)
     build("trainer", config["trainer"])
     if not config["resume"]:  # a run that goes on has its vocabulary
@@ -75,6 +79,25 @@ def rehearse(config: dict[str, Any]) -> None:
         **special_ids(vocabulary),
     )
     pick_device(config["device"])
+
+
+def _check_room(config: dict[str, Any], captioner: Captioner) -> None:
+    """Raise `ValueError` if the image and the longest words beside it could be more than the decoder can read."""
+    positions = getattr(captioner.decoder, "max_positions", None)
+    if positions is None or not captioner.context:
+        return
+    grid = captioner.encoder.grid if config["image_tokens"]["name"] == "all" else None
+    # of an unknown number of regions at least one
+    image = config["image_tokens"].get("count") or (math.prod(grid) if grid else 1)
+    words = captioner.decoder.max_words
+    slots = image + sum(config[segment]["max_words"] for segment in captioner.context)
+    if slots + words > positions:
+        parts = " and ".join(f"{name}.max_words={config[name]['max_words']}" for name in captioner.context)
+        raise ValueError(
+            f"{image} image tokens, {parts} do not fit into decoder.max_positions={positions}, of which "
+            f"decoder.max_words={words} are for the caption: set decoder.max_positions={slots + words}, or lower "
+            f"{' or '.join(f'{name}.max_words' for name in captioner.context)}"
+        )
 
 
 class NoWords:

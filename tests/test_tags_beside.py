@@ -297,6 +297,26 @@ def test_wrong_settings_end_before_any_work(overrides: list[str], words: str) ->
         rehearse(settings(*overrides))
 
 
+def test_words_beside_the_image_must_fit_beside_the_longest_caption(tag_run: Path) -> None:
+    """The quickstart's model has no room for tags and a draft of their usual lengths."""
+    both = ["experiment=easycap/quickstart", *of_kind("predicted", tag_run), "draft=own", "device=cpu"]
+
+    def check_at(*overrides: str) -> None:
+        rehearse(check(compose([*both, *overrides])[0]))
+
+    with pytest.raises(
+        ValueError, match=r"10 image tokens, tags.max_words=16 and draft.max_words=20 .*=66, or"
+    ):
+        check_at()
+    with pytest.raises(ValueError, match="decoder.max_positions=66"):
+        check_at("decoder.max_positions=65")
+    check_at("decoder.max_positions=66")
+    check_at("tags.max_words=14")
+    check_at("decoder=transformer")  # looks at its memory, however long it is
+    with pytest.raises(ValueError, match="16 image tokens, .*=72"):
+        check_at("image_tokens=all")
+
+
 def test_a_captioner_is_no_tag_model(mixed: Path) -> None:
     with pytest.raises(ValueError, match="is no tag model: train one by task=tags"):
         rehearse(settings("tags=predicted", f"tags.run={mixed}"))

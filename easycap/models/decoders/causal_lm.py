@@ -171,7 +171,7 @@ class CausalLM(nn.Module):
             raise ValueError(
                 f"{memory.tokens.shape[1]} memory slots do not fit: the decoder has room for {positions} "
                 f"(decoder.max_positions={self.max_positions} less decoder.max_words={self.max_words}); "
-                "lower image_tokens.count or raise decoder.max_positions"
+                "lower image_tokens.count, tags.max_words or draft.max_words, or raise decoder.max_positions"
             )
         if self._reads_again and self.training:
             return CausalLMState((), memory.mask, memory.tokens)
