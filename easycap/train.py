@@ -124,8 +124,9 @@ def _tidy(run: Path) -> Path | None:
     """
     checkpoints, metrics = run / "checkpoints", run / "metrics.jsonl"
     remove_leftovers(checkpoints, finished=False)
-    for file in run.glob(".*.partial"):
-        file.unlink()
+    for path in run.glob(".*.partial"):
+        if path.is_file():  # a folder that was half copied is made anew by what copies it
+            path.unlink()
     start = newest(checkpoints / "last")
     kept = 0 if start is None else read_progress(start)["logged"]
     if metrics.is_file():

@@ -290,3 +290,12 @@ def test_rewarded_captions_are_beside_training_drafts(tmp_path: Path) -> None:
     path = run(tmp_path / "run", *drafts, "objective=scst", "trainer.max_steps=2")
     assert {"test@round0", "test"} <= read(path, "result.json")["scores"].keys()
     assert len([line for line in metrics(path) if "train/reward" in line]) == 2
+
+
+def test_a_run_that_ended_while_it_copied_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    (path / ".drafts.partial").mkdir(parents=True)
+    (path / ".result.json.partial").write_text("{")
+    (path / "status.json").write_text('{"status": "failed"}')
+    run(path, f"resume={path}", "trainer.max_steps=1")
+    assert "test" in read(path, "result.json")["scores"] and not (path / ".result.json.partial").exists()
