@@ -72,6 +72,7 @@ class FeatureCache:
         with lock(self.folder / ".lock"):
             left = self._left()
             if left:
+                self._tell_of_others()
                 self._encode_rows(left, encode, transform, batch_size=batch_size, workers=workers)
         self._open()
 
@@ -87,6 +88,17 @@ class FeatureCache:
             return list(range(len(self.examples)))
         self._check()
         return np.flatnonzero(np.fromfile(done, dtype=np.uint8) == 0).tolist()
+
+    def _tell_of_others(self) -> None:
+        """Say that features of the same images lie there and why they are not taken."""
+        others = self.folder.parent.parent.glob(f"*/{self.folder.name}/done")
+        for other in sorted(others):
+            if other.parent != self.folder:
+                logger.info(
+                    "the features in %s are of the same images by another encoder, other weights or another "
+                    "preprocessing: not taken",
+                    other.parent,
+                )
 
     def _check(self) -> None:
         """Raise `ValueError` unless the files are whole and of the shape they are said to have."""

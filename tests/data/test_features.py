@@ -115,6 +115,17 @@ def test_other_weights_and_changed_images_are_another_cache(examples: list[Examp
     assert folder != FeatureCache(tmp_path / "cache", examples, "a").folder
 
 
+def test_features_by_another_encoder_are_not_taken_and_it_is_said(
+    examples: list[Example], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    fill(first := FeatureCache(tmp_path / "cache", examples, "a"), Encoder())
+    assert "not taken" not in caplog.text
+    fill(FeatureCache(tmp_path / "cache", examples, "b"), encoder := Encoder())
+    assert f"{first.folder} are of the same images by another encoder" in caplog.text
+    assert encoder.seen == COUNT
+
+
 def test_a_damaged_cache_is_refused(examples: list[Example], tmp_path: Path) -> None:
     fill(cache := FeatureCache(tmp_path / "cache", examples, "a"), Encoder())
     with (cache.folder / "features").open("r+b") as file:
