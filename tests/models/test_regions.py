@@ -131,6 +131,8 @@ def test_training_moves_what_sees_and_no_statistics(encoder: Regions) -> None:
         name.split(".")[1] for name, p in encoder.named_parameters() if p.grad is not None and p.grad.any()
     }
     assert moved == {"backbone", "roi_heads"}
+    trained = {name for name, p in encoder.requires_grad_().named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in encoder.named_parameters() if p.grad is not None}
     assert all(torch.equal(b, statistics[n]) for n, b in encoder.named_buffers() if n in statistics)
     encoder.zero_grad()
 

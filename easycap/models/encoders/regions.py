@@ -79,10 +79,18 @@ class Regions(nn.Module):
         self.network = _network()
         if pretrained:
             _load(self.network, weights)
+        self.requires_grad_()
 
     def train(self, mode: bool = True) -> Regions:
         """Nothing in it behaves otherwise in training, but torchvision's detectors then ask for true boxes."""
         return super().train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Regions:
+        """What says where boxes are and which are taken gets no gradient, and is never among what is trained."""
+        super().requires_grad_(requires_grad)
+        for untrained in (self.network.rpn, self.network.roi_heads.box_predictor):
+            untrained.requires_grad_(False)
+        return self
 
     def forward(self, images: torch.Tensor) -> Features:
         found = self.find(images)
