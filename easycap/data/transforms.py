@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from easycap.data.images import PackedImage
 from easycap.types import Example, ImageSource, Preprocessing
 
-_SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
+# Also within words (topleft, bottomright), but not in bright, fright, wright, upright and copyright.
+_SIDES = re.compile(r"left|(?<![bfw])(?<!\bup)(?<!\bcopy)right", re.IGNORECASE)
 _LOG_RATIO = math.log(4 / 3)
 _LONGEST = 4  # times the short side: a 20,000 x 1 image must not be resized to gigabytes
 
@@ -77,7 +78,8 @@ class Augmented:
     `crop` is the least share of the image's area that is seen (None: always the transform's own window): share,
     position and a ratio of width to height between 3/4 and 4/3 are drawn as Inception was trained (Szegedy et al.,
     CVPR 2015, section 6); a side that would be longer than the image's is cut to it. With `flip` every other image is
-    mirrored, but never one of whose captions speaks of left or right.
+    mirrored, but never one of whose captions speaks of left or right: holds the letters of either, alone or within a
+    word, unless they are those of bright, fright, wright, upright or copyright.
     """
 
     def __init__(self, transform: Transform, *, crop: float | None, flip: bool, seed: int) -> None:
