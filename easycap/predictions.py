@@ -54,15 +54,17 @@ def tag_checkpoint(tags: dict[str, Any], run: Path | None) -> Path:
 
 
 def keep_tag_model(checkpoint: Path, run: Path) -> None:
-    """Copy a tag model into the folder of the run that is trained with it, unless it is there."""
+    """Copy a tag model into the folder of the run that is trained with it, in the place of one that was copied before a
+    first checkpoint; nothing if it is that copy itself."""
     target = run / KEPT
-    if (target / MODEL).is_file():
+    if checkpoint.resolve() == target.resolve():
         return
     partial = run / f".{KEPT}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name in (MODEL, CONFIG, PREPROCESSING, FILE):
         shutil.copyfile(checkpoint / name, partial / name)
+    shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
 
 
