@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,16 @@ from easycap.context.draft import DraftData
 from easycap.models.captioner import Captioner
 from easycap.predictions import tag_checkpoint
 from easycap.retrieval import check_retrieval
-from easycap.training.checkpoint import ENCODER, check_weights, task_of
+from easycap.runs import checkpoint_of
+from easycap.training.checkpoint import CONFIG, ENCODER, check_weights, task_of
 from easycap.training.hardware import pick_device
 from easycap.types import Example
 from easycap.vocab.tags import TagVocabulary
+
+logger = logging.getLogger(__name__)
+
+# Keys of data that change nothing about which images are trained on.
+_SAME_IMAGES = ("workers", "cache", "on_bad_image")
 
 
 def rehearse(config: dict[str, Any]) -> None:
@@ -65,6 +73,8 @@ def rehearse(config: dict[str, Any]) -> None:
         build(segment, config[segment], draft_data=_no_data(config), open_neighbours=None, tag_data=None)
     if not config["resume"]:
         _check_other_run(config["draft"])
+        for segment in CONTEXT:
+            _warn_of_other_run(segment, config)
     if config["tags"].get("run") is not None:
         tag_checkpoint(config["tags"], Path(config["resume"]) if config["resume"] else None)
     build("refine", config["refine"])
@@ -128,6 +138,33 @@ def _check_other_run(draft: dict[str, Any]) -> None:
     if draft["name"] == "captions":
         for split in ("train", "val") if draft["training"]["as_tested"] else ("val",):
             captions_of(Path(draft["run"]), split)
+
+
+def _warn_of_other_run(segment: str, config: dict[str, Any]) -> None:
+    """Say what is doubtful about the run that a segment's words come from."""
+    if config[segment].get("run") is None:
+        return
+    run = Path(config[segment]["run"])
+    try:
+        if (run / "status.json").is_file():
+            status = json.loads((run / "status.json").read_text(encoding="utf-8"))["status"]
+            if status != "completed":
+                logger.warning(
+                    "%s.run=%s is not finished (%s): its best so far is taken", segment, run, status
+                )
+        data = json.loads((checkpoint_of(run) / CONFIG).read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, KeyError):  # a folder of captions alone says nothing of its training
+        return
+    own = to_plain(config["data"])
+    others = [key for key in own if key not in _SAME_IMAGES and own[key] != data.get(key)]
+    if others:
+        logger.warning(
+            "%s.run=%s was trained on other data (%s): its training images may be among the test images here, whose "
+            "scores would then be too high",
+            segment,
+            run,
+            ", ".join(f"data.{key}={data.get(key)}, here {own[key]}" for key in others),
+        )
 
 
 def _no_data(config: dict[str, Any]) -> DraftData:

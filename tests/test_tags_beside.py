@@ -21,6 +21,7 @@ from easycap.config import check
 from easycap.evaluate import main as evaluate
 from easycap.experiment import Experiment
 from easycap.launch import compose
+from easycap.predictions import keep_tag_model
 from easycap.registry import names
 from easycap.rehearsal import rehearse
 from easycap.report import write_report
@@ -315,6 +316,29 @@ def test_words_beside_the_image_must_fit_beside_the_longest_caption(tag_run: Pat
     check_at("decoder=transformer")  # looks at its memory, however long it is
     with pytest.raises(ValueError, match="16 image tokens, .*=72"):
         check_at("image_tokens=all")
+
+
+def test_doubtful_tag_models_are_told(
+    tag_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rehearse(settings(*of_kind("predicted", tag_run)))
+    assert caplog.text == ""
+    rehearse(settings(*of_kind("predicted", tag_run), "data.seed=5"))
+    assert "trained on other data (data.seed=0, here 5): its training images may be" in caplog.text
+    copy = shutil.copytree(tag_run, tmp_path / "tagger")
+    (copy / "status.json").write_text(json.dumps({"status": "running"}))
+    rehearse(settings(*of_kind("predicted", copy)))
+    assert f"tags.run={copy} is not finished (running)" in caplog.text
+
+
+def test_a_tag_model_that_was_kept_before_any_checkpoint_gives_way(tag_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "tagger").mkdir()
+    (tmp_path / "tagger/model.safetensors").write_bytes(b"of an earlier start")
+    checkpoint = tag_run / "checkpoints/best"
+    for source in (checkpoint, tmp_path / "tagger"):
+        keep_tag_model(source, tmp_path)
+        kept = (tmp_path / "tagger/model.safetensors").read_bytes()
+        assert kept == (checkpoint / "model.safetensors").read_bytes()
 
 
 def test_a_captioner_is_no_tag_model(mixed: Path) -> None:
