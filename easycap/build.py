@@ -91,10 +91,17 @@ def build_dataset(config: dict[str, Any], *, with_tags: bool = False) -> Dataset
     Where its encoder reads features made elsewhere, images know theirs.
     """
     features = precomputed_features(config["encoder"])
-    dataset = build("data", config["data"], pixels=features is None, with_tags=with_tags)
+    dataset = build(
+        "data", config["data"], pixels=features is None or _others_see(config), with_tags=with_tags
+    )
     if features is None:
         return dataset
     return features.attach(dataset, config["data"].get("on_bad_image", OnBadImage.error))
+
+
+def _others_see(config: dict[str, Any]) -> bool:
+    """Whether the words beside an image come from models that see its pixels, whatever the captioner sees."""
+    return config["draft"]["name"] == "retrieval" or config["tags"].get("run") is not None
 
 
 def precomputed_features(encoder: dict[str, Any]) -> PrecomputedFeatures | None:

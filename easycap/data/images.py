@@ -116,8 +116,24 @@ class PackedImage:
         return Image.fromarray(np.asarray(self.array()))
 
 
-def identity(image: ImageFile | PackedImage) -> str:
+@dataclass(frozen=True, slots=True)
+class ImageWithFeatures:
+    """An image whose features have the name `features` in their store; pixels are for people, and other models."""
+
+    image: ImageFile | PackedImage
+    features: str
+
+    def load(self, at_least: int | None = None) -> Image.Image:
+        return self.image.load(at_least)
+
+    def array(self, at_least: int | None = None) -> np.ndarray:
+        return self.image.array(at_least)
+
+
+def identity(image: ImageFile | PackedImage | ImageWithFeatures) -> str:
     """Return a line that changes with the image's file: its path, size and time of change."""
+    if isinstance(image, ImageWithFeatures):
+        return identity(image.image)
     status = image.path.stat()
     row = image.row if isinstance(image, PackedImage) else ""
     return f"{image.path.absolute()}\0{row}\0{status.st_size}\0{status.st_mtime_ns}\n"

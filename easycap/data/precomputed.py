@@ -6,35 +6,23 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import PIL.Image
 import torch
 
 from easycap.data.findings import Findings, OnBadImage
-from easycap.data.images import BadImage
+from easycap.data.images import BadImage, ImageWithFeatures
 from easycap.data.verify import bad_ones
-from easycap.types import Dataset, Example, ImageSource
+from easycap.types import Dataset, Example
 
 if TYPE_CHECKING:
     import h5py
 
 _ARRAYS = ("feat", "features")  # what the tools around bottom-up attention call the one that counts
 _COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?0*(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageWithFeatures:
-    """An image whose features have the name `features` in their store; its pixels are for people to look at."""
-
-    image: ImageSource
-    features: str
-
-    def load(self, at_least: int | None = None) -> PIL.Image.Image:
-        return self.image.load(at_least)
 
 
 class PrecomputedFeatures:

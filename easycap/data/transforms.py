@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from easycap.data.images import PackedImage
+from easycap.data.images import ImageWithFeatures, PackedImage
 from easycap.types import Example, ImageSource, Preprocessing
 
 # Also within words (topleft, bottomright), but not in bright, fright, wright, upright and copyright.
@@ -45,6 +45,8 @@ class Transform:
         return self(example.image)
 
     def __call__(self, source: ImageSource) -> torch.Tensor:
+        if isinstance(source, ImageWithFeatures):
+            source = source.image
         pixels = _pixels(source, self.resized)
         if isinstance(source, PackedImage) and pixels.shape[1:] == (self.size, self.size):
             return pixels  # drawn at this size: nothing to resize or crop

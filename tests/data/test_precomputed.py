@@ -16,7 +16,7 @@ from region_files import DIM, ids_of_data, regions, write_folder, write_hdf5
 from tiny import TINY
 
 from easycap import data_command
-from easycap.build import build, build_captioner
+from easycap.build import build, build_captioner, build_dataset
 from easycap.caption import PhotoCaptioner
 from easycap.config import check, options
 from easycap.data.findings import OnBadImage
@@ -361,6 +361,8 @@ def test_no_picture_is_needed_but_shown_where_it_is(source: str, tmp_path: Path)
         return [row["image"] is not None for row in rows]
 
     assert not any(pictures(tmp_path / "without"))
+    with pytest.raises(ValueError, match="does not exist|is missing|neither train2014"):  # a model sees them
+        build_dataset(check(compose([*small, *data, "draft=retrieval"])[0]))
     (root / "val2014").mkdir()
     Image.new("RGB", (8, 8)).save(root / "val2014" / "8.jpg")
     assert sum(pictures(tmp_path / "with")) == 1
@@ -381,3 +383,11 @@ def test_data_check_lists_images_without_features(tmp_path: Path, capsys: pytest
         finding["id"] == "0.png" and "holds no features called 0.png or 0 or 000000000000" in finding["what"]
     )
     assert data_command.main(["check", *data]) == 0
+
+
+def test_drafts_are_retrieved_by_the_pixels_of_images_with_features(tmp_path: Path) -> None:
+    features = write_folder(tmp_path / "att", ids_of_data(SMALL))
+    losses = trained(
+        tmp_path / "run", features, "draft=retrieval", "draft.encoder='small'", "trainer.max_steps=2"
+    )
+    assert len(losses) > 0 and (tmp_path / "run" / "neighbours").is_dir()
