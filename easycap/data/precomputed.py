@@ -31,7 +31,8 @@ class PrecomputedFeatures:
     `features` is a folder with NAME.npz (its only array, or the one called feat or features) or NAME.npy of each image,
     as tools around Up-Down (1707.07998) write them, or one HDF5 file with a dataset NAME_features of each image, as
     Meshed-Memory (1912.08226) reads it. NAME is the image's id, with or without the ending of an image file; for an id
-    that is a number or one of COCO's file names also that number, plain or padded to 12 digits.
+    that is a number or one of COCO's file names also that number, plain, padded to 12 digits, or after that
+    COCO_train2014_ or COCO_val2014_. Of a file in a folder below `features` the folder is part of the name.
     Of more regions than `max_regions` the first ones count, as in Meshed-Memory's code. Raises `ValueError` if there is
     nothing of the kind.
     """
@@ -48,21 +49,28 @@ class PrecomputedFeatures:
         """
         findings = Findings(on_bad_image)
         done: dict[int, list[Example]] = {}  # a list may serve as two splits: val as test
+        taken: dict[str, str] = {}
         for split, examples in dataset.splits.items():
             if id(examples) not in done:
-                done[id(examples)] = list(self._with_features(split, examples, findings))
+                done[id(examples)] = list(self._with_features(split, examples, taken, findings))
         if on_bad_image is OnBadImage.skip:
             self._leave_out_damaged(done, dataset, findings)
         splits = {split: done[id(examples)] for split, examples in dataset.splits.items()}
         return dataset._replace(splits=splits, findings=(*dataset.findings, *findings.found))
 
-    def _with_features(self, split: str, examples: list[Example], findings: Findings) -> Iterator[Example]:
+    def _with_features(
+        self, split: str, examples: list[Example], taken: dict[str, str], findings: Findings
+    ) -> Iterator[Example]:
+        """Those that have features of their own; `taken` {name: image id} grows."""
         for example in examples:
             names = names_of(example.id)
             found = next((name for name in names if name in self.store), None)
             if found is None:
                 what = f"holds no features called {' or '.join(names)}"
                 findings.leave_out(split, example.id, self.store.path, what)
+            elif taken.setdefault(found, example.id) != example.id:
+                what = f"holds the features of image {taken[found]!r} already"
+                findings.leave_out(split, example.id, self.store.where(found), what)
             else:
                 yield replace(example, image=ImageWithFeatures(example.image, found))
 
@@ -123,7 +131,9 @@ def names_of(image_id: str) -> tuple[str, ...]:
     """Return the names that the features of an image may have."""
     bare = re.sub(r"\.(jpe?g|png|webp|bmp|gif|tiff?)$", "", image_id, flags=re.IGNORECASE)
     number = _COCO_NAME.fullmatch(bare)
-    numbers = (number[1], f"{int(number[1]):012d}") if number else ()
+    padded = f"{int(number[1]):012d}" if number else ""
+    long = (f"COCO_{split}_{padded}" for split in ("train2014", "val2014"))
+    numbers = (number[1], padded, *long) if number else ()
     return tuple(dict.fromkeys((image_id, bare, *numbers)))
 
 

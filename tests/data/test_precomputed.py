@@ -55,6 +55,7 @@ def read(path: Path, image_id: str, **settings: int) -> torch.Tensor:
     [
         ("30752", "30752"),
         ("30752", "000000030752"),
+        ("30752", "COCO_val2014_000000030752"),
         ("000000030752", "30752"),
         ("COCO_val2014_000000030752.jpg", "30752"),
         ("COCO_val2014_000000030752", "COCO_val2014_000000030752"),
@@ -82,6 +83,12 @@ def test_a_number_at_the_end_of_a_name_is_not_taken_for_the_name(tmp_path: Path)
     path = write_folder(tmp_path, ["12"])
     with pytest.raises(ValueError, match="holds no features called dog_12 .*image 'dog_12' of train"):
         reader(path).attach(dataset("dog_12"), OnBadImage.error)
+
+
+def test_two_images_do_not_share_features(tmp_path: Path) -> None:
+    view = reader(write_folder(tmp_path, ["1"]))
+    with pytest.raises(ValueError, match="1.npz holds the features of image '1.jpg' already .*'0001.jpg'"):
+        view.attach(dataset("1.jpg", "0001.jpg"), OnBadImage.error)
 
 
 def test_of_several_arrays_the_one_of_features_counts(tmp_path: Path) -> None:
