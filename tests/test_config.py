@@ -83,6 +83,7 @@ def said_of_nothing() -> Path:
     """A run's folder with captions of no image."""
     folder = Path(tempfile.mkdtemp())
     (folder / "captions.val.json").write_text("[]")
+    (folder / "result.json").write_text("{}")
     return folder
 
 

@@ -134,7 +134,7 @@ class Collate:
         wanted = self.captions_per_image
         if wanted is None or wanted >= len(example.references):
             return example.references
-        return random.Random(f"{self.seed}/{self.epoch}/{example.id}").sample(example.references, wanted)
+        return random.Random(f"{self.seed}/{self.epoch or 0}/{example.id}").sample(example.references, wanted)
 
 
 def context_ids(texts: Sequence[str], vocabulary: Vocabulary, *, max_words: int) -> torch.Tensor:

@@ -65,6 +65,7 @@ def _either(words: Iterable[str]) -> str:
 _CAPITALISED = _either(form(w) for w in _CAPITAL_ABBREVIATIONS for form in (str.capitalize, str.upper))
 _PART = f"(?:(?:[dlo]{_Q}|n{_Q}(?!t\\d)){_W})?{_W}+"  # o'clock, l'eau
 _THING = f"{_PART}(?:[-_]{_PART})*"
+_JOINED_CAPITALS = r"(?-i:[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+)"
 _DOTTED = rf"{_L}{_W}*(?:[.!?]{_L}{_W}*)+"
 _HYPHENED = f"{_W}+(?:-{_L}+)*"
 _GAP = "[- \xa0]"
@@ -96,7 +97,7 @@ _PATTERNS = [
     rf"{_HYPHENED}(?:\\?/{_HYPHENED}){{1,2}}",
     rf"{_W}(?:{_W}|[.,]){{0,60}}(?:-{_W}+)+",
     _DOTTED,
-    r"(?-i:[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+|[A-Z]+\$)",
+    rf"{_JOINED_CAPITALS}|(?-i:[A-Z]+\$)",
     r"c\+\+|[cf]#",
     # Abbreviations.
     rf"(?:{_W}(?:{_W}|[.,]){{0,60}}-(?:{_W}+-)*)?[A-Za-z](?:\.[A-Za-z])+\.(?:-{_W}+)*",
@@ -104,7 +105,7 @@ _PATTERNS = [
     rf"{_either(_ABBREVIATIONS)}\.",
     rf"(?-i:{_CAPITALISED})\.",
     rf"{_either(_NUMBER_ABBREVIATIONS)}\.(?=\s?\d)",
-    rf"(?P<token>(?:{_THING}|{_DOTTED})\.)[,;:]",
+    rf"(?P<token>(?:{_THING}|{_DOTTED}|{_JOINED_CAPITALS})\.)[,;:]",
     # Numbers: amounts and times, fractions, dates, telephone numbers.
     r"[-+]?\d+(?:[.,:]\d+)*|[-+]?(?:[.,:]\d+)+",
     rf"(?:\d{{1,4}}{_GAP})?\d{{1,4}}\\?/\d{{1,4}}",

@@ -58,6 +58,12 @@ def test_real_captions_equal_java() -> None:
     assert not _differences(texts)
 
 
+def test_capitals_joined_by_a_sign_keep_a_full_stop_before_a_comma() -> None:
+    """As Stanford's tokenizer does, asked for these by hand."""
+    assert tokenize("an A&A., dog") == ["an", "a&a.", "dog"]
+    assert tokenize("an A&A. dog") == ["an", "a&a", "dog"]
+
+
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029"])
 def test_line_ends_are_spaces(end: str) -> None:
     assert tokenize(f"a red{end}bus{end}") == ["a", "red", "bus"]
