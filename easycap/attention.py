@@ -19,7 +19,7 @@ from easycap.types import Example, Inputs
 def why_no_attention(experiment: Experiment) -> str:
     """Return why a run's attention cannot be drawn, in a sentence that says what to choose; empty if it can."""
     config, captioner = experiment.config, experiment.captioner
-    no_words = {name: torch.zeros(1, 0, dtype=torch.long) for name in experiment.segments}
+    no_words = {name: torch.zeros(1, 0, dtype=torch.long) for name in experiment.beside.segments}
     nothing = Inputs(_nothing(captioner), no_words)
     if _attention(experiment, nothing.to(experiment.device), [[experiment.vocabulary.eos_id]]) is None:
         return (

@@ -69,7 +69,7 @@ from easycap.models.tag_model import TagModel
 from easycap.registry import lookup, parameters
 from easycap.runs import checkpoint_of
 from easycap.training.checkpoint import CONFIG, read_preprocessing, task_of
-from easycap.types import Dataset, Decoder, Preprocessing, Vocabulary
+from easycap.types import Dataset, Decoder, Encoder, Preprocessing, Vocabulary
 from easycap.vocab.files import read_tokenizer
 from easycap.vocab.tags import TagVocabulary
 
@@ -128,8 +128,7 @@ def build_captioner(
 
     `preprocessing` is what a checkpoint's encoder expects, where that is not built from its weights' own config.
     """
-    encoder = build("encoder", config["encoder"])
-    encoder.preprocessing = preprocessing or encoder.preprocessing
+    encoder = _encoder(config, preprocessing)
     decoder = build(
         "decoder",
         config["decoder"],
@@ -159,6 +158,12 @@ def build_captioner(
     )
 
 
+def _encoder(config: dict[str, Any], preprocessing: Preprocessing | None) -> Encoder:
+    encoder = build("encoder", config["encoder"])
+    encoder.preprocessing = preprocessing or encoder.preprocessing
+    return encoder
+
+
 def _order(tags: dict[str, Any], decoder: Decoder) -> Sequence[str]:
     """The order of the memory's segments; `ValueError` if it is to be one that the decoder could not tell."""
     if tags.get("placement") is not Placement.after_image:
@@ -175,8 +180,7 @@ def build_tag_model(
     config: dict[str, Any], vocabulary: TagVocabulary, preprocessing: Preprocessing | None = None
 ) -> TagModel:
     """Return the tag model of a config for a vocabulary of tags; `preprocessing` as for `build_captioner`."""
-    encoder = build("encoder", config["encoder"])
-    encoder.preprocessing = preprocessing or encoder.preprocessing
+    encoder = _encoder(config, preprocessing)
     tagger = build(
         "tagger",
         config["tagger"],

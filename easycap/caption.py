@@ -45,9 +45,9 @@ class PhotoCaptioner:
         self.transform = self.experiment.transform
         self.precision = Precision(config["trainer"]["precision"])
         self.refinement = self.experiment.refinement(rounds)
-        if draft is not None and "draft" not in self.experiment.segments:
+        if draft is not None and "draft" not in self.experiment.beside.segments:
             raise ValueError(NO_DRAFT)
-        if draft is None and "draft" in self.experiment.segments:
+        if draft is None and "draft" in self.experiment.beside.segments:
             self._check_drafts_of_photos()
         self.by_hand = {} if draft is None else {"draft": draft}
         if tags is not None:
@@ -68,15 +68,15 @@ class PhotoCaptioner:
 
     def _check_drafts_of_photos(self) -> None:
         """Raise `ValueError` where the run's drafts are of its data's images alone."""
-        if not self.experiment.context["draft"].of_photos:
+        if not self.experiment.beside.sources["draft"].of_photos:
             name = self.experiment.config["draft"]["name"]
             raise ValueError(f"draft={name} has no draft for a photo: give one by --draft")
 
     def _checked_tags(self, tags: str) -> str:
         """The tags of "dog,bark" as the captioner reads them; `ValueError` for what it cannot read."""
-        if "tags" not in self.experiment.segments:
+        if "tags" not in self.experiment.beside.segments:
             raise ValueError(NO_TAGS)
-        vocabulary, said = self.experiment.vocabulary, self.experiment.tag_data.vocabulary.said
+        vocabulary, said = self.experiment.vocabulary, self.experiment.beside.tag_data.vocabulary.said
         words = [said(tag.strip()) for tag in tags.split(",") if tag.strip()]
         for tag in words:
             if not (ids := vocabulary.encode(tag)) or vocabulary.unk_id in ids:

@@ -101,7 +101,7 @@ def _score_captions(
         annotations={example.id: example.annotations for example in examples},
         scorers=(*TEXT_SCORERS, *experiment.dataset.scorers, *further),
         split=split,
-        oracles=experiment.oracles,
+        oracles=experiment.beside.oracles,
     )
     training_captions = [e.references for e in experiment.examples("train")]
     points = {} if several else _reference_points(experiment, split, _first(captions), training_captions)
@@ -135,7 +135,7 @@ def _reference_points(
         most_frequent=most_frequent_caption(training_captions),
         scorers=("cider_d",),
         split=split,
-        oracles=experiment.oracles,
+        oracles=experiment.beside.oracles,
     )
 
 
@@ -213,7 +213,7 @@ def _add_words(
     captions: Sequence[Mapping[str, Sequence[str]]],
 ) -> None:
     """Give each row the words beside its image, by segment, and what the rounds before the last made of them."""
-    texts = {name: experiment.beside(name, examples) for name in experiment.segments}
+    texts = {name: experiment.beside.texts(name, examples) for name in experiment.beside.segments}
     for place, row in enumerate(rows):
         if texts:
             row["beside"] = {name: of[place] for name, of in texts.items()}

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from omegaconf import OmegaConf
 import easycap.metrics
 import easycap.vocab
 from easycap import paths
+from easycap.beside import WordsBeside
 from easycap.build import (
-    CONTEXT,
     build,
     build_dataset,
     initial_checkpoint,
@@ -31,10 +30,6 @@ from easycap.build import (
     with_architecture,
 )
 from easycap.config import check_stored, to_plain
-from easycap.context.captions import KEPT as KEPT_CAPTIONS
-from easycap.context.captions import keep_captions
-from easycap.context.draft import DraftData
-from easycap.context.neighbours import Neighbours
 from easycap.data.features import FeatureCache, FrozenView, fingerprint
 from easycap.data.loader import Batches, TrainLoader, context_ids, evaluation_batches, together
 from easycap.data.transforms import Augmented, Transform
@@ -42,8 +37,7 @@ from easycap.generation.captions import Refinement
 from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.metrics.rewards import Rewards
 from easycap.models.captioner import Captioner
-from easycap.predictions import KEPT, OwnTags, TagPredictions, keep_tag_model, tag_checkpoint
-from easycap.retrieval import FrozenEncoder, keep, make_neighbours
+from easycap.runs import run_of
 from easycap.shared import digest_of, made_once
 from easycap.training.checkpoint import (
     CONFIG,
@@ -66,17 +60,13 @@ from easycap.types import (
     Generator,
     Inputs,
     Objective,
-    TextSource,
     Tracker,
     View,
     Vocabulary,
 )
-from easycap.vocab.tags import FILE as TAGS_FILE
-from easycap.vocab.tags import TagSource, TagVocabulary
 
 logger = logging.getLogger(__name__)
 
-NEIGHBOURS = "neighbours"
 TEXT_SCORERS = ("bleu", "rouge_l", "cider_d")
 NO_TAGS = (
     "this captioner reads no tags (tags=none), so that none can be given: train one with tags, e.g. tags=predicted "
@@ -127,7 +117,7 @@ class Experiment:
         experiment = cls(check_stored(OmegaConf.create(stored)) | {"device": device}, folder)
         if data_of is not None:
             experiment.dataset, experiment.ranks = data_of.dataset, data_of.ranks
-            lent = ("training_df", "context")
+            lent = ("training_df", "beside")
             vars(experiment).update({k: v for k, v in vars(data_of).items() if k in lent})
         return experiment
 
@@ -139,7 +129,7 @@ class Experiment:
 
     def read_data(self) -> Dataset:
         """Return the data as its source gives it; `ValueError` if a split has no image."""
-        dataset = build_dataset(self.config, with_tags=self._needs_tags_of_data)
+        dataset = build_dataset(self.config, with_tags=self._with_tags)
         for split, examples in dataset.splits.items():
             if not examples:
                 raise ValueError(
@@ -151,12 +141,9 @@ class Experiment:
         return dataset
 
     @property
-    def _needs_tags_of_data(self) -> bool:
+    def _with_tags(self) -> bool:
         """Whether training images need the tags that the data itself has for them."""
-        if self.config["tags"]["name"] == "mixed":  # by the rule of the tag model, not of this config
-            return self.tag_data.vocabulary.source is TagSource.data
-        own = self.config["task"] == "tags" or self.config["tags"]["name"] == "oracle"
-        return own and self.config["tag_vocab"]["name"] == "data"
+        return self.beside.reads_tags_of_data
 
     def examples(self, split: str) -> list[Example]:
         """Return the examples of a split; `ValueError` names the splits there are."""
@@ -179,118 +166,12 @@ class Experiment:
         made_once(folder, lambda new: build("vocab", self.config["vocab"], captions=captions).save(new))
         return kind.load(folder)
 
-    def make_tag_vocabulary(self, examples: Sequence[Example]) -> TagVocabulary:
-        """Return the frequent tags of training images, by the config's rule."""
-        settings = json.dumps(to_plain(self.config["tag_vocab"]), sort_keys=True)
-        texts = (text for example in examples for text in (*example.references, ",".join(example.tags)))
-        code = Path(easycap.vocab.__file__).parent
-        folder = paths.cache_dir() / "tags" / digest_of(chain([settings], texts), code=code)
-        made_once(
-            folder, lambda new: build("tag_vocab", self.config["tag_vocab"], examples=examples).save(new)
-        )
-        return TagVocabulary.load(folder)
-
-    @property
-    def segments(self) -> list[str]:
-        """The segments of words beside an image; none without tags and drafts."""
-        return [segment for segment in CONTEXT if self.config[segment]["name"] != "none"]
-
     @cached_property
-    def context(self) -> dict[str, TextSource]:
-        """Where the words beside an image come from, by segment."""
-        return {
-            segment: build(
-                segment,
-                self.config[segment],
-                draft_data=self._draft_data,
-                open_neighbours=self._open_neighbours,
-                tag_data=self.tag_data if segment == "tags" else None,
-            )
-            for segment in self.segments
-        }
-
-    @cached_property
-    def tag_data(self) -> TagPredictions | OwnTags:
-        """Where the tags beside an image come from: a tag model, else what is known of the image."""
-        if "run" not in self.config["tags"]:
-            return OwnTags(self._own_tag_vocabulary)
-        folder = tag_checkpoint(self.config["tags"], self._run)
-        return TagPredictions(folder, device=self.device, workers=self.config["trainer"]["workers"])
-
-    @property
-    def _run(self) -> Path | None:
-        """The folder of the run that a checkpoint is one of."""
-        folder = self.checkpoint or self.start
-        return None if folder is None else folder.parent.parent
-
-    def _own_tag_vocabulary(self) -> TagVocabulary:
-        if self._run is not None and (self._run / KEPT / TAGS_FILE).is_file():
-            return TagVocabulary.load(self._run / KEPT)
-        return self.make_tag_vocabulary(self.examples("train"))
-
-    def keep_tags(self, run: Path) -> None:
-        """Leave in the folder `run` what the tags beside images come from: the run is whole without anything else."""
-        if "tags" not in self.segments:
-            return
-        if "run" in self.config["tags"]:
-            keep_tag_model(self.tag_data.checkpoint, run)
-        else:
-            (run / KEPT).mkdir(exist_ok=True)
-            self.tag_data.vocabulary.save(run / KEPT)
-
-    @cached_property
-    def _draft_data(self) -> DraftData:
-        return DraftData(
-            lambda: self.dataset.splits,
-            captions_per_image=self.config["trainer"]["captions_per_image"],
-            seed=self.config["seed"],
-            kept=None if self._run is None else self._run / KEPT_CAPTIONS,
-        )
-
-    def _open_neighbours(self) -> Neighbours:
-        """Those kept in the run's folder; before there is a checkpoint, those made for it."""
-        folder = self._neighbours if (kept := self._kept_neighbours) is None else kept
-        encoder = FrozenEncoder.of_folder(folder, self.device)
-        return Neighbours(folder, encoder, encoder.transform, self.config["trainer"]["workers"])
-
-    @property
-    def _kept_neighbours(self) -> Path | None:
+    def beside(self) -> WordsBeside:
+        """The words beside images: tags and drafts."""
         checkpoint = self.checkpoint or self.start
-        if checkpoint is None:
-            return None
-        run = checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else checkpoint
-        if not (run / NEIGHBOURS).is_dir():
-            raise ValueError(
-                f"{run} has no folder {NEIGHBOURS}, from which draft=retrieval takes its drafts: copy it from where "
-                "the run was trained, or give a draft by --draft"
-            )
-        return run / NEIGHBOURS
-
-    @cached_property
-    def _neighbours(self) -> Path:
-        """The folder in the cache with what drafts are retrieved from."""
-        encoder = FrozenEncoder.of_draft(self.config["draft"], self.device)
-        return make_neighbours(encoder, self.examples("train"), workers=self.config["trainer"]["workers"])
-
-    def keep_neighbours(self, run: Path) -> None:
-        """Copy what drafts are retrieved from, if they are, to where captioning later looks for it."""
-        if self.config["draft"]["name"] == "retrieval" and self.start is None:
-            keep(self._neighbours, run / NEIGHBOURS)
-
-    def keep_captions(self, run: Path) -> None:
-        """Copy what the run said whose captions are the drafts, if they are, to where it is later looked for."""
-        if self.config["draft"]["name"] == "captions" and self.start is None:
-            keep_captions(Path(self.config["draft"]["run"]), run / KEPT_CAPTIONS, self.dataset.splits)
-
-    @property
-    def oracles(self) -> list[str]:
-        """The segments whose words come from an image's own references in testing: no captioner has them."""
-        return [f"{name}:oracle" for name, source in self.context.items() if "oracle" in source.signature]
-
-    def prepare_context(self, examples: Sequence[Example], *, training: bool) -> None:
-        """Let the sources of words beside images do what takes long, and find what is missing."""
-        for source in self.context.values():
-            source.prepare(examples, training=training)
+        run = None if checkpoint is None else run_of(checkpoint)
+        return WordsBeside(self.config, splits=lambda: self.dataset.splits, run=run, device=self.device)
 
     @cached_property
     def training_df(self) -> DocumentFrequencies:
@@ -362,12 +243,12 @@ class Experiment:
 
     def batches(self, examples: Sequence[Example], batch_size: int) -> Batches:
         """Return batches over all examples in order, each image once."""
-        self.prepare_context(examples, training=False)
+        self.beside.prepare(examples, training=False)
         return evaluation_batches(
             examples,
             self.view,
             self.vocabulary,
-            self.context,
+            self.beside.sources,
             batch_size=batch_size,
             max_words=self.max_words,
             workers=self.config["trainer"]["workers"],
@@ -382,15 +263,12 @@ class Experiment:
         """Return what the captioner gets of examples in testing; `images` are theirs, read already, and `given` has
         the words beside them of the segments where they are not to come from the config's source."""
         seen = [self.view.of(example) for example in examples] if images is None else images
-        texts = {name: (given or {}).get(name) or self.beside(name, examples) for name in self.segments}
+        texts = {
+            name: (given or {}).get(name) or self.beside.texts(name, examples)
+            for name in self.beside.segments
+        }
         context = {name: self.context_ids(name, of) for name, of in texts.items()}
         return Inputs(together(seen), context).to(self.device)
-
-    def beside(self, segment: str, examples: Sequence[Example]) -> list[str]:
-        """Return the words of a segment beside examples in testing."""
-        source = self.context[segment]
-        source.prepare(examples, training=False)
-        return [source(example, epoch=None, said=()) for example in examples]
 
     def context_ids(self, segment: str, texts: Sequence[str]) -> torch.Tensor:
         """Return the ids (N,M) of a segment's words beside N images."""
@@ -441,7 +319,7 @@ class Experiment:
         Raises `ValueError` if there are rounds and the captioner reads no draft.
         """
         rounds = build("refine", self.config["refine"] | ({} if rounds is None else {"rounds": rounds}))
-        if rounds and "draft" not in self.segments:
+        if rounds and "draft" not in self.beside.segments:
             raise ValueError(NO_DRAFT)
         return Refinement(rounds, partial(self.context_ids, "draft"))
 
@@ -475,12 +353,12 @@ class Experiment:
 
     @cached_property
     def loader(self) -> TrainLoader:
-        self.prepare_context(self.examples("train"), training=True)
+        self.beside.prepare(self.examples("train"), training=True)
         return TrainLoader(
             self.examples("train"),
             self.training_view,
             self.vocabulary,
-            self.context,
+            self.beside.sources,
             batch_size=self.trainer.batch_size,
             captions_per_image=self.trainer.captions_per_image,
             max_words=self.max_words,

@@ -53,19 +53,10 @@ def tag_checkpoint(tags: dict[str, Any], run: Path | None) -> Path:
     return folder
 
 
-def keep_tag_model(checkpoint: Path, run: Path) -> None:
-    """Copy a tag model into the folder of the run that is trained with it, in the place of one that was copied before a
-    first checkpoint; nothing if it is that copy itself."""
-    target = run / KEPT
-    if checkpoint.resolve() == target.resolve():
-        return
-    partial = run / f".{KEPT}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+def copy_tag_model(checkpoint: Path, folder: Path) -> None:
+    """Copy what predictions need of a tag model's checkpoint into a folder that is there."""
     for name in (MODEL, CONFIG, PREPROCESSING, FILE):
-        shutil.copyfile(checkpoint / name, partial / name)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+        shutil.copyfile(checkpoint / name, folder / name)
 
 
 class OwnTags:

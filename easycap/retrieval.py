@@ -113,11 +113,6 @@ def make_neighbours(encoder: FrozenEncoder, examples: Sequence[Example], *, work
     return made_once(folder, make)
 
 
-def keep(neighbours: Path, target: Path) -> None:
-    """Copy the folder into a run, whole or not at all, unless it is there."""
-    if target.is_dir():
-        return
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(neighbours, partial)
-    partial.rename(target)
+def copy_neighbours(neighbours: Path, folder: Path) -> None:
+    """Copy what neighbours are found by into a folder that is there."""
+    shutil.copytree(neighbours, folder, dirs_exist_ok=True)

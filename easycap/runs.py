@@ -32,6 +32,11 @@ def checkpoint_of(run: Path) -> Path:
     )
 
 
+def run_of(checkpoint: Path) -> Path:
+    """Return the folder of the run that a checkpoint is one of, the checkpoint's own where that stands alone."""
+    return checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else checkpoint
+
+
 def shown(value: object) -> str:
     """Return a path or an argument as one would type it: relative to the current folder, quoted for the shell."""
     text = str(value)

@@ -1,4 +1,4 @@
-"""What several processes need and one makes: files in the user's cache that appear complete or not at all."""
+"""Folders that appear complete or not at all: in the user's cache, what several processes need and one makes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
         return folder
     with lock(folder.parent / ".locks" / folder.name):
         if not folder.is_dir():
-            hidden = folder.with_name(f".{folder.name}.{os.getpid()}")
-            shutil.rmtree(hidden, ignore_errors=True)
-            hidden.mkdir(parents=True)
-            try:
-                make(hidden)
-                hidden.rename(folder)
-            finally:
-                shutil.rmtree(hidden, ignore_errors=True)
+            made_anew(folder, make)
     return folder
+
+
+def made_anew(folder: Path, make: Callable[[Path], object]) -> None:
+    """Let `make(hidden folder)` fill `folder`, in the place of what is there."""
+    hidden = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir(parents=True)
+    try:
+        make(hidden)
+        shutil.rmtree(folder, ignore_errors=True)
+        hidden.rename(folder)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def digest_of(texts: Iterable[str], *, code: Path) -> str:

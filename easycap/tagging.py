@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from easycap.beside import make_tag_vocabulary
 from easycap.experiment import Experiment
 from easycap.metrics.scoring import Scores
 from easycap.metrics.tagging import per_tag, tag_scores
@@ -18,7 +19,7 @@ from easycap.tracking.run_folder import RunFolder
 from easycap.training.checkpoint import task_of
 from easycap.training.hardware import Precision, autocast
 from easycap.training.tag_validation import TagValidator, likely_text, probabilities_of_batches
-from easycap.types import Dataset, Example, Score, TextSource
+from easycap.types import Dataset, Example, Score
 from easycap.vocab.tags import TagVocabulary
 
 _SHOWN_PER_GROUP = 12
@@ -40,7 +41,7 @@ class TagExperiment(Experiment):
     def vocabulary(self) -> TagVocabulary:
         if self.stored is not None:
             return TagVocabulary.load(self.stored)
-        return self.make_tag_vocabulary(self.read.splits["train"])
+        return make_tag_vocabulary(self.config["tag_vocab"], self.read.splits["train"])
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -50,14 +51,14 @@ class TagExperiment(Experiment):
         }
         return self.read._replace(splits=splits, scorers=())
 
+    @property
+    def _with_tags(self) -> bool:
+        return self.config["tag_vocab"]["name"] == "data"
+
     def _tagged(self, example: Example) -> Example:
         # Not in the order of the image's own: a sequence that is cut keeps the frequent tags.
         tags = self.vocabulary.by_frequency(self.vocabulary.of(example))
         return Example(example.id, example.image, (", ".join(tags),), tuple(tags), example.annotations)
-
-    @cached_property
-    def context(self) -> dict[str, TextSource]:
-        return {}
 
     @property
     def max_words(self) -> int:

@@ -61,8 +61,7 @@ def train(config: dict[str, Any], path: Path, *, command: str) -> float:
             ranks.on_loss = partial(folder.write_status, "failed")
             ranks.share((config, path.absolute(), start))
             experiment = _prepare(config, start, ranks)  # before anything is tracked elsewhere
-            experiment.keep_neighbours(path)
-            experiment.keep_captions(path)
+            experiment.beside.keep(path)
             tracker = experiment.tracker(folder, to_plain(config))
             best = _fit(experiment, tracker, folder, start)
             result = _evaluate(experiment, folder, command=command)
@@ -113,7 +112,7 @@ def _prepare(config: dict[str, Any], start: Path | None, ranks: Ranks) -> Experi
         experiment.cache_features()
         for split in ("val", *_test_splits(experiment)):  # what is missing there is said before any training
             limit = config["validation"]["images"] if split == "val" else None
-            experiment.prepare_context(experiment.examples(split)[:limit], training=False)
+            experiment.beside.prepare(experiment.examples(split)[:limit], training=False)
     return experiment
 
 
@@ -138,7 +137,6 @@ def _tidy(run: Path) -> Path | None:
 def _fit(experiment: Experiment, tracker: Tracker, folder: RunFolder, start: Path | None) -> float:
     config = experiment.config
     folder.update_result({"data": data_summary(experiment.dataset)})
-    experiment.keep_tags(folder.path)
     _warn_of_frozen_random_weights(experiment)
     if isinstance(experiment, TagExperiment):
         known = f"{len(experiment.vocabulary.tags)} tags"

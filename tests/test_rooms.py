@@ -42,6 +42,7 @@ ALLOWED = {
 }
 # Entry points may import any room; nothing imports them but each other.
 ENTRY_POINTS = {
+    "beside",
     "experiment",
     "tagging",
     "predictions",

@@ -21,7 +21,6 @@ from easycap.config import check
 from easycap.evaluate import main as evaluate
 from easycap.experiment import Experiment
 from easycap.launch import compose
-from easycap.predictions import keep_tag_model
 from easycap.registry import names
 from easycap.rehearsal import rehearse
 from easycap.report import write_report
@@ -334,11 +333,12 @@ def test_doubtful_tag_models_are_told(
 def test_a_tag_model_that_was_kept_before_any_checkpoint_gives_way(tag_run: Path, tmp_path: Path) -> None:
     (tmp_path / "tagger").mkdir()
     (tmp_path / "tagger/model.safetensors").write_bytes(b"of an earlier start")
-    checkpoint = tag_run / "checkpoints/best"
-    for source in (checkpoint, tmp_path / "tagger"):
-        keep_tag_model(source, tmp_path)
-        kept = (tmp_path / "tagger/model.safetensors").read_bytes()
-        assert kept == (checkpoint / "model.safetensors").read_bytes()
+    Experiment(settings(*of_kind("predicted", tag_run))).beside.keep(tmp_path)
+    kept, own = (
+        folder / "model.safetensors" for folder in (tmp_path / "tagger", tag_run / "checkpoints/best")
+    )
+    assert kept.read_bytes() == own.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["tagger"]
 
 
 def test_a_captioner_is_no_tag_model(mixed: Path) -> None:
@@ -348,7 +348,7 @@ def test_a_captioner_is_no_tag_model(mixed: Path) -> None:
 
 def test_a_photo_has_the_probabilities_that_it_has_in_a_data_set(tag_run: Path, monkeypatch) -> None:
     experiment = Experiment(settings(*of_kind("predicted", tag_run)))
-    example, predictions = experiment.examples("test")[0], experiment.tag_data
+    example, predictions = experiment.examples("test")[0], experiment.beside.tag_data
     alone = predictions.probabilities(example)
     predictions.prepare([example])
     assert len(predictions._caches) == 1 and (predictions.probabilities(example) == alone).all()
@@ -361,8 +361,8 @@ def test_predictions_belong_to_the_whole_preprocessing(tag_run: Path, tmp_path: 
         seen = read(copy / "checkpoints/best", "preprocessing.json")
         (copy / "checkpoints/best/preprocessing.json").write_text(json.dumps(seen | {"mean": [mean] * 3}))
         experiment = Experiment(settings(*of_kind("predicted", copy)))
-        experiment.tag_data.prepare(experiment.examples("val"))
-        folders.append(experiment.tag_data._caches[0].folder)
+        experiment.beside.tag_data.prepare(experiment.examples("val"))
+        folders.append(experiment.beside.tag_data._caches[0].folder)
     assert folders[0] != folders[1]
 
 

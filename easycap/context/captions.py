@@ -99,19 +99,12 @@ def captions_of(run: Path, split: str) -> dict[str, str]:
         raise ValueError(f"{path} cannot be read ({error}): {_makes(run, split)}") from None
 
 
-def keep_captions(run: Path, target: Path, splits: Iterable[str]) -> None:
-    """Copy what a run said, beside which references and with which marks, of `splits` into a folder, unless it is
-    there."""
-    if target.is_dir():
-        return
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+def copy_captions(run: Path, folder: Path, splits: Iterable[str]) -> None:
+    """Copy what a run said, beside which references and with which marks, of `splits` into a folder that is there."""
     of_splits = (f"{what}.{split}.json" for split in splits for what in ("captions", "references"))
     for name in (_RESULT, *of_splits):
         if (run / name).is_file():
-            shutil.copyfile(run / name, partial / name)
-    partial.rename(target)
+            shutil.copyfile(run / name, folder / name)
 
 
 def _check_references(run: Path, split: str, examples: Sequence[Example]) -> None:

@@ -42,14 +42,14 @@ def measure(run: Path) -> dict[str, object]:
     row: dict[str, object] = {"run": run.name}
     data = DraftData(lambda: experiment.dataset.splits, captions_per_image=3, seed=0)
     wrong = build("draft", option_from_text("draft", "noise"), draft_data=data)
-    if "draft" in experiment.segments:
-        drafts = dict(zip((e.id for e in examples), experiment.beside("draft", examples), strict=True))
+    if "draft" in experiment.beside.segments:
+        drafts = dict(zip((e.id for e in examples), experiment.beside.texts("draft", examples), strict=True))
         said = captions_by_id(json.loads((run / "captions.test.json").read_text(encoding="utf-8")))
         row |= {
             "draft alone, CIDEr-D": scored(experiment, drafts)["CIDEr-D"],
             "copied, %": copied(drafts, said),
         }
-        experiment.context["draft"] = wrong
+        experiment.beside.sources["draft"] = wrong
     (captions,), _ = caption_examples(
         experiment, examples, experiment.generator(), 100, experiment.refinement(0)
     )

@@ -60,8 +60,8 @@ def main(runs: Sequence[str]) -> None:
         experiment = Experiment.from_checkpoint(checkpoint_of(run), device="cpu")
         examples = experiment.examples("test")[:SCENES]
         scenes = [Scene.from_dict(example.annotations) for example in examples]
-        own = experiment.beside("tags", examples)
-        wrong = [wrong_thing(example, experiment.tag_data.vocabulary.tags) for example in examples]
+        own = experiment.beside.texts("tags", examples)
+        wrong = [wrong_thing(example, experiment.beside.tag_data.vocabulary.tags) for example in examples]
         both = [f"{thing} {tags}" for thing, tags in zip(wrong, own, strict=True)]
         for name, tags in (("own", own), ("wrong and own", both), ("wrong alone", wrong)):
             said = captions(experiment, examples, tags)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easycap.context.captions import keep_captions
+from easycap.context.captions import copy_captions
 from easycap.context.damage import Damage
 from easycap.context.draft import Draft, DraftData
 from easycap.registry import lookup
@@ -238,7 +238,8 @@ def test_kept_captions_stay_when_the_other_run_changes(tmp_path: Path) -> None:
     splits = {name: [Example(name, name, ("a cat",))] for name in ("val", "test")}
     said_run(run, splits, "|draft:oracle")
     (run / "captions.val.json").write_text(json.dumps([{"image_id": "val", "caption": "before"}]))
-    keep_captions(run, kept, splits)
+    kept.mkdir(parents=True)
+    copy_captions(run, kept, splits)
     for name in splits:
         (run / f"captions.{name}.json").write_text(json.dumps([{"image_id": name, "caption": "after"}]))
     said_run(run, splits)
