@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -223,7 +224,10 @@ class Experiment:
             load_weights(self.captioner, self.start)
         encoder, precision = self.captioner.encoder, self.trainer.precision
         settings = {k: v for k, v in self.config["encoder"].items() if k not in ("pretrained", "weights")}
-        made_by = fingerprint(encoder.state_dict().items(), settings, encoder.preprocessing, precision.name)
+        code = digest_of([], code=Path(inspect.getfile(type(encoder))).parent)
+        made_by = fingerprint(
+            encoder.state_dict().items(), settings, encoder.preprocessing, precision.name, code
+        )
 
         @torch.no_grad()
         def encode(images: torch.Tensor) -> Features:

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,15 @@ from easycap.types import Example, Features, ImageSource
 
 logger = logging.getLogger(__name__)
 
+_LIBRARIES = ("timm", "torch", "torchvision", "pillow", "simplejpeg")  # encoders, and what reads images
 _SPARE = 1 << 30  # bytes of disk left to others
 
 
 def fingerprint(state: Iterable[tuple[str, torch.Tensor]], *settings: object) -> str:
-    """Return 16 hex digits of weights, name by name and byte by byte, and of what else features depend on."""
+    """Return 16 hex digits of weights, name by name and byte by byte, of the libraries that make features of them, and
+    of what else features depend on."""
     digest = hashlib.blake2b(digest_size=8)
+    digest.update(repr([version(name) for name in _LIBRARIES]).encode())
     for name, tensor in state:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

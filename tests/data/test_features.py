@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import shutil
 from collections import namedtuple
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tiny import TINY
 
 from easycap.caption import PhotoCaptioner
 from easycap.config import check
+from easycap.data import features
 from easycap.data.features import FeatureCache, fingerprint
 from easycap.data.images import PackedImage
 from easycap.data.transforms import Transform
@@ -124,6 +126,13 @@ def test_features_by_another_encoder_are_not_taken_and_it_is_said(
     fill(FeatureCache(tmp_path / "cache", examples, "b"), encoder := Encoder())
     assert f"{first.folder} are of the same images by another encoder" in caplog.text
     assert encoder.seen == COUNT
+
+
+def test_another_version_of_a_library_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fingerprint([("weight", torch.ones(2))], "settings")
+    assert before == fingerprint([("weight", torch.ones(2))], "settings")
+    monkeypatch.setattr(features, "version", lambda name: "99" if name == "torchvision" else version(name))
+    assert before != fingerprint([("weight", torch.ones(2))], "settings")
 
 
 def test_a_damaged_cache_is_refused(examples: list[Example], tmp_path: Path) -> None:
