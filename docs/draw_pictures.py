@@ -11,14 +11,14 @@ from easycap.data.scenes.draw import draw
 from easycap.data.scenes.graph import Scene
 from easycap.data.scenes.store import make_record
 
-SIDE, GAP, CELLS = 256, 16, 4
+SIDE, GAP, PATCHES = 256, 16, 4
 
 
 def main(folder: Path) -> Path:
-    """Write scene.png: a scene, the 64 pixels a side that the model gets, and the cells its encoder makes."""
+    """Write scene.png: a scene, its 64 x 64 pixels, and the patches that the encoder describes."""
     scene = Scene.from_dict(make_record(0, "train", 2)["graph"])
     pixels = draw(scene, 64).resize((SIDE, SIDE), Image.Resampling.NEAREST)
-    panels = [draw(scene, SIDE), pixels, with_cells(pixels)]
+    panels = [draw(scene, SIDE), pixels, with_patches(pixels)]
     picture = Image.new("RGB", (len(panels) * (SIDE + GAP) - GAP, SIDE), "white")
     for number, panel in enumerate(panels):
         picture.paste(panel, (number * (SIDE + GAP), 0))
@@ -27,12 +27,12 @@ def main(folder: Path) -> Path:
     return path
 
 
-def with_cells(image: Image.Image) -> Image.Image:
-    """Return a copy with the lines between the cells drawn over it."""
+def with_patches(image: Image.Image) -> Image.Image:
+    """Return a copy with the borders of the patches drawn over it."""
     image = image.copy()
     pen = ImageDraw.Draw(image)
-    for line in range(CELLS + 1):
-        at = min(line * SIDE // CELLS, SIDE - 2)
+    for line in range(PATCHES + 1):
+        at = min(line * SIDE // PATCHES, SIDE - 2)
         pen.line([(at, 0), (at, SIDE)], "red", 2)
         pen.line([(0, at), (SIDE, at)], "red", 2)
     return image

@@ -1,24 +1,39 @@
 """easycap trains and compares image captioners from one command line.
 
-In Python, `easycap.score(captions, references)` scores the captions of any system; `easycap.score_several` takes
-several captions per image.
+In Python: `easycap.load(RUN).caption(images)` captions images with a trained run; `easycap.score(captions, references)`
+scores the captions of any system; `easycap.score_samples` takes several captions per image.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from easycap.metrics import score, score_several
+if sys.argv[:1] == ["-m"] and sys.path[:1] == [os.getcwd()]:
+    # `python -m easycap.cli` puts the current folder first: a file called queue.py or types.py there would be taken for
+    # Python's own.
+    sys.path.append(sys.path.pop(0))
 
-__all__ = ["score", "score_several"]
+if TYPE_CHECKING:
+    from easycap.metrics import score, score_samples
+    from easycap.predict import Captioner, load
+
+__all__ = ["Captioner", "load", "score", "score_samples"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    # Loaded when it is first used, so that `import easycap` stays instant.
-    if name in __all__:
-        import easycap.metrics
+# Loaded when they are first used, so that `import easycap` stays instant.
+_MODULES = {
+    "Captioner": "easycap.predict",
+    "load": "easycap.predict",
+    "score": "easycap.metrics",
+    "score_samples": "easycap.metrics",
+}
 
-        return getattr(easycap.metrics, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'easycap' has no attribute {name!r}")

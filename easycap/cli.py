@@ -1,7 +1,8 @@
 """The `easycap` command: finds the entry point, and turns errors into one sentence.
 
-Two grammars. `easycap train` speaks Hydra (GROUP=OPTION, GROUP.FIELD=VALUE); every other command takes plain paths
-and flags. Commands are imported when they are called, so that --help answers at once.
+Two grammars. `easycap train`, `data check` and `data show` take Hydra overrides (GROUP=OPTION, GROUP.FIELD=VALUE); all
+other commands take paths and flags, some also data.root=DIR and its like for data that has moved. Commands are imported
+when they are called, so that --help answers at once.
 """
 
 from __future__ import annotations
@@ -14,17 +15,26 @@ from collections.abc import Callable, Sequence
 import easycap
 
 _COMMANDS = {
-    "train": ("easycap.launch", "train a captioner: GROUP=OPTION GROUP.FIELD=VALUE ..., experiment=NAME"),
-    "data": (
-        "easycap.data_command",
-        "get, check or show data: get coco ROOT, check data=coco data.root=ROOT",
+    "train": (
+        "easycap.commands.train",
+        "train a captioner: GROUP=OPTION GROUP.FIELD=VALUE ..., experiment=NAME",
     ),
-    "evaluate": ("easycap.evaluate", "score a run's best weights: RUN [--split test]"),
-    "caption": ("easycap.caption", "caption photos: RUN FILES OR FOLDERS..."),
-    "score": ("easycap.scoring", "score any captions: captions.json references.json"),
-    "compare": ("easycap.compare", "runs in a table and on a page, two also in pairs: RUN|SWEEP ..."),
-    "table": ("easycap.table", "a paper's published scores beside your runs: PAPER RUNS..."),
-    "runs": ("easycap.runs", "list the runs there are"),
+    "data": (
+        "easycap.commands.data",
+        "download, find, list, check or show data: get coco ROOT, guess DIR, check data=coco data.root=ROOT",
+    ),
+    "evaluate": (
+        "easycap.commands.evaluate",
+        "caption a split with a run's best weights and score it: RUN [--split test]",
+    ),
+    "caption": ("easycap.commands.caption", "caption photos: RUN FILE|FOLDER ..."),
+    "score": ("easycap.commands.score", "score any captions: captions.json references.json"),
+    "compare": (
+        "easycap.commands.compare",
+        "compare runs in a table and on a page, two runs also image by image: RUN|SWEEP ...",
+    ),
+    "table": ("easycap.commands.table", "show a paper's published scores next to your runs: PAPER RUN ..."),
+    "runs": ("easycap.commands.runs", "list runs"),
 }
 
 _HELP = f"""easycap {easycap.__version__}: train and compare image captioners.
@@ -33,7 +43,7 @@ usage: easycap COMMAND ...
 
 {chr(10).join(f"  {name:<10}{text}" for name, (_, text) in _COMMANDS.items())}
 
-`easycap COMMAND --help` explains a command; --debug with any of them shows the traceback of an error.
+`easycap COMMAND --help` explains a command; with --debug, an error shows its traceback.
 Start with: easycap train experiment=easycap/quickstart
 """
 
@@ -58,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(module: str, argv: list[str], *, debug: bool) -> int:
+    from easycap.utils.allocator import keep_freed_memory
+
+    keep_freed_memory()
     # The fork of tokenizers' threads warns otherwise; without it transformers also logs every line twice.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -77,12 +90,15 @@ def _run(module: str, argv: list[str], *, debug: bool) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, ValueError):
+    from easycap.errors import UserError
+
+    if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = " ".join(str(error).split())[:300]
-    return f"unexpected {type(error).__name__}: {text} (run again with --debug for the traceback)"
+    where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    return f"unexpected {type(error).__name__}{where}: {text} (run again with --debug for the traceback)"
 
 
 if __name__ == "__main__":

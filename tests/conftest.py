@@ -1,13 +1,13 @@
-"""Every test runs on one thread, with its own cache and outputs folders."""
+"""Every test runs on one thread, with its own cache, outputs folder and logging."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-
-import easycap.build  # noqa: F401  fills the registry before tests are parametrised over it
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,3 +27,18 @@ def own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scenes_cache: P
     monkeypatch.setenv("EASYCAP_CACHE", str(scenes_cache))
     monkeypatch.setenv("EASYCAP_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("WANDB_MODE", "offline")
+    # A run in this process fixes the number of threads for all that follows in it.
+    monkeypatch.setattr("easycap.utils.cpu_threads._decided", False)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """A command that runs in this process sets the root logger's level and handlers for all that follows in it."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if handler not in handlers and not type(handler).__module__.startswith("_pytest."):
+            root.removeHandler(handler)
+            handler.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import TINY
+from helpers.tiny_config import TINY
 
-from easycap.build import build, build_captioner
-from easycap.config import check, options
-from easycap.launch import compose
-from easycap.rehearsal import NoWords
+from easycap.config.compose import compose
+from easycap.config.instantiate import build
+from easycap.config.schema import check, options
+from easycap.models.build import build_captioner
+from easycap.tasks.dry_run import PlaceholderVocabulary
 from easycap.types import Batch, Inputs
 
 # One file a class is enough: gpt2_tiny is causal_lm at another size.
@@ -24,16 +25,16 @@ def test_any_decoder_with_any_image_tokens(decoder: str, tokens: str) -> None:
     if decoder in ("lstm", "attention_lstm", "updown"):
         small += ["decoder.embed_dim=16", "decoder.hidden_dim=16"]
     if decoder == "gpt2_tiny":
-        small += ["decoder.max_positions=96"]  # room for 64 cells; else it says so
+        small += ["decoder.max_positions=96"]  # room for 64 patches; else it says so
     settings = check(compose([*small, f"decoder={decoder}", f"image_tokens={tokens}"])[0])
-    words = NoWords()
+    words = PlaceholderVocabulary()
     ids = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
     torch.manual_seed(0)
     captioner = build_captioner(settings, words)
     batch = Batch(
-        ids=["a"],
+        image_ids=["a"],
         inputs=Inputs(torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)),
-        words=torch.tensor([[1, 7, 8]]),
+        input_ids=torch.tensor([[1, 7, 8]]),
         targets=torch.tensor([[7, 8, 2]]),
         rows=torch.tensor([0]),
     )
@@ -41,7 +42,7 @@ def test_any_decoder_with_any_image_tokens(decoder: str, tokens: str) -> None:
     loss.backward()
     seen = [p.grad.abs().sum() for p in captioner.encoder.parameters() if p.grad is not None]
     assert torch.isfinite(loss) and sum(seen) > 0  # the loss depends on the image
-    generator = build("decoding", settings["decoding"], encode=words.encode, **ids)
+    generator = build("decoding", settings["decoding"], vocabulary=words)
     captioner.eval()
     with torch.no_grad():
-        assert generator(captioner.decoder, captioner.remember(batch.inputs)).words.shape[0] == 1
+        assert generator(captioner.decoder, captioner.build_memory(batch.inputs)).words.shape[0] == 1

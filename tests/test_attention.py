@@ -10,20 +10,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_config import TINY
 from PIL import Image, ImageDraw
-from tiny import TINY
 
-from easycap.attention import why_no_attention
 from easycap.cli import main
-from easycap.config import check
+from easycap.config.compose import compose
+from easycap.config.schema import check
 from easycap.data.images import ImageFile
 from easycap.data.transforms import Transform
-from easycap.experiment import Experiment
-from easycap.generation.attention import attention_over_image, by_words
-from easycap.launch import compose
+from easycap.evaluation.attention_maps import why_no_attention
+from easycap.generation.attention_weights import by_words, caption_details
 from easycap.report import write_report
-from easycap.report.attention import attention_picture, heated
-from easycap.train import train
+from easycap.report.attention_figure import attention_picture, heated
+from easycap.train import create_task, train
 from easycap.training.hardware import Precision, autocast
 from easycap.types import Inputs, Memory, Output, Preprocessing
 
@@ -67,17 +66,17 @@ def panel_of(sheet: Image.Image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [(300, 100), (100, 300), (120, 120)])
-@pytest.mark.parametrize("cell", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_the_light_falls_on_the_cell_that_was_looked_at(size: tuple, cell: tuple) -> None:
+@pytest.mark.parametrize("patch", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_the_light_falls_on_the_patch_that_was_looked_at(size: tuple, patch: tuple) -> None:
     maps = np.zeros((1, 2, 2), np.float32)
-    maps[0][cell] = 0.5
+    maps[0][patch] = 0.5
     window = Transform(preprocessing()).window(size)
     panel = panel_of(
         attention_picture(Image.new("RGB", size, COLOURS["red"]), window, ["word"], maps, side=SIDE)
     )
     brightness = panel.sum(-1).reshape(2, SIDE // 2, 2, SIDE // 2).mean((1, 3))
-    assert np.unravel_index(brightness.argmax(), (2, 2)) == cell
-    assert brightness[cell] > 1.5 * np.median(brightness)
+    assert np.unravel_index(brightness.argmax(), (2, 2)) == patch
+    assert brightness[patch] > 1.5 * np.median(brightness)
 
 
 def test_a_wide_photo_shows_only_the_square_that_the_model_saw() -> None:
@@ -111,9 +110,9 @@ class Letters:
 
 
 class LooksAtTheWordBefore:
-    """Attends to the image slot whose number is the word it reads, of three slots after a tag."""
+    """Attends to the image position whose number is the word it reads, of three positions after a tag."""
 
-    max_words = 6
+    max_length = 6
 
     def start(self, memory: Memory) -> Memory:
         return memory
@@ -123,14 +122,15 @@ class LooksAtTheWordBefore:
         return Output(torch.zeros(*words.shape, 8), attention)
 
 
-def test_attention_is_of_the_image_and_of_the_word_that_is_about_to_be_said() -> None:
+def test_attention_is_of_the_image_and_of_the_word_that_is_about_to_be_generated() -> None:
     memory = Memory(torch.zeros(2, 9, 4), torch.ones(2, 9, dtype=torch.bool), {"image": slice(1, 9)})
-    captioner = SimpleNamespace(remember=lambda images: memory, decoder=LooksAtTheWordBefore())
+    captioner = SimpleNamespace(build_memory=lambda images: memory, decoder=LooksAtTheWordBefore())
     context = partial(autocast, torch.device("cpu"), Precision.fp32)
     images = Inputs(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
-    first, second = attention_over_image(captioner, images, [[4, 5, 6], [7]], Letters(), context)
+    details = caption_details(captioner, images, [[4, 5, 6], [7]], Letters(), context)
+    first, second = (found.attention for found in details)
     assert first.shape == (3, 8) and second.shape == (1, 8)
-    assert first.argmax(1).tolist() == [0, 3, 4], "bos, a, dog were read, and slot 0 is a tag"
+    assert first.argmax(1).tolist() == [0, 3, 4], "bos, a, dog were read, and position 0 is a tag"
 
 
 def test_pieces_of_a_word_are_one_word() -> None:
@@ -155,7 +155,7 @@ UPDOWN = ["decoder=updown", "decoder.embed_dim=8", "decoder.hidden_dim=8", "deco
 
 
 def config_of(*overrides: str, cache: Path) -> dict:
-    config, _ = compose([*overrides, f"data.cache={cache}"])
+    config = compose([*overrides, f"data.cache={cache}"]).config
     return check(config)
 
 
@@ -183,9 +183,9 @@ def test_caption_draws_a_picture_per_photo(trained: Path, tmp_path: Path, capsys
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["other.png", "wide.png"]
     assert all("caption" in row for row in json.loads(capsys.readouterr().out))
     assert main(["caption", str(trained), wide, other, "--attention", str(tmp_path / "out.png")]) == 1
-    assert "give the name of a folder" in capsys.readouterr().err
+    assert "give a folder" in capsys.readouterr().err
     assert main(["caption", str(trained), wide, "--attention", str(tmp_path / "a.gif")]) == 1
-    assert "no name of a picture (.png" in capsys.readouterr().err and not (tmp_path / "a.gif").exists()
+    assert "is neither a picture (.png" in capsys.readouterr().err and not (tmp_path / "a.gif").exists()
 
 
 def test_evaluation_keeps_a_few_pictures_and_the_report_shows_them(trained: Path) -> None:
@@ -203,9 +203,10 @@ def test_evaluation_keeps_a_few_pictures_and_the_report_shows_them(trained: Path
         (TINY, "decoder=causal_lm does not attend"),
         (
             [*UPDOWN, "image_tokens=split", "image_tokens.count=4"],
-            "image_tokens=split makes tokens that are no places in the image: train with image_tokens=all",
+            "image_tokens=split makes tokens that do not stand for places in the image: train with image_tokens=all",
         ),
     ],
 )
 def test_what_cannot_be_drawn_is_said_in_a_sentence(parts: list[str], words: str, scenes_cache: Path) -> None:
-    assert words in why_no_attention(Experiment(config_of(*SMALL, *parts, cache=scenes_cache)))
+    task = create_task(config_of(*SMALL, *parts, cache=scenes_cache))
+    assert words in why_no_attention(task.pipeline, task.config)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import TINY
+from helpers.tiny_config import TINY
 
 from easycap.cli import main
 
@@ -80,7 +80,7 @@ def test_runs_lists_it(trained: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_python_m_is_the_same_entry(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "easycap.train", "trainer.epoch=1"]
+    command = [sys.executable, "-m", "easycap", "train", "trainer.epoch=1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "'epochs'" in done.stderr
 
@@ -92,14 +92,14 @@ def test_python_m_is_the_same_entry(tmp_path: Path) -> None:
         (["train", "decoder=lstmm"], "decoder=lstmm does not exist"),
         (["train", "trainer.batch_size=-3"], "trainer.batch_size=-3 must be at least 1"),
         (["train", "data.size=0"], "data.size=0"),
-        (["train", "resume=nowhere"], "resume=nowhere is no run's folder"),
-        (["train", "data=coco", "data.root=nowhere"], "data.root=nowhere"),
-        (["evaluate", "nowhere"], "nowhere is no folder"),
+        (["train", "resume=nowhere"], "resume=nowhere is not a run's folder"),
+        (["train", "data=coco", "data.root=nowhere"], "nowhere is not a folder"),
+        (["evaluate", "nowhere"], "nowhere is not a folder"),
         (["evaluate", "."], "holds no checkpoint"),
         (["caption", "nowhere", "x.jpg"], "x.jpg does not exist"),
-        (["runs", "nowhere"], "nowhere is no folder"),
-        (["compare", "nowhere", "."], "nowhere is no folder"),
-        (["compare", "conf", "conf"], "there is no run in conf or below"),
+        (["runs", "nowhere"], "nowhere is not a folder"),
+        (["compare", "nowhere", "."], "nowhere is not a folder"),
+        (["compare", "conf", "conf"], "there is not a run in conf or below"),
     ],
 )
 def test_mistakes_end_with_one_sentence(argv: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
@@ -111,7 +111,7 @@ def test_mistakes_end_with_one_sentence(argv: list[str], words: str, capsys: pyt
 
 
 def test_debug_shows_the_traceback() -> None:
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="not a folder"):
         main(["evaluate", "nowhere", "--debug"])
 
 
@@ -166,9 +166,11 @@ def test_a_run_that_still_runs_is_not_gone_on_with(trained: Path, tmp_path: Path
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
     status = json.loads((copy / "status.json").read_text())
-    status |= {"status": "running", "pid": os.getppid()}
-    (copy / "status.json").write_text(json.dumps(status))
-    assert main(["train", f"resume={copy}"]) == 1
+    waits = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE) as other:
+        status |= {"status": "running", "pid": other.pid}
+        (copy / "status.json").write_text(json.dumps(status))
+        assert main(["train", f"resume={copy}"]) == 1
     assert "still running" in capsys.readouterr().err
 
 

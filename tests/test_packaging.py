@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -11,7 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tiny import TINY
+from helpers.tiny_config import TINY
+from packaging.specifiers import SpecifierSet
+from versions import REUSED, SETS, requirements, wanted
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +26,7 @@ def test_the_list_of_packages_is_what_is_on_disk() -> None:
     found = {
         str(p.parent.relative_to(ROOT)).replace("/", ".") for p in (ROOT / "easycap").rglob("__init__.py")
     }
-    assert listed == found | {"easycap.conf"}
+    assert listed == found | {"easycap.conf", "easycap.experiments"}
 
 
 def test_no_machine_path_is_in_the_repository() -> None:
@@ -36,6 +39,45 @@ def test_no_machine_path_is_in_the_repository() -> None:
         ):
             text = path.read_text(encoding="utf-8")
             assert not any(folder in text for folder in here), name
+
+
+def pins() -> dict[str, str]:
+    """The lines of constraints.txt, which are nothing but names and versions."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if not line.startswith("#")]
+    assert lines == sorted(lines)
+    return dict(re.fullmatch(r"([a-z0-9-]+)==([\w.]+)", line).groups() for line in lines)
+
+
+def test_every_dependency_has_two_bounds() -> None:
+    for name, bounds in requirements().items():
+        assert re.fullmatch(r">=[\d.]+,<[\d.]+", bounds), f"{name}{bounds}: as in >=1.2,<2"
+
+
+def test_the_versions_of_the_tests_are_allowed_ones() -> None:
+    pinned = pins()
+    for name, bounds in requirements().items():
+        assert pinned[name] in SpecifierSet(bounds), f"constraints.txt has {name}=={pinned[name]}"
+
+
+def test_what_a_build_of_torch_brings_is_not_pinned() -> None:
+    """CUDA's libraries are torch's to choose, and neither on macOS nor in torch's CPU build."""
+    assert not [name for name in pins() if name.startswith(("nvidia-", "cuda-", "triton"))]
+
+
+def test_both_ways_of_installing_obey_the_constraints() -> None:
+    lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
+    installing = [line for line in lines if "pip install" in line]
+    assert len(installing) == 2 and all("-c constraints.txt" in line for line in installing)
+    (stamp,) = (line for line in lines if line.startswith("$(STAMP):"))
+    assert {"setup.cfg", "pyproject.toml", "constraints.txt"} <= set(stamp.split())
+
+
+def test_sets_of_versions_are_the_ends_of_the_ranges() -> None:
+    ranges = {name: bounds for name, bounds in requirements().items() if name not in REUSED}
+    for name, oldest, newest, released in zip(ranges, *map(wanted, SETS), strict=True):
+        assert oldest == f"{name}=={ranges[name].split(',')[0].removeprefix('>=')}"
+        assert (newest, released) == (name + ranges[name], name)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +106,10 @@ def test_the_wheel_carries_every_yaml_and_template(installed: Path) -> None:
         assert f"easycap/conf/{path.relative_to(ROOT / 'conf')}" in inside
     for path in (ROOT / "easycap" / "report" / "templates").iterdir():
         assert f"easycap/report/templates/{path.name}" in inside
+    published = {
+        f"easycap/experiments/{p.parent.name}/{p.name}" for p in ROOT.glob("experiments/*/published.yaml")
+    }
+    assert len(published) >= 5 and published == {n for n in inside if n.startswith("easycap/experiments/")}
     assert not any(name.startswith(("tests/", "experiments/", "conf/")) for name in inside)
 
 
@@ -84,6 +130,7 @@ def test_the_installed_wheel_trains_from_another_folder(installed: Path, tmp_pat
     found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert str(installed) in found.stdout, "the wheel is tested, not the checkout"
     assert "gpt2_tiny" in easycap("train", "--help")
+    assert "ResNet baseline, cross entropy" in easycap("table", "updown")
     assert "CIDEr-D" in easycap("train", *TINY, "trainer.max_steps=2")
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
     assert (run / "report.html").is_file()

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_config import TINY, try_out
+from helpers.whole_runs import metrics, read, run, settings
 from safetensors.torch import load_file
-from test_train import metrics, read, run, settings
-from tiny import TINY
 
-from easycap.config import check
-from easycap.launch import compose
-from easycap.rehearsal import rehearse
-from easycap.train import _warn_of_rewards_from_the_start, _warn_of_savings_that_rewards_undo
-from easycap.training.fit import Fit
+from easycap.config.compose import compose
+from easycap.config.schema import check
+from easycap.tasks.preflight import about_rewards
+from easycap.training.trainer import Trainer
 from easycap.training.validation import Validation, Validator, warnings_of
 
 
@@ -68,18 +67,18 @@ def never_better(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_run_goes_from_cross_entropy_to_rewards(tmp_path: Path, monkeypatch, never_better) -> None:
     begun, compared_with = {}, {}
-    original = Fit.begin_next_stage
+    original = Trainer.begin_next_stage
 
-    def look(self: Fit) -> bool:
+    def look(self: Trainer) -> bool:
         had_moments, going_on = self.optimization.has_state, original(self)
-        begun[going_on] = (had_moments, self.optimization.has_state, self.captioner.state_dict())
-        compared_with[going_on] = self.reached.first
+        begun[going_on] = (had_moments, self.optimization.has_state, self.model.state_dict())
+        compared_with[going_on] = self.state.stage_start_metrics
         if going_on:
             best = load_file(tmp_path / "run/checkpoints/best/model.safetensors")
             assert all(torch.equal(begun[True][2][name], tensor) for name, tensor in best.items())
         return going_on
 
-    monkeypatch.setattr(Fit, "begin_next_stage", look)
+    monkeypatch.setattr(Trainer, "begin_next_stage", look)
     path = run(tmp_path / "run", *IN_STAGES)
     trained = [line for line in metrics(path) if "train/loss" in line]
     assert [line["step"] for line in trained if "train/reward" not in line] == list(range(1, 13))
@@ -99,15 +98,15 @@ def test_a_run_killed_after_the_change_goes_on_to_the_same_numbers(
     tmp_path: Path, monkeypatch, never_better
 ) -> None:
     whole, path = run(tmp_path / "whole", *IN_STAGES), tmp_path / "run"
-    original = Fit.train_step
+    original = Trainer.train_step
 
-    def dying(self: Fit, batches: list) -> dict:
-        if self.reached.step == 15:
+    def dying(self: Trainer, batches: list) -> dict:
+        if self.state.step == 15:
             raise KeyboardInterrupt
         return original(self, batches)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Fit, "train_step", dying)
+        patch.setattr(Trainer, "train_step", dying)
         run(path, *IN_STAGES)
     run(path, *IN_STAGES, f"resume={path}")
     losses = [[line["train/loss"] for line in metrics(one) if "train/loss" in line] for one in (whole, path)]
@@ -119,7 +118,7 @@ def test_rewards_that_buy_bad_endings_are_warned_about() -> None:
     captions = {str(i): str(i) for i in range(100)}
 
     def found(**values: float) -> list[str]:
-        return warnings_of(Validation(first | values, captions), first, "CIDEr-D")
+        return list(warnings_of(Validation(first | values, captions), first, "CIDEr-D").values())
 
     [sentence] = found(**{"CIDEr-D": 0.84, "bad_endings": 0.12})
     assert "rose from 80.0 to 84.0" in sentence and "from 1.0% to 12.0%" in sentence
@@ -127,38 +126,36 @@ def test_rewards_that_buy_bad_endings_are_warned_about() -> None:
     assert not found(**{"CIDEr-D": 0.79, "bad_endings": 0.12})
 
 
-def test_rewards_from_random_weights_are_warned_about(caplog) -> None:
-    _warn_of_rewards_from_the_start(settings("objective=scst"))
-    assert "begins with random weights" in caplog.text
-    caplog.clear()
-    _warn_of_rewards_from_the_start(settings("objective=scst", "init_from=somewhere"))
-    _warn_of_rewards_from_the_start(settings("objective=xe_then_scst"))
-    assert not caplog.text
+def test_rewards_from_random_weights_are_warned_about() -> None:
+    [(_, text)] = about_rewards(settings("objective=scst"))
+    assert "starts from random weights" in text
+    assert not list(about_rewards(settings("objective=scst") | {"init_from": "somewhere"}))
+    assert not list(about_rewards(settings("objective=xe_then_scst")))
 
 
-def test_savings_that_do_not_reach_rewarded_captions_are_warned_about(caplog) -> None:
+def test_savings_that_do_not_reach_rewarded_captions_are_warned_about() -> None:
     both = ["trainer.gradient_checkpointing=true", "trainer.compile=true"]
-    _warn_of_savings_that_rewards_undo(settings(*both))
-    _warn_of_savings_that_rewards_undo(settings("objective=scst"))
-    assert not caplog.text
-    _warn_of_savings_that_rewards_undo(settings("objective=scst", *both))
-    assert "does not reach the decoder while captions are rewarded: objective.rows_per_pass" in caplog.text
-    assert "trainer.compile=true has no effect on steps in which captions are rewarded" in caplog.text
+    assert not list(about_rewards(settings(*both)))
+    [_, (_, checkpointing), (_, compiling)] = about_rewards(settings("objective=scst", *both))
+    assert (
+        "does not reach the decoder while captions are rewarded: use objective.rows_per_pass" in checkpointing
+    )
+    assert "trainer.compile=true has no effect on steps in which captions are rewarded" in compiling
 
 
 def test_going_over_needs_patience() -> None:
     with pytest.raises(ValueError, match="xe_first=true .* set trainer.patience"):
-        rehearse(settings("objective=xe_then_scst"))
+        try_out(settings("objective=xe_then_scst"))
 
 
 def test_hard_attention_is_refused() -> None:
     kept = [word for word in TINY if not word.startswith("decoder.")]
     words = ["decoder=attention_lstm", "decoder.attention=hard", "objective=scst"]
-    with pytest.raises(ValueError, match="objective=scst does not go with decoder.attention=hard"):
-        rehearse(check(compose([*kept, *words])[0]))
+    with pytest.raises(ValueError, match="objective=scst cannot be combined with decoder.attention=hard"):
+        try_out(check(compose([*kept, *words])[0]))
 
 
 def test_a_reward_that_is_not_measured_ends_the_run_before_it_trains(first: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'truht' is not measured; did you mean 'truth'"):
         run(tmp_path / "run", "objective=scst", f"init_from={first}", "+objective.rewards.truht=1.0")
-    assert rehearse(settings("objective=scst")) is None
+    assert try_out(settings("objective=scst")) is None

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from tiny import TINY
+from helpers.tiny_config import TINY
+from helpers.waiting import wait_for
 
-from easycap.config import check
-from easycap.experiment import Experiment
-from easycap.launch import compose
+from easycap.config.compose import compose
+from easycap.config.schema import check
 from easycap.metrics import DocumentFrequencies
-from easycap.processes import lock
-from easycap.shared import digest_of, made_once
+from easycap.tasks.captioning import CaptioningTask
+from easycap.train import create_task
+from easycap.utils.cache import cached_dir, digest_of
+from easycap.utils.processes import lock
 from easycap.vocab.word import WordVocabulary
 
 
 def test_who_asks_at_the_same_time_waits_for_the_first(tmp_path: Path) -> None:
-    made = []
+    asking, made = [], []
 
     def make(folder: Path) -> None:
         made.append(folder)
-        time.sleep(0.2)
+        wait_for(lambda: len(asking) == 4)
         (folder / "file").write_text("whole")
 
-    threads = [threading.Thread(target=made_once, args=(tmp_path / "x", make)) for _ in range(4)]
+    def ask() -> None:
+        asking.append(threading.current_thread())
+        cached_dir(tmp_path / "x", make)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -36,9 +41,9 @@ def test_who_asks_at_the_same_time_waits_for_the_first(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_nothing_and_the_next_one_makes_it(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
-        made_once(tmp_path / "x", lambda folder: 1 / 0)
+        cached_dir(tmp_path / "x", lambda folder: 1 / 0)
     assert [path.name for path in tmp_path.iterdir()] == [".locks"]
-    assert made_once(tmp_path / "x", lambda folder: None).is_dir()
+    assert cached_dir(tmp_path / "x", lambda folder: None).is_dir()
 
 
 def test_other_texts_and_other_code_have_other_digests(tmp_path: Path) -> None:
@@ -61,11 +66,12 @@ def test_vocabulary_and_document_frequencies_are_made_by_the_first_run(
 ) -> None:
     monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path))
     settings = check(compose([*TINY, "validation.images=1"])[0])
-    first = Experiment(settings)
-    words, signature = first.vocabulary.words, first.training_df.signature
+    first = create_task(settings)
+    words, signature = first.vocabulary.words, first.document_frequencies().signature
     monkeypatch.setattr(WordVocabulary, "save", lambda *_: 1 / 0)
     monkeypatch.setattr(DocumentFrequencies, "from_references", lambda *_, **__: 1 / 0)
-    second = Experiment(settings)
-    assert (second.vocabulary.words, second.training_df.signature) == (words, signature)
+    second = create_task(settings)
+    assert (second.vocabulary.words, second.document_frequencies().signature) == (words, signature)
     with pytest.raises(ZeroDivisionError):  # another setting, another vocabulary
-        _ = Experiment(settings | {"vocab": {"name": "word", "size": 15000, "min_count": 2}}).vocabulary
+        other = settings | {"vocab": settings["vocab"] | {"min_count": 2}}
+        CaptioningTask.build_vocabulary(other, first.data, None)

@@ -1,4 +1,4 @@
-"""Sweeps: which cells there are, that nothing starts if one is wrong, and that no cell's end harms another."""
+"""Sweeps: which runs there are, that nothing starts if one is wrong, and that no run's end harms another."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers.tiny_config import TINY
+from helpers.waiting import wait_for
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from tiny import TINY
 
 import easycap
-from easycap import sweep as sweep_module
-from easycap import sweep_plan
 from easycap.cli import main
-from easycap.config import options
-from easycap.launch import compose
-from easycap.sweeping import cells as cells_module
-from easycap.sweeping.space import axes_of, combinations, products
+from easycap.config.compose import compose
+from easycap.config.schema import check, options
+from easycap.sweeps import plan as sweep_plan
+from easycap.sweeps import planned_run
+from easycap.sweeps import run as sweep_module
+from easycap.sweeps.estimate import Estimator
+from easycap.sweeps.space import axes_of, combinations, products
 
-FAKE = Path(__file__).parent / "fake_training.py"
+FAKE = Path(__file__).parent / "helpers" / "fake_training.py"
 ROOT = str(Path(easycap.__file__).parent.parent)  # for processes: the easycap that is tested
 
 
@@ -73,35 +73,30 @@ def test_axes_of_the_command_line_replace_and_join_those_of_the_file() -> None:
 def test_every_ready_search_space_composes(
     option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sweep_module, "_run", lambda cells, folder, launcher: len(cells))
+    monkeypatch.setattr(sweep_module, "_run", lambda runs, folder, launcher: len(runs))
     checked = []
-    monkeypatch.setattr(sweep_plan, "check_all", lambda config: checked.append(config) or check_only(config))
+    monkeypatch.setattr(sweep_plan, "dry_run", checked.append)
+    monkeypatch.setattr(sweep_plan, "validate", check)
     assert (
         sweep_module.run_sweep([*NEEDED.get(option, []), f"sweep={option}", f"hydra.sweep.dir={tmp_path}"])
         >= 1
     )
-    assert len(checked) == len(json.loads((tmp_path / "sweep.json").read_text())["cells"])
+    assert len(checked) == len(json.loads((tmp_path / "sweep.json").read_text())["runs"])
 
 
 # What a search space cannot know: where pretrained parts lie.
 NEEDED: dict[str, list[str]] = {}
 
 
-def check_only(config):
-    from easycap.config import check
-
-    return check(config)
-
-
 # ------------------------------------------------------------------------------------------- before the first
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["image_tokens.count=1,x"], "cell seed=1 image_tokens.count=x: image_tokens.count"),
-        (["image_tokens.count=2,0"], "cell seed=1 image_tokens.count=0: image_tokens.count=0"),
-        (["vocab=word,wrod"], "cell seed=1 vocab=wrod: vocab=wrod does not exist; did you mean 'word'?"),
+        (["image_tokens.count=1,x"], "run seed=1 image_tokens.count=x: image_tokens.count"),
+        (["image_tokens.count=2,0"], "run seed=1 image_tokens.count=0: image_tokens.count=0"),
+        (["vocab=word,wrod"], "run seed=1 vocab=wrod: vocab=wrod does not exist; did you mean 'word'?"),
         (["sweep=sedes"], "sweep=sedes does not exist; did you mean 'seeds'?"),
         (["sweep.dryrun=true"], "sweep.dryrun does not exist; did you mean 'dry_run'?"),
         (["sweep.dry_run=perhaps"], "sweep.dry_run=perhaps must be true or false"),
@@ -113,13 +108,13 @@ def check_only(config):
         (["resume=x"], "the same command again"),
         (
             ["trainer.workers=0,1"],
-            "cell seed=1 trainer.workers=1: it would train the same as the cell seed=1 trainer.workers=0",
+            "run seed=1 trainer.workers=1: it would train the same as seed=1 trainer.workers=0",
         ),
     ],
 )
-def test_a_wrong_word_anywhere_stops_everything(words, said, capsys, tmp_path: Path) -> None:
+def test_a_wrong_word_anywhere_stops_everything(words, message, capsys, tmp_path: Path) -> None:
     assert main(["train", "-m", *TINY, "seed=1,2", *words]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "outputs").exists()
 
 
@@ -135,13 +130,13 @@ def test_several_values_without_m_are_explained(capsys) -> None:
 
 @pytest.fixture
 def deeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Cells are trained by a stand-in; a file <seed> in this folder says how it ends."""
+    """Runs are trained by a stand-in; a file <seed> in this folder says how it ends."""
     folder = tmp_path / "deeds"
     folder.mkdir()
     monkeypatch.setenv("FAKE_DEEDS", str(folder))
-    real = cells_module.command_of
+    real = planned_run.command_of
     monkeypatch.setattr(
-        cells_module, "command_of", lambda *a, **k: [sys.executable, str(FAKE), *real(*a, **k)[4:]]
+        planned_run, "command_of", lambda *a, **k: [sys.executable, str(FAKE), *real(*a, **k)[4:]]
     )
     return folder
 
@@ -150,27 +145,27 @@ def sweep(*words: str) -> int:
     return main(["train", "-m", *TINY, "sweep.name=s", *words])
 
 
-def cell(tmp_path: Path, seed: int) -> Path:
+def folder_of(tmp_path: Path, seed: int) -> Path:
     (found,) = (tmp_path / "outputs" / "sweeps" / "s").glob(f"*s{seed}-*")
     return found
 
 
 def legs(tmp_path: Path, seed: int) -> list[str]:
-    return (cell(tmp_path, seed) / "legs.txt").read_text().split()
+    return (folder_of(tmp_path, seed) / "legs.txt").read_text().split()
 
 
 def status(tmp_path: Path, seed: int) -> dict:
-    return json.loads((cell(tmp_path, seed) / "status.json").read_text())
+    return json.loads((folder_of(tmp_path, seed) / "status.json").read_text())
 
 
-def test_no_end_of_a_cell_harms_another_and_the_same_command_finishes(
+def test_no_end_of_a_run_harms_another_and_the_same_command_finishes(
     deeds: Path, tmp_path: Path, capsys
 ) -> None:
     for seed, deed in (("1", "fail"), ("2", "kill"), ("3", "die before the first word")):
         (deeds / seed).write_text(deed)
     assert sweep("seed=1,2,3,4") == 1
     out = capsys.readouterr().out
-    assert "1 of 4 cells completed (1 trained)" in out
+    assert "1 of 4 runs completed (1 trained)" in out
     for seed, error in (
         (1, "ValueError: as asked"),
         (2, "killed by SIGKILL"),
@@ -178,44 +173,44 @@ def test_no_end_of_a_cell_harms_another_and_the_same_command_finishes(
     ):
         assert error in status(tmp_path, seed)["error"]
         assert re.search(rf"failed +seed={seed}\n +.*{re.escape(error)}.*\n.*output.log", out)
-    assert "Traceback of a failure" in (cell(tmp_path, 1) / "output.log").read_text()
+    assert "Traceback of a failure" in (folder_of(tmp_path, 1) / "output.log").read_text()
 
     for file in deeds.iterdir():
         file.unlink()
     assert sweep("seed=1,2,3,4,5") == 0
     out = capsys.readouterr().out
-    assert "5 of 5 cells completed (2 trained, 2 gone on with, 1 skipped)" in out
+    assert "5 of 5 runs completed (2 trained, 2 resumed, 1 skipped)" in out
     assert [legs(tmp_path, seed) for seed in (1, 2, 3, 4, 5)] == [["new", "resumed"]] * 2 + [["new"]] * 3
     plan = json.loads((tmp_path / "outputs" / "sweeps" / "s" / "sweep.json").read_text())
-    assert plan["axes"] == {"seed": ["1", "2", "3", "4", "5"]} and len(plan["cells"]) == 5
-    assert plan["cells"][4]["overrides"] == ["seed=5"] and len(plan["commands"]) == 2
+    assert plan["axes"] == {"seed": ["1", "2", "3", "4", "5"]} and len(plan["runs"]) == 5
+    assert plan["runs"][4]["overrides"] == ["seed=5"] and len(plan["commands"]) == 2
 
 
-def test_cells_trained_by_other_code_are_skipped_with_a_warning(deeds, tmp_path: Path, capsys) -> None:
+def test_runs_trained_by_other_code_are_skipped_with_a_warning(deeds, tmp_path: Path, capsys) -> None:
     assert sweep("seed=1,2") == 0
     for seed, commit in ((1, "abc-dirty"), (2, sweep_module.git_commit())):
-        result = cell(tmp_path, seed) / "result.json"
+        result = folder_of(tmp_path, seed) / "result.json"
         result.write_text(
             json.dumps(json.loads(result.read_text()) | {"environment": {"git_commit": commit}})
         )
     capsys.readouterr()
     assert sweep("seed=1,2") == 0
-    assert "1 completed cell to skip, trained by other code (commit abc-dirty;" in capsys.readouterr().err
+    assert "1 completed run to skip, trained by other code (commit abc-dirty;" in capsys.readouterr().err
     assert legs(tmp_path, 1) == ["new"]
 
 
-def test_a_grown_axis_keeps_the_finished_cells(deeds, tmp_path: Path, capsys) -> None:
+def test_a_grown_axis_keeps_the_finished_runs(deeds, tmp_path: Path, capsys) -> None:
     assert sweep("seed=1,2") == 0
-    assert sweep("seed=1,2", "image_tokens.count=2,3") == 0  # 2 is what the cells had anyway
-    assert "4 of 4 cells completed (2 trained, 2 skipped)" in capsys.readouterr().out
+    assert sweep("seed=1,2", "image_tokens.count=2,3") == 0  # 2 is what the runs had anyway
+    assert "4 of 4 runs completed (2 trained, 2 skipped)" in capsys.readouterr().out
 
 
 def start(*words: str) -> subprocess.Popen:
     """A sweep in a process of its own, with the stand-in."""
     code = (
-        "import sys, signal; from easycap.sweeping import cells; real = cells.command_of;"
+        "import sys, signal; from easycap.sweeps import planned_run; real = planned_run.command_of;"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a background job of a shell ignores it
-        f"cells.command_of = lambda *a, **k: [sys.executable, {str(FAKE)!r}, *real(*a, **k)[4:]];"
+        f"planned_run.command_of = lambda *a, **k: [sys.executable, {str(FAKE)!r}, *real(*a, **k)[4:]];"
         "from easycap.cli import main; raise SystemExit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "train", "-m", *TINY, "sweep.name=s", *words]
@@ -224,7 +219,7 @@ def start(*words: str) -> subprocess.Popen:
     )
 
 
-def test_a_cell_of_other_data_does_not_pass_for_this_one(tmp_path: Path) -> None:
+def test_a_run_of_other_data_does_not_pass_for_this_one(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "config.yaml").write_text(f"data: {{name: coco, root: {tmp_path / 'a'}}}")
     sweep_plan._check_same_data(tmp_path, {"data": {"root": str(tmp_path / "a")}})
@@ -232,28 +227,21 @@ def test_a_cell_of_other_data_does_not_pass_for_this_one(tmp_path: Path) -> None
         sweep_plan._check_same_data(tmp_path, {"data": {"root": str(tmp_path / "b")}})
 
 
-def test_a_cell_goes_on_on_its_device(tmp_path: Path) -> None:
+def test_a_run_goes_on_on_its_device(tmp_path: Path) -> None:
     overrides = ("device=cpu", "seed=1")
-    command = cells_module.command_of(cells_module.Cell(tmp_path, overrides, ()), goes_on=True)
+    command = planned_run.command_of(planned_run.PlannedRun(tmp_path, overrides, ()), resuming=True)
     assert command[-2:] == [f"resume='{tmp_path}'", "device=cpu"]
 
 
-def test_two_sweeps_at_once_train_every_cell_once(deeds, tmp_path: Path) -> None:
+def test_two_sweeps_at_once_train_every_run_once(deeds, tmp_path: Path) -> None:
     both = [start("seed=1,2,3,4", "launcher.jobs=2") for _ in range(2)]
     outputs = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert [legs(tmp_path, seed) for seed in (1, 2, 3, 4)] == [["new"]] * 4
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_sweep_stops_its_cells_and_says_so(deeds: Path, tmp_path: Path, number: int) -> None:
+def test_a_stopped_sweep_stops_its_runs_and_says_so(deeds: Path, tmp_path: Path, number: int) -> None:
     (deeds / "2").write_text("hang")
     process = start("seed=1,2,3")
     wait_for((deeds / "2.hangs").exists)
@@ -263,19 +251,48 @@ def test_a_stopped_sweep_stops_its_cells_and_says_so(deeds: Path, tmp_path: Path
         os.kill(status(tmp_path, 2)["pid"], signal.SIGKILL)  # a stand-in does not watch its parent
     else:
         assert process.returncode == 130
-        assert re.search(r"1 of 3 cells completed \(1 trained\)\ninterrupted +seed=2\nnew +seed=3", out), out
-        assert status(tmp_path, 2)["error"] == "interrupted"
+        assert re.search(r"1 of 3 runs completed \(1 trained\)\ninterrupted +seed=2\nnew +seed=3", out), out
+        assert status(tmp_path, 2)["status"] == "interrupted"
     (deeds / "2").unlink()
     assert sweep("seed=1,2,3") == 0
     assert [legs(tmp_path, seed) for seed in (1, 2, 3)] == [["new"], ["new", "resumed"], ["new"]]
 
 
-def test_a_dry_run_trains_nothing(tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", ROOT)
-    assert sweep("seed=1", "sweep.dry_run=true") == 0
+def test_a_dry_run_trains_nothing_and_times_each_model_once(tmp_path: Path, capsys, monkeypatch) -> None:
+    timed = []
+
+    def time_it(self: Estimator, config: dict) -> object:
+        timed.append(config["image_tokens"]["count"])
+        if config["image_tokens"]["count"] == 3:
+            raise RuntimeError("no room")
+        return original(self, config)
+
+    original = Estimator._time
+    monkeypatch.setattr(Estimator, "_time", time_it)
+    assert sweep("seed=1,2", "trainer.epochs=1,2", "image_tokens.count=2,3", "sweep.dry_run=true") == 1
     out = capsys.readouterr().out
-    assert re.search(r"s1-\w+ +new +[\d,]+ ms a step +about", out) and "1 cell in" in out, out
+    assert len(re.findall(r" new +[\d,]+ ms a step +about", out)) == 4 and "8 runs in" in out, out
+    assert len(re.findall("cannot start: .*RuntimeError: no room", out)) == 4
+    assert timed == [2, 3, 3, 3, 3], "what could not be timed is tried for each run"
     assert not (tmp_path / "outputs" / "sweeps").exists()
+
+
+def test_a_dry_run_of_one_run_needs_no_sweep(capsys) -> None:
+    assert main(["train", *TINY, "sweep.dry_run=true"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"[\d,]+ ms a step +about", out) and "1 run in" in out, out
+    assert main(["train", *TINY, "sweep.name=x"]) == 1
+
+
+def test_an_estimate_scales_with_the_length_of_training() -> None:
+    estimator = Estimator()
+    short, long = (
+        estimator(check(compose([*TINY, f"trainer.max_steps={steps}", f"seed={steps}"])[0]))
+        for steps in (6, 600)
+    )
+    assert short["step_seconds"] == long["step_seconds"] and long["steps"] == 600
+    assert long["seconds"] - short["seconds"] >= 594 * long["step_seconds"]
+    assert short["seconds"] > short["startup_seconds"] > 0
 
 
 @pytest.mark.slow
@@ -286,12 +303,12 @@ def test_jobs_of_a_cluster_are_run_and_their_ends_read(tmp_path: Path, capsys, m
     explodes = ("optim.matrix_lr=0.005,1e30", "optim.lr=1e30", "trainer.clip_norm=null")
     assert sweep(*limits, *explodes) == 1
     out = capsys.readouterr().out
-    assert re.search(r"failed +optim.matrix_lr=1e\+?30\n +ValueError: the loss is", out), out
+    assert re.search(r"failed +optim.matrix_lr=1e\+?30\n +the loss is", out), out
     assert list((tmp_path / "outputs" / "sweeps" / "s" / ".jobs").glob("*_log.out"))
 
 
 @pytest.mark.slow
-def test_killed_cells_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
+def test_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """The whole with real trainings: killed with its children in the middle, then the same command."""
     words = ["train", "-m", *TINY, "trainer.checkpoint_every_steps=2", "trainer.epochs=3", "seed=1,2"]
     environment = {
@@ -311,24 +328,24 @@ def test_killed_cells_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
     killed.wait()
     assert start("s").wait(300) == 0
     for seed in (1, 2):
-        result = json.loads((cell(tmp_path, seed) / "result.json").read_text())
+        result = json.loads((folder_of(tmp_path, seed) / "result.json").read_text())
         (other,) = (tmp_path / "outputs" / "sweeps" / "whole").glob(f"*s{seed}-*")
         assert json.loads((other / "result.json").read_text())["scores"] == result["scores"]
 
 
-def test_a_cell_is_the_run_its_overrides_describe() -> None:
+def test_a_run_is_the_run_its_overrides_describe() -> None:
     plan = sweep_plan.make_plan(
         ["trainer.epochs=3", "seed=1,2", "image_tokens=split,grid", "launcher.jobs=2"]
     )
-    cells, folder = plan.cells, plan.folder
+    runs, folder = plan.runs, plan.folder
     assert plan.launcher["jobs"] == 2
-    assert [c.varied for c in cells] == [
+    assert [c.varied for c in runs] == [
         (f"seed={seed}", f"image_tokens={tokens}") for seed in (1, 2) for tokens in ("split", "grid")
     ]
-    config = compose(cells[3].overrides)[0]
+    config = compose(runs[3].overrides)[0]
     assert (config.trainer.epochs, config.seed, config.image_tokens.name) == (3, 2, "grid")
     assert config.tracking.group == folder.name
-    assert cells[3].folder.name.startswith("grid-s2-")
+    assert runs[3].folder.name.startswith("grid-s2-")
 
 
 def test_the_sweep_for_wandbs_agent_names_real_settings() -> None:
@@ -338,4 +355,4 @@ def test_the_sweep_for_wandbs_agent_names_real_settings() -> None:
         f"{key}={space.get('value') or space.get('values', [0.002])[0]}"
         for key, space in plan["parameters"].items()
     ]
-    assert check_only(compose(words)[0])["seed"] == 1
+    assert check(compose(words)[0])["seed"] == 1

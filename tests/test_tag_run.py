@@ -1,34 +1,17 @@
-"""Tag models as whole runs: trained, scored, scored again, gone on with, and what a captioner takes of one."""
+"""Tag models as whole runs: trained, scored, scored again, resumed, and what a captioner takes of one."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from helpers.whole_runs import read, run, settings
 from safetensors.torch import load_file
-from tiny import TINY
 
-from easycap.config import check
-from easycap.launch import compose
 from easycap.train import train
 
 TAGS = ["task=tags", "tag_vocab.min_count=2"]
-
-
-def settings(*overrides: str) -> dict[str, Any]:
-    return check(compose([*TINY, *overrides])[0])
-
-
-def run(path: Path, *overrides: str) -> Path:
-    train(settings(*overrides), path, command="easycap train ...")
-    return path
-
-
-def read(path: Path, name: str) -> Any:
-    return json.loads((path / name).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +50,7 @@ def _report(path: Path) -> str:
 
 
 def test_evaluating_again_gives_the_same_scores(finished: Path, capsys: pytest.CaptureFixture) -> None:
-    from easycap.evaluate import main
+    from easycap.commands.evaluate import main
 
     before = read(finished, "result.json")
     assert main([str(finished), "--split", "test", "--device", "cpu"]) == 0
@@ -79,18 +62,18 @@ def test_evaluating_again_gives_the_same_scores(finished: Path, capsys: pytest.C
 
 
 def test_a_killed_tag_run_goes_on_to_the_same_weights(finished: Path, tmp_path: Path, monkeypatch) -> None:
-    from easycap.training.fit import Fit
+    from easycap.training.trainer import Trainer
 
-    original = Fit.train_step
+    original = Trainer.train_step
 
     def dies(self, batches):
-        if self.reached.step == 4:
+        if self.state.step == 4:
             raise KeyboardInterrupt
         return original(self, batches)
 
     path, config = tmp_path / "run", settings(*TAGS, "tagger=cnn", "trainer.checkpoint_every_steps=2")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Fit, "train_step", dies)
+        patched.setattr(Trainer, "train_step", dies)
         train(config, path, command="")
     train(config | {"resume": str(path)}, path, command="")
     for name in ("checkpoints/last/model.safetensors", "checkpoints/best/model.safetensors"):
@@ -106,19 +89,19 @@ def test_a_captioner_takes_its_encoder_alone(finished: Path, tmp_path: Path, cap
             "trainer.unfreeze_encoder_at_epoch=null",
             "trainer.max_steps=2",
         )
-    assert "the encoder alone is taken" in caplog.text and "random weights" not in caplog.text
+    assert "only the encoder of" in caplog.text and "random weights" not in caplog.text
     ours, theirs = (load_file(p / "checkpoints/last/model.safetensors") for p in (path, finished))
     shared = [name for name in ours if name.startswith("encoder.")]
     assert shared and all(torch.equal(ours[name], theirs[name]) for name in shared)
 
 
 def test_an_encoder_of_another_kind_is_refused_before_any_work(finished: Path) -> None:
-    from easycap.rehearsal import rehearse
+    from helpers.tiny_config import try_out
 
     with pytest.raises(
-        ValueError, match=r"of another model: encoder\..*take the encoder settings of that run"
+        ValueError, match=r"belong to another model: encoder\..*use the encoder settings of that run"
     ):
-        rehearse(settings(f"init_from={finished}", "encoder.widths=[8,24]"))
+        try_out(settings(f"init_from={finished}", "encoder.widths=[8,24]"))
 
 
 def test_a_tag_model_begins_with_another_or_with_the_encoder_of_a_captioner(

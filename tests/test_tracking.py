@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import TINY
+from helpers.tiny_config import TINY
 
-from easycap.config import check
-from easycap.launch import compose
-from easycap.tracking import trackers
-from easycap.tracking.run_folder import RunFolder, new_run_folder
+from easycap.config.compose import compose
+from easycap.config.schema import check
+from easycap.errors import UserError
+from easycap.runs import trackers
+from easycap.runs.reading import read_status
+from easycap.runs.run_folder import RunFolder, new_run_folder
 from easycap.train import train
 
 
@@ -35,6 +41,36 @@ def test_the_clock_goes_on_where_the_last_leg_logged(folder: RunFolder) -> None:
         file.write('{"step": 1, "seconds": 1000.5}\n{"step": 2, "seco')
     again = RunFolder(folder.path, command="easycap train")
     assert 1000.5 <= again.seconds() < 1060 and folder.seconds() < 60
+
+
+def test_the_clock_of_a_run_is_the_sum_of_its_legs_also_of_one_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("easycap.runs.run_folder._NOTED_EVERY", 0.01)
+
+    def leg() -> RunFolder:
+        return RunFolder(tmp_path / "run", command="easycap train", clock=lambda: now[0])
+
+    first = leg()
+    first.write_status("running")
+    now[0] += 75
+    first.append_metrics({"loss": 1.0}, step=1)
+    now[0] += 105  # a long validation in which it is killed
+    noted = tmp_path / "run" / ".seconds"
+    deadline = time.monotonic() + 20
+    while not noted.is_file() or json.loads(noted.read_text())["seconds"] < 180:
+        assert time.monotonic() < deadline
+    first._over.set()
+    now[0] += 5000  # nobody runs it
+    second = leg()
+    second.write_status("running")
+    now[0] += 20
+    second.write_status("failed", "interrupted")
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["seconds"] == 200 and read_status(tmp_path / "run").seconds == 200
+    now[0] += 5000
+    assert leg().seconds() == 200
 
 
 def test_results_of_several_splits_live_together(folder: RunFolder) -> None:
@@ -118,7 +154,7 @@ def test_a_resumed_run_goes_on_under_its_id(tmp_path: Path, monkeypatch: pytest.
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("easycap.train._evaluate", stop)
+        patch.setattr("easycap.tasks.captioning.CaptioningTask.evaluate", stop)
         train(wandb_settings(), tmp_path / "run", command="")
     first = read_offline(tmp_path / "run")["run_id"]
     train(wandb_settings() | {"resume": str(tmp_path / "run")}, tmp_path / "run", command="")
@@ -126,12 +162,107 @@ def test_a_resumed_run_goes_on_under_its_id(tmp_path: Path, monkeypatch: pytest.
     assert len(files) == 2 and {file.stem for file in files} == {f"run-{first}"}
 
 
-def test_a_key_makes_it_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    assert not trackers._has_key()
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert trackers._has_key()
+KEYS = """
+import sys
+from easycap.runs.trackers import _has_key
+sys.exit(0 if _has_key() else 3)
+"""
+
+
+def has_key(home: Path, **environment: str) -> bool:
+    """In a process of its own: wandb reads its settings once."""
+    known = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    command = [sys.executable, "-c", KEYS]
+    done = subprocess.run(
+        command, env={**known, "HOME": str(home), **environment}, cwd=home, capture_output=True, text=True
+    )
+    assert done.returncode in (0, 3), done.stderr
+    return done.returncode == 0
+
+
+@pytest.mark.slow
+def test_the_key_is_looked_for_under_the_server_that_is_configured(tmp_path: Path) -> None:
+    assert not has_key(tmp_path)
+    assert has_key(tmp_path, WANDB_API_KEY="x" * 40)
+    file = tmp_path / ".netrc"
+    file.write_text(f"machine wandb.example.org\n  login user\n  password {'x' * 40}\n")
+    file.chmod(0o600)
+    assert not has_key(tmp_path)
+    assert has_key(tmp_path, WANDB_BASE_URL="https://wandb.example.org")
+
+
+@pytest.fixture
+def hanging_server() -> Iterator[str]:
+    """Takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+REACH = """
+import logging, sys, time
+from pathlib import Path
+from easycap.runs import trackers
+from easycap.runs.run_folder import RunFolder
+trackers._TIMEOUT = 2
+logging.basicConfig()
+Path(sys.argv[1]).mkdir(exist_ok=True)
+settings = trackers.WandbSettings(project="p", entity=None, group=None, tags=[], mode="online")
+folder = RunFolder(Path(sys.argv[1]), command="")
+tracker = trackers.wandb(folder, {}, settings=settings)
+tracker.log({"train/loss": 1.0}, step=1)
+tracker.finish(None, status="completed")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["refuses", "hangs"])
+def test_a_server_out_of_reach_leaves_the_run_offline(
+    server: str, hanging_server: str, tmp_path: Path
+) -> None:
+    url = hanging_server if server == "hangs" else "http://127.0.0.1:9"
+    known = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    done = subprocess.run(
+        [sys.executable, "-c", REACH, str(tmp_path / "run")],
+        env={**known, "WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("W&B cannot be reached, so this run is tracked offline") == 1
+    assert len(list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))) == 1
+    assert (tmp_path / "run" / "metrics.jsonl").is_file()
+
+
+USUAL = {"project": "p", "entity": None, "group": None, "tags": [], "mode": "offline"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tags": ["x" * 65]}, "has 65 characters; W&B accepts 1 to 64"),
+        ({"tags": [""]}, "has 0 characters"),
+        ({"group": "x" * 129}, "tracking.group has 129 characters"),
+        ({"project": "x" * 129}, "tracking.project has 129 characters"),
+        ({"project": "a/b"}, "tracking.project='a/b': W&B accepts none of"),
+        ({"mode": "ofline"}, "tracking.mode='ofline' does not exist; did you mean 'offline'"),
+    ],
+    ids=["long tag", "empty tag", "long group", "long project", "odd project", "unknown mode"],
+)
+def test_what_wandb_does_not_take_is_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        trackers.WandbSettings(**USUAL | settings)
+
+
+@pytest.mark.parametrize(
+    ("asked", "mode"), [("dryrun", "offline"), ("run", "online"), ("disabled", "disabled")]
+)
+def test_modes_of_earlier_versions_are_known(asked: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", asked)
+    assert trackers.WandbSettings(**USUAL | {"mode": None}).effective_mode() == mode
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    with pytest.raises(UserError, match="WANDB_MODE='ofline'"):
+        trackers.WandbSettings(**USUAL | {"mode": None})
 
 
 def test_a_run_that_an_oracle_helps_has_a_tag_that_says_so() -> None:
@@ -139,9 +270,3 @@ def test_a_run_that_an_oracle_helps_has_a_tag_that_says_so() -> None:
     assert trackers._choices(config) == ["data: scenes"]
     for group in ("tags", "draft"):
         assert trackers._choices(config | {group: {"name": "oracle"}}) == ["data: scenes", "oracle"]
-
-
-def test_an_unknown_mode_is_named(folder: RunFolder) -> None:
-    settings = {"project": "p", "entity": None, "group": None, "tags": [], "folder": folder, "config": {}}
-    with pytest.raises(ValueError, match="tracking.mode='ofline'"):
-        trackers.wandb(mode="ofline", **settings)

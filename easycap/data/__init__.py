@@ -1,0 +1,1 @@
+"""Sources of images and captions, and their way into batches."""

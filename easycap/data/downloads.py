@@ -26,6 +26,7 @@ class Archive:
 
     @property
     def name(self) -> str:
+        """Return the file's name, the end of its address."""
         return self.url.rpartition("/")[2]
 
 

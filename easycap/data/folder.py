@@ -2,182 +2,144 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
-from collections.abc import Iterator
-from io import StringIO
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from easycap.data.findings import Findings, OnBadImage
-from easycap.data.images import image_files
-from easycap.data.reading import finish, match
+from easycap.data.assemble import finish, has_words, match
+from easycap.data.data_splits import SPLITS, check_shares, hashed_split, hashed_splits
+from easycap.data.image_files import image_files
+from easycap.data.image_index import is_of_other_split
+from easycap.data.images import ImageFile
+from easycap.data.issues import DataIssues, OnBadImage
+from easycap.data.table_columns import SPLIT_NAMES
+from easycap.data.table_files import Columns, Row, column_rows, guess_from, table_entries, text_rows
+from easycap.data.verify import bad_images
+from easycap.errors import UserError
 from easycap.registry import describe_choices, register
-from easycap.types import Dataset
-
-_SPLIT_NAMES = {
-    **{name: "train" for name in ("train", "training", "restval")},
-    **{name: "val" for name in ("val", "valid", "validation", "dev")},
-    "test": "test",
-}
-
-
-class _Row(NamedTuple):
-    """One caption of an image, where it stands, and the split it is said to belong to."""
-
-    image: str
-    caption: Any
-    split: str | None
-    where: str
+from easycap.types import Dataset, Example
+from easycap.utils.ids import KnownIds
+from easycap.utils.paths import expanded
 
 
 @register("data", "folder")
 def folder(
+    pixels: bool,
     *,
     images: str,
     captions: str | None,
-    image_column: str,
-    caption_column: str,
+    image_column: str | None,
+    caption_column: str | None,
     split_column: str | None,
     val_share: float,
     test_share: float,
     seed: int,
     on_bad_image: OnBadImage,
-    pixels: bool,
 ) -> Dataset:
     """Read all images in the folder `images` and below it, hidden ones aside; an id is the path within the folder.
 
-    `captions` is a CSV file (.tsv: tab-separated), a JSONL file, or a folder with NAME.txt for each NAME.jpg, a caption
-    a line; null: those lie beside the images. Tables hold an image's id in `image_column` and a caption, in JSONL
-    also a list of them, in `caption_column`; an image may have several rows. `split_column` holds train, val or test;
-    where it is null, a hash of `seed` and id gives about `val_share` and `test_share` of the images to those splits:
-    an image stays where it is when others come or go. Raises `ValueError` for whatever cannot be read so.
+    `captions` is a table in any format of `easycap.data.table_files`, or a folder with NAME.txt for each NAME.jpg, a
+    caption a line; null: those are next to the images. Tables hold an image's id in `image_column`, in any spelling
+    that means one image alone, and a caption or a list of them in `caption_column`; where these are null, they are
+    guessed. An image may have several rows. `split_column` holds train, val or test; where it is null, a hash of
+    `seed` and id gives about `val_share` and `test_share` of the images to those splits: an image stays where it is
+    when others come or go. Raises `UserError` for whatever cannot be read so.
     """
-    root = Path(images).expanduser()
+    root = expanded(images)
     if not root.is_dir():
-        raise ValueError(f"data.images={images} is no folder")
-    if min(val_share, test_share) <= 0 or val_share + test_share >= 1:
-        raise ValueError(
-            f"data.val_share={val_share:g} and data.test_share={test_share:g} must be positive and below 1 together"
-        )
-    source = Path(captions).expanduser() if captions is not None else root
-    files = {path.relative_to(root).as_posix(): path for path in image_files([root]) if path.name[0] != "."}
-    findings = Findings(on_bad_image, pixels=pixels)
-    if source.is_dir():
-        if split_column is not None:
-            raise ValueError(f"data.split_column={split_column} needs a table; {source} is a folder of texts")
-        rows = list(_text_rows(source, files))
+        raise UserError(f"data.images={images} is not a folder")
+    check_shares(val_share, test_share)
+    source = root if captions is None else expanded(captions)
+    files = {path.relative_to(root).as_posix(): path for path in image_files([root])}
+    issues = DataIssues(on_bad_image, pixels=pixels)
+    known = KnownIds(files)
+    rows = _rows(source, known, (image_column, caption_column, split_column), issues)
+    rows = _with_known_ids(rows, known, issues, source)
+    if split_column is not None:
+        split_of = _named_splits(rows, issues)
+        why_empty = f"no row has this split in data.split_column={split_column}"
     else:
-        rows = list(_table_rows(source, image_column, caption_column, split_column))
-    split_of = _splits(rows, files, findings, seed=seed, val_share=val_share, test_share=test_share)
-    splits = {
-        split: match(
-            split,
-            ((image_id, path) for image_id, path in files.items() if split_of[image_id] == split),
-            ((row.image, row.caption) for row in rows if split_of[row.image] == split),
-            findings,
-            file=source,
+        usable = _usable(rows, files, issues)
+        shares = {"val_share": val_share, "test_share": test_share}
+        split_of = hashed_splits(usable, seed=seed, **shares)
+        why_empty = f"splitting by hash needs at least 3 usable images, and there are {len(usable)}"
+        for image_id in (*files, *(row.image for row in rows)):  # their issues are reported by split too
+            split_of.setdefault(image_id, hashed_split(image_id, seed=seed, **shares))
+
+    def hint(image_id: str) -> str:
+        other = (root / image_id).is_file()
+        return ": files with this suffix are not read as images" if other else known.suggestion(image_id)
+
+    def of(split: str) -> list[Example]:
+        images = ((name, path) for name, path in files.items() if split_of.get(name, "train") == split)
+        captions = ((row.image, row.caption) for row in rows if split_of.get(row.image, "train") == split)
+        return match(split, images, captions, issues, file=source, hint=hint)
+
+    splits = {split: of(split) for split in SPLITS}
+    return finish("folder", splits, issues, file=source, why_empty=why_empty)
+
+
+def _rows(
+    source: Path, known: KnownIds, columns: tuple[str | None, str | None, str | None], issues: DataIssues
+) -> list[Row]:
+    """The captions of a table, or of a folder of texts."""
+    image, caption, split = columns
+    if source.is_dir():
+        if split is not None:
+            raise UserError(f"data.split_column={split} needs a table; {source} is a folder of texts")
+        return list(text_rows(source, sorted(known.known), issues))
+    if not source.is_file():
+        raise UserError(f"data.captions={source} does not exist")
+    wanted = dict(zip(("image_column", "caption_column", "split_column"), columns, strict=True))
+    given = {setting: column for setting, column in wanted.items() if column}
+    entries = table_entries(source, issues, wanted=given)
+    if image is None or caption is None:
+        guess, entries = guess_from(
+            entries, source, image=image, caption=caption, split=split, is_image=known.means_one
         )
-        for split in ("train", "val", "test")
+        image, caption = guess.image, guess.caption
+    return list(column_rows(entries, Columns(image, caption, split), issues))
+
+
+def _with_known_ids(rows: list[Row], known: KnownIds, issues: DataIssues, source: Path) -> list[Row]:
+    """Rows with their image names replaced by the ids they match."""
+    meant = {
+        name: image_id
+        for name, image_id in known.resolve(row.image for row in rows).items()
+        if not is_of_other_split(image_id, name)
     }
-    return finish("folder", splits, findings)
+    for name, image_id in meant.items():
+        if name.removeprefix("./") != image_id:
+            issues.fixed_alike(name, source, "has image names written differently from the files: matched")
+    return [row._replace(image=meant.get(row.image, row.image)) for row in rows]
 
 
-def _splits(
-    rows: list[_Row],
-    files: dict[str, Path],
-    findings: Findings,
-    *,
-    seed: int,
-    val_share: float,
-    test_share: float,
-) -> dict[str, str]:
-    """The split of each image, of unknown ones too; the first row's counts."""
+def _named_splits(rows: list[Row], issues: DataIssues) -> dict[str, str]:
+    """{image: split} as stated in the rows; the first row of an image counts."""
     splits: dict[str, str] = {}
     for row in rows:
-        if row.split is None:
-            continue
-        if row.split.strip().lower() not in _SPLIT_NAMES:
-            raise ValueError(
-                f"{row.where}: {row.split!r} is no split; {describe_choices(row.split, _SPLIT_NAMES)}"
+        name = (row.split or "").strip().lower()
+        if name not in SPLIT_NAMES:
+            issues.malformed(
+                row.where, f"has the unknown split {row.split!r}; {describe_choices(name, SPLIT_NAMES)}"
             )
-        split = _SPLIT_NAMES[row.split.strip().lower()]
+            continue
+        split = SPLIT_NAMES[name]
         if splits.setdefault(row.image, split) != split:
-            raise ValueError(f"{row.where}: image {row.image!r} is in {splits[row.image]} and in {split}")
-    by_column = bool(splits)
-    for image_id in [*files, *(row.image for row in rows)]:
-        if image_id not in splits:  # with a column: an image without a row, which `match` will tell of
-            splits[image_id] = "train" if by_column else _hashed(image_id, seed, val_share, test_share)
+            issues.malformed(row.where, f"puts image {row.image!r} in {splits[row.image]} and in {split}")
     return splits
 
 
-def _hashed(image_id: str, seed: int, val_share: float, test_share: float) -> str:
-    digest = hashlib.blake2b(f"{seed}/{image_id}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    place = int.from_bytes(digest) / 2**64
-    return "test" if place < test_share else "val" if place < test_share + val_share else "train"
+def _usable(rows: list[Row], files: Mapping[str, Path], issues: DataIssues) -> list[str]:
+    """Ids of images with a caption that can be scored; if there are few images, damaged ones are excluded too."""
+    captions: dict[str, list] = {}
+    for row in rows:
+        if row.image in files:
+            captions.setdefault(row.image, []).append(row.caption)
+    usable = [image_id for image_id in files if image_id in captions and has_words(captions[image_id])]
+    if issues.pixels and issues.on_bad_image is OnBadImage.skip and len(usable) < _FEW:
+        bad = bad_images([ImageFile(files[image_id]) for image_id in usable])
+        usable = [image_id for image_id in usable if ImageFile(files[image_id]) not in bad]
+    return usable
 
 
-def _text_rows(folder: Path, files: dict[str, Path]) -> Iterator[_Row]:
-    for image_id in files:
-        path = (folder / image_id).with_suffix(".txt")
-        if path.is_file():
-            for line in _text(path).split("\n"):
-                if line.strip():
-                    yield _Row(image_id, line, None, str(path))
-
-
-def _table_rows(path: Path, image: str, caption: str, split: str | None) -> Iterator[_Row]:
-    if not path.is_file():
-        raise ValueError(f"data.captions={path} does not exist")
-    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows}
-    if path.suffix.lower() not in readers:
-        raise ValueError(
-            f"data.captions={path} must be a .csv, .tsv or .jsonl file, or a folder of .txt files"
-        )
-    wanted = {"image_column": image, "caption_column": caption} | ({"split_column": split} if split else {})
-    for where, row in readers[path.suffix.lower()](path):
-        for name, column in wanted.items():
-            if row.get(column) is None:
-                there = describe_choices(column, (str(key) for key in row if key is not None))
-                raise ValueError(f"{where} has no {column!r} (data.{name}); {there}")
-        texts = row[caption] if isinstance(row[caption], list) else [row[caption]]
-        for text in texts:
-            yield _Row(str(row[image]).removeprefix("./"), text, str(row[split]) if split else None, where)
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(
-        StringIO(_text(path)), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
-    )
-    try:
-        for row in reader:
-            if None in row:
-                raise ValueError(
-                    f"{path}, line {reader.line_num} has more values than columns: put captions with commas in quotes"
-                )
-            yield f"{path}, line {reader.line_num}", row
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num} is no CSV ({error})") from None
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number} is no JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise ValueError(
-                f'{path}, line {number} is no JSON object, e.g. {{"image": ..., "caption": ...}}'
-            )
-        yield f"{path}, line {number}", row
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}): save it as such") from None
+_FEW = 1000  # with more images a hash leaves no split empty, unless its share is tiny

@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from easycap.data.downloads import Archive
-from easycap.processes import lock
+from easycap.errors import UserError
+from easycap.utils.processes import lock
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
@@ -31,7 +32,7 @@ def missing(archives: Sequence[Archive], root: Path) -> list[Archive]:
 
 
 def plan(archives: Sequence[Archive], root: Path) -> str:
-    """Return what would be fetched in words: files, disk, time; raises `ValueError` if the disk is too small."""
+    """Return what would be fetched in words: files, disk, time; raises `UserError` if the disk is too small."""
     size = sum(archive.size for archive in archives)
     rest = size - sum(_size(_part(archive, root)) + _size(root / archive.name) for archive in archives)
     # The largest archives hold JPEGs, which zip makes no smaller; each is removed once it is unpacked.
@@ -44,7 +45,7 @@ def plan(archives: Sequence[Archive], root: Path) -> str:
         f"{needed / 1e9:.1f} GB of disk while unpacking, {there / 1e9:.1f} GB are free"
     ]
     if needed > there:
-        raise ValueError(f"{root} has {there / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed")
+        raise UserError(f"{root} has {there / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed")
     return "\n".join(lines)
 
 
@@ -52,7 +53,7 @@ def get(archives: Sequence[Archive], root: Path, *, advance: Advance, patience: 
     """Fetch, check and unpack `archives` below `root`, four at a time; what is there already is left alone.
 
     A connection that is cut is taken up where it ended, where the server can do that, until `patience` seconds have
-    brought no new byte. An archive that lies in `root` is checked and unpacked, not fetched. Raises `ValueError` for a
+    brought no new byte. An archive that lies in `root` is checked and unpacked, not fetched. Raises `UserError` for a
     place that cannot be reached, wrong bytes, a damaged archive, or another `get` at work in `root`.
     """
     root.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def get(archives: Sequence[Archive], root: Path, *, advance: Advance, patience: 
 
     with lock(root / ".get.lock", wait=False) as held, ThreadPoolExecutor(4) as pool:
         if held is None:
-            raise ValueError(f"another `easycap data get` is at work in {root}")
+            raise UserError(f"another `easycap data get` is running in {root}")
         jobs = [pool.submit(_get_one, one, root, step, patience) for one in missing(archives, root)]
         try:
             errors = [error for job in jobs if (error := job.exception()) is not None]
@@ -74,15 +75,15 @@ def get(archives: Sequence[Archive], root: Path, *, advance: Advance, patience: 
     unreachable = [error for error in errors if isinstance(error, _Unreachable)]
     if unreachable:
         left = missing(archives, root)
-        raise ValueError(
-            f"{unreachable[0]}: run this again to go on, or place {', '.join(a.name for a in left)} in {root} by other "
-            f"means ({', '.join(a.url for a in left)}) and run this again to check and unpack"
+        raise UserError(
+            f"{unreachable[0]}: run this again to continue, or place {', '.join(a.name for a in left)} in {root} "
+            f"by other means ({', '.join(a.url for a in left)}) and run this again to check and unpack"
         )
     if errors:
         raise errors[0]
 
 
-class _Unreachable(ValueError):
+class _Unreachable(UserError):
     """A server that gives nothing."""
 
 
@@ -119,7 +120,7 @@ def _download(archive: Archive, part: Path, advance: Advance, patience: float) -
             reason = "the connection ends early"
         except urllib.error.HTTPError as error:
             if error.code in (403, 404, 410):
-                raise _Unreachable(f"{archive.url} is not there any more (HTTP {error.code})") from None
+                raise _Unreachable(f"{archive.url} no longer exists (HTTP {error.code})") from None
             reason = f"HTTP {error.code}"
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", error)) or type(error).__name__
@@ -145,7 +146,7 @@ def _stream(url: str, part: Path) -> Iterator[tuple[int, int | None]]:
         return
     with response, part.open("ab") as file:
         if have and (response.status != 206 or not _starts_at(response, have)):
-            file.truncate(0)  # a server that cannot go on sends everything anew
+            file.truncate(0)  # a server that cannot resume sends everything again
             have = 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length is not None else None
@@ -161,12 +162,12 @@ def _starts_at(response: http.client.HTTPResponse, position: int) -> bool:
 
 
 def _check(archive: Archive, file: Path, advice: str) -> None:
-    """Raise `ValueError` unless the file has the right bytes."""
+    """Raise `UserError` unless the file has the right bytes."""
     kind, _, wanted = archive.checksum.partition(":")
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, kind).hexdigest()
     if found != wanted:
-        raise ValueError(
+        raise UserError(
             f"{file} has the wrong bytes ({_size(file)} of them, {kind} {found[:12]}... instead of {wanted[:12]}... of "
             f"{archive.url}); {advice}"
         )
@@ -183,11 +184,11 @@ def _unpack(archive: Archive, file: Path, root: Path) -> None:
                 opened.extract(member, root)  # compares the CRC
     except (zipfile.BadZipFile, EOFError) as error:
         file.unlink()
-        raise ValueError(
+        raise UserError(
             f"{archive.name} is a damaged archive ({error}) and was removed: run this again"
         ) from None
     if not _holds_all(archive, root):
-        raise ValueError(f"{archive.name} does not hold what it should: {archive.unpacks_to}")
+        raise UserError(f"{archive.name} does not hold what it should: {archive.unpacks_to}")
 
 
 def _is_unpacked(archive: Archive, root: Path) -> bool:

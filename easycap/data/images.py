@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+from easycap.errors import UserError
+from easycap.types import ImageSource
 
 
-class BadImage(ValueError):
+class BadImage(UserError):
     """A file that is missing or cannot be read as an image; `what` is the reason without the file's name."""
 
     def __init__(self, path: Path, what: str) -> None:
@@ -30,7 +31,7 @@ class BadImage(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image file in any format Pillow reads."""
+    """An image file in any format Pillow reads, HEIF too where pillow-heif is installed."""
 
     path: Path
 
@@ -40,29 +41,49 @@ class ImageFile:
         Where `at_least` is given, a JPEG with a short side of twice that or more is decoded at 1/2, 1/4 or 1/8 of its
         size, never below `at_least`. Raises `BadImage` naming a file that is missing or no image.
         """
-        with _opened(self.path, at_least) as image:
-            return _as_rgb(ImageOps.exif_transpose(image))
+        return decoded(self.path, self.path, at_least)
 
     def array(self, at_least: int | None = None) -> np.ndarray:
         """Return the pixels (H,W,3), uint8, of what `load` returns, quicker."""
-        with _opened(self.path, at_least) as image:
-            pixels = _jpeg_pixels(image)
-            if pixels is None:
-                ImageOps.exif_transpose(image, in_place=True)
-                pixels = np.array(_as_rgb(image))
-            return pixels
+        return decoded_array(self.path, self.path, at_least)
+
+    def identity(self) -> str:
+        """Return a line that changes with the file: its path, size and time of change."""
+        status = self.path.stat()
+        return f"{self.path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n"
+
+
+def decoded(source: Path | BytesIO, path: Path, at_least: int | None) -> Image.Image:
+    """Return what `ImageFile.load` does, of a file or of its content; `path` names what holds it in errors."""
+    with _opened(source, path, at_least) as image:
+        return upright_rgb(image)
+
+
+def decoded_array(source: Path | BytesIO, path: Path, at_least: int | None) -> np.ndarray:
+    """Return what `ImageFile.array` does, of a file or of its content; `path` names what holds it in errors."""
+    with _opened(source, path, at_least) as image:
+        pixels = _jpeg_pixels(image)
+        if pixels is None:
+            stored = _Stored.of(image)
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = np.array(_as_rgb(image, stored))
+        return pixels
 
 
 @contextmanager
-def _opened(path: Path, at_least: int | None) -> Iterator[Image.Image]:
-    """An image file of which only the header has been read; whatever is wrong with it becomes `BadImage`."""
+def _opened(source: Path | BytesIO, path: Path, at_least: int | None) -> Iterator[Image.Image]:
+    """An image of which only the header has been read; whatever is wrong with it becomes `BadImage`."""
+    needs = _what_heif_needs() if _is_heif(source) else None
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
             yield image
     except FileNotFoundError:
         raise BadImage(path, "does not exist") from None
+    except UnidentifiedImageError as error:
+        what = error if source is path else "not of a known format"  # else it names an object in memory
+        raise BadImage(path, f"cannot be read as an image ({needs or what})") from None
     except OSError as error:
         if error.errno is not None and not path.is_dir():
             raise  # the disk's trouble, not the image's
@@ -73,31 +94,129 @@ def _opened(path: Path, at_least: int | None) -> Iterator[Image.Image]:
         raise BadImage(path, f"cannot be read as an image ({error})") from None
 
 
+def _is_heif(source: Path | BytesIO) -> bool:
+    if isinstance(source, Path):
+        return source.suffix.lower() in (".heic", ".heif")
+    return source.getbuffer()[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")
+
+
+@cache
+def _what_heif_needs() -> str | None:
+    """Register Pillow's HEIF plugin if it is installed, else return what is missing."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return "HEIF needs a plugin: pip install pillow-heif"
+    pillow_heif.register_heif_opener()
+    return None
+
+
 def _jpeg_pixels(image: Image.Image) -> np.ndarray | None:
     """The pixels of an upright RGB JPEG at the size it has been opened for; None for what is left to Pillow.
 
     libjpeg-turbo without Pillow's copies: the same pixels in three quarters of the time.
     """
-    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    if image.format != "JPEG" or image.mode != "RGB" or not upright:
+    if image.format != "JPEG" or image.mode != "RGB":  # first of all: a PNG's EXIF data is behind its pixels
+        return None
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         return None
     width, height = image.size
-    image.fp.seek(0)
+    file = image.fp  # type: ignore[attr-defined]  # of images opened from a file
+    file.seek(0)
     try:
-        return simplejpeg.decode_jpeg(image.fp.read(), min_width=width, min_height=height)
+        return simplejpeg.decode_jpeg(file.read(), min_width=width, min_height=height)
     except ValueError:  # Pillow says what is wrong, or reads what is only odd
         return None
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits per value, which Pillow would cut off at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """How a file stores its values: its TIFF tags, and whether it has 16 bits per colour channel."""
+
+    tags: Mapping[int, Any]
+    deep_colours: bool
+
+    @classmethod
+    def of(cls, image: Image.Image) -> _Stored:
+        """Return it for an image of which only the header has been read, as decoding discards it."""
+        deep = not image.mode.startswith("I") and any(
+            ";16" in str(tile.args) for tile in getattr(image, "tile", ())
+        )
+        return cls(dict(getattr(image, "tag_v2", {})), deep)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as RGB, turned upright by its EXIF tag, what is transparent on white."""
+    stored = _Stored.of(image)
+    return _as_rgb(ImageOps.exif_transpose(image), stored)
+
+
+def _as_rgb(image: Image.Image, stored: _Stored) -> Image.Image:
+    if image.mode.startswith("I"):
+        image = Image.fromarray(_eight_bits(np.asarray(image), stored.tags))
     elif image.mode == "F":
-        raise ValueError("its values are floating-point numbers, not colours")
+        image = Image.fromarray(_of_floats(np.asarray(image)))
+    elif stored.deep_colours:
+        image = _of_upper_bytes(image, stored.tags)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+# Bit depths that cameras and microscopes store in 16-bit files.
+_DEPTHS = (8, 10, 12, 14, 16)
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _MAX_SAMPLE, _SAMPLE_FORMAT = 258, 262, 281, 339  # TIFF 6.0
+_WHITE_IS_ZERO, _UNSIGNED = 0, 1
+
+
+def _eight_bits(values: np.ndarray, tags: Mapping[int, Any]) -> np.ndarray:
+    """Values (H,W), uint8, of a grey image of 16 or 32 bits per value.
+
+    They are scaled by the bit depth stated in the file (TIFF's MaxSampleValue), else by the smallest of 8, 10, 12, 14
+    and 16 bits, or any larger number, that fits the brightest value: 16-bit files rarely state that they use only 12.
+    """
+    values = values.astype(np.int64)
+    if tags.get(_BITS_PER_SAMPLE) == (32,) and tags.get(_SAMPLE_FORMAT, (_UNSIGNED,)) == (_UNSIGNED,):
+        values &= 0xFFFFFFFF  # Pillow reads them as signed
+    if values.min() < 0:
+        raise UserError(f"it has negative values, down to {values.min()}")
+    stated = int(np.max(tags.get(_MAX_SAMPLE, 0)))
+    bits = max(int(values.max()), 0 if stated in (0xFFFF, 0xFFFFFFFF) else stated).bit_length()
+    scaled = (values >> (next((depth for depth in _DEPTHS if bits <= depth), bits) - 8)).astype(np.uint8)
+    # If 0 is white, Pillow inverts values of 8 bits, but not of 16.
+    return 255 - scaled if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else scaled
+
+
+def _of_floats(values: np.ndarray) -> np.ndarray:
+    """Values (H,W), uint8, of a floating-point image with values in 0..1, or in those of 8, 10, 12, 14 or 16 bits."""
+    low, high = float(values.min()), float(values.max())
+    top = next((top for top in (1, *(2**depth - 1 for depth in _DEPTHS)) if high <= top), None)
+    if top is None or not low >= 0:  # NaN is neither
+        raise UserError(
+            f"its floating-point values range from {low:g} to {high:g}; they must lie in 0 to 1, 0 to 255 "
+            "or 0 to 65535"
+        )
+    return np.rint(values * (255 / top)).astype(np.uint8)
+
+
+def _of_upper_bytes(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """The colours of an image with 16 bits per channel, of which Pillow has read the upper 8.
+
+    Channels that use at most 14 bits are brightened as in grey images; raises `UserError` for at most 12 bits, of which
+    only 4 are left.
+    """
+    stated = int(np.max(tags.get(_MAX_SAMPLE, 0))) >> 8
+    brightest = int(np.asarray(image.convert("RGB")).max())
+    if 0 < brightest < 1 << (12 - 8):
+        raise UserError("it has 16 bits per channel but uses at most 12: save it with 8 bits per channel")
+    if max(brightest, 0 if stated == 0xFF else stated) >= 1 << (14 - 8):
+        return image
+    alpha = image.getchannel("A") if "A" in image.getbands() else None
+    image = image.point(lambda value: min(value << 2, 255))
+    if alpha is not None:
+        image.putalpha(alpha)
+    return image
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,68 +234,39 @@ class PackedImage:
         """Return the RGB image, whole whatever is asked for."""
         return Image.fromarray(np.asarray(self.array()))
 
+    def identity(self) -> str:
+        """Return a line that changes with the row, and with the file's path, size and time of change."""
+        status = self.path.stat()
+        return f"{self.path.absolute()}\0{self.row}\0{status.st_size}\0{status.st_mtime_ns}\n"
+
 
 @dataclass(frozen=True, slots=True)
 class ImageWithFeatures:
     """An image whose features have the name `features` in their store; pixels are for people, and other models."""
 
-    image: ImageFile | PackedImage
+    image: ImageSource
     features: str
 
     def load(self, at_least: int | None = None) -> Image.Image:
+        """Return the image itself."""
         return self.image.load(at_least)
 
     def array(self, at_least: int | None = None) -> np.ndarray:
+        """Return the pixels of the image itself."""
         return self.image.array(at_least)
 
-
-def identity(image: ImageFile | PackedImage | ImageWithFeatures) -> str:
-    """Return a line that changes with the image's file: its path, size and time of change."""
-    if isinstance(image, ImageWithFeatures):
-        return identity(image.image)
-    status = image.path.stat()
-    row = image.row if isinstance(image, PackedImage) else ""
-    return f"{image.path.absolute()}\0{row}\0{status.st_size}\0{status.st_mtime_ns}\n"
-
-
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files, and the images inside the folders, in order; `ValueError` names what does not exist."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-            if not found:
-                raise ValueError(f"{path} holds no images ({', '.join(sorted(_SUFFIXES))})")
-            files += found
-        elif path.exists():
-            files.append(path)
-        else:
-            raise ValueError(f"{path} does not exist")
-    return files
-
-
-def images_by_id(folder: Path, ids: Collection[str]) -> dict[str, ImageFile]:
-    """Return the image file of each id: the one named by it, or whose name ends in that number as COCO's do.
-
-    Raises `ValueError` naming an id without a file or with two.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder of images")
-    files: dict[str, list[Path]] = defaultdict(list)
-    for path in image_files([folder]):
-        number = re.search(r"\d+$", path.stem)
-        for image_id in {path.stem, path.name, str(int(number[0])) if number else path.stem}:
-            files[image_id].append(path)
-    for image_id in ids:
-        found = files.get(image_id, [])
-        if len(found) != 1:
-            what = f"{len(found)} images ({found[0].name}, {found[1].name})" if found else "no image"
-            raise ValueError(
-                f"{folder} holds {what} for id {image_id!r}: one must be called {image_id}.jpg or ..._{image_id}.jpg"
-            )
-    return {image_id: ImageFile(files[image_id][0]) for image_id in ids}
+    def identity(self) -> str:
+        """Return what identifies the image itself."""
+        return self.image.identity()
 
 
 @lru_cache(maxsize=16)
 def _pixels(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r")
+
+
+def bad_image_ends(error: BadImage) -> UserError:
+    """Return the error that ends a run at an image that cannot be read."""
+    return UserError(
+        f"{error}: fix it, or skip such images with data.on_bad_image=skip; `easycap data check` lists them all"
+    )

@@ -6,22 +6,25 @@ Source: Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments for Generating Im
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from easycap.data.coco import objects_of, tags_of
-from easycap.data.findings import Findings, OnBadImage
-from easycap.data.reading import finish, match, read_json
-from easycap.registry import register
+from easycap.data.assemble import finish, match, read_json
+from easycap.data.coco import id_of, missing_in, objects_of, tags_of
+from easycap.data.issues import DataIssues, OnBadImage
+from easycap.errors import UserError, while_reading
+from easycap.registry import describe_choices, register
 from easycap.types import Dataset, Example
+from easycap.utils.paths import expanded
 
 _SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 
 @register("data", "coco_karpathy")
 def coco_karpathy(
-    *, root: str, annotations: str, restval: bool, on_bad_image: OnBadImage, pixels: bool, with_tags: bool
+    pixels: bool, with_tags: bool, *, root: str, annotations: str, restval: bool, on_bad_image: OnBadImage
 ) -> Dataset:
     """Read `root`/<annotations>, Karpathy's splits of COCO: 113,287 images to train on, 5,000 each for val and test.
 
@@ -35,93 +38,131 @@ def coco_karpathy(
     return _read(
         "coco_karpathy",
         folder / annotations,
-        Findings(on_bad_image, pixels=pixels),
-        id_of=lambda entry: str(entry["cocoid"]),
+        DataIssues(on_bad_image, pixels=pixels),
+        needs={"cocoid": (int, float, str), "filepath": (str,), "filename": (str,)},
+        derive=_what_the_name_says,
+        id_of=lambda entry: id_of(entry["cocoid"]),
         path_of=_paths(folder, pixels=pixels),
-        left_out=() if restval else ("restval",),
+        dropped=() if restval else ("restval",),
         objects=objects,
         tags=tags_of(objects | (objects_of(folder, "train2014") if with_tags else {})),
     )
 
 
 @register("data", "flickr8k")
-def flickr8k(*, root: str, images: str, annotations: str, on_bad_image: OnBadImage, pixels: bool) -> Dataset:
+def flickr8k(pixels: bool, *, root: str, images: str, annotations: str, on_bad_image: OnBadImage) -> Dataset:
     """Read Flickr8k: photos in `root`/<images>, captions and splits (6,000, 1,000, 1,000) in `root`/<annotations>.
 
     `annotations` is Karpathy's dataset_flickr8k.json; where it is not, Flickr8k's own text files with the same splits
     are read: Flickr8k.token.txt and Flickr_8k.<split>Images.txt. Ids are the names of the photos without .jpg.
     """
     folder = _folder(root, annotations)
-    findings = Findings(on_bad_image, pixels=pixels)
+    issues = DataIssues(on_bad_image, pixels=pixels)
     if not (folder / annotations).exists() and (folder / "Flickr8k.token.txt").exists():
-        return _read_flickr8k_texts(folder, folder / images, findings)
-    return _read_flickr("flickr8k", folder / annotations, folder / images, findings)
+        return _read_flickr8k_texts(folder, folder / images, issues)
+    return _read_flickr("flickr8k", folder / annotations, folder / images, issues)
 
 
 @register("data", "flickr30k")
-def flickr30k(*, root: str, images: str, annotations: str, on_bad_image: OnBadImage, pixels: bool) -> Dataset:
+def flickr30k(pixels: bool, *, root: str, images: str, annotations: str, on_bad_image: OnBadImage) -> Dataset:
     """Read Flickr30k: photos in `root`/<images>, captions and splits (29,000, 1,014, 1,000) in `root`/<annotations>.
 
     `annotations` is Karpathy's dataset_flickr30k.json. Ids are the names of the photos without .jpg.
     """
     folder = _folder(root, annotations)
-    findings = Findings(on_bad_image, pixels=pixels)
-    return _read_flickr("flickr30k", folder / annotations, folder / images, findings)
+    issues = DataIssues(on_bad_image, pixels=pixels)
+    return _read_flickr("flickr30k", folder / annotations, folder / images, issues)
 
 
 def _folder(root: str, annotations: str) -> Path:
-    folder = Path(root).expanduser()
+    folder = expanded(root)
     if not folder.is_dir():
-        raise ValueError(f"data.root={root} is no folder: it should hold the photos and {annotations}")
+        raise UserError(f"data.root={root} is not a folder; it should hold the photos and {annotations}")
     return folder
 
 
-def _read_flickr(name: str, file: Path, images: Path, findings: Findings) -> Dataset:
+def _read_flickr(name: str, file: Path, images: Path, issues: DataIssues) -> Dataset:
     return _read(
         name,
         file,
-        findings,
+        issues,
+        needs={"filename": (str,)},
         id_of=lambda entry: Path(entry["filename"]).stem,
         path_of=lambda entry: images / entry["filename"],
     )
 
 
+# What every entry of Karpathy's files needs besides its file name.
+_NEEDS = {"split": (str,), "sentences": (list,)}
+_COCO_NAME = re.compile(r"COCO_([a-z]+\d{4})_0*(\d+)\.jpg")
+
+
+def _what_the_name_says(entry: dict[str, Any]) -> dict[str, str]:
+    """Return the id and the folder that an entry lacks, taken from COCO's file name of 2014."""
+    found = _COCO_NAME.fullmatch(str(entry.get("filename")))
+    known = {"cocoid": found[2], "filepath": found[1]} if found else {}
+    return {key: value for key, value in known.items() if key not in entry}
+
+
 def _read(
     name: str,
     file: Path,
-    findings: Findings,
+    issues: DataIssues,
     *,
+    needs: Mapping[str, tuple[type, ...]],
     id_of: Callable[[dict[str, Any]], str],
     path_of: Callable[[dict[str, Any]], Path],
-    left_out: tuple[str, ...] = (),
+    derive: Callable[[dict[str, Any]], dict[str, str]] = lambda entry: {},
+    dropped: tuple[str, ...] = (),
     objects: dict[str, Any] | None = None,
     tags: dict[str, tuple[str, ...]] | None = None,
 ) -> Dataset:
     kind = "one of Karpathy's dataset_*.json"
+    stored = read_json(file, kind)
+    entries = stored.get("images") if isinstance(stored, dict) else None
+    if not isinstance(entries, list):
+        raise UserError(f"{file} is not {kind}: it must have a list called images")
     images: dict[str, list[tuple[str, Path]]] = {"train": [], "val": [], "test": []}
     captions: dict[str, list[tuple[str, str]]] = {split: [] for split in images}
-    try:
-        for entry in read_json(file, kind)["images"]:
-            if entry["split"] in left_out:
-                continue
-            split, image_id = _SPLITS[entry["split"]], id_of(entry)
-            images[split].append((image_id, path_of(entry)))
-            captions[split] += ((image_id, sentence["raw"]) for sentence in entry["sentences"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not {kind} ({type(error).__name__}: {error})") from None
+    for number, entry in enumerate(entries):
+        where = f"{file}, images[{number}]"
+        with while_reading(where):
+            if isinstance(entry, dict) and (known := derive(entry)):
+                entry = entry | known
+                issues.fixed_alike(
+                    str(entry["filename"]), file, f"has no {' and no '.join(known)}: taken from filename"
+                )
+            what = missing_in(entry, {**_NEEDS, **needs})
+            if what is None and entry["split"] not in _SPLITS:
+                what = f"has the split {entry['split']!r}; {describe_choices(entry['split'], _SPLITS)}"
+            if what is not None:
+                issues.malformed(where, what)
+            elif entry["split"] not in dropped:
+                split, image_id = _SPLITS[entry["split"]], id_of(entry)
+                images[split].append((image_id, path_of(entry)))
+                captions[split] += ((image_id, text) for text in _sentences(where, entry, issues))
     splits: dict[str, list[Example]] = {
         split: match(
             split,
             images[split],
             captions[split],
-            findings,
+            issues,
             file=file,
             annotations=objects if split != "train" else None,
             tags=tags,
         )
         for split in images
     }
-    return finish(name, splits, findings, scorers=("coco_objects",) if objects else ())
+    scorers = ("coco_objects",) if objects else ()
+    return finish(name, splits, issues, file=file, why_empty="no entry has this split", scorers=scorers)
+
+
+def _sentences(where: str, entry: dict[str, Any], issues: DataIssues) -> Iterator[str]:
+    for number, sentence in enumerate(entry["sentences"]):
+        if what := missing_in(sentence, {"raw": (str,)}):
+            issues.malformed(f"{where}, sentences[{number}]", what)
+        else:
+            yield sentence["raw"]
 
 
 def _paths(root: Path, *, pixels: bool) -> Callable[[dict[str, Any]], Path]:
@@ -140,37 +181,41 @@ def _in_2017(root: Path) -> Callable[[dict[str, Any]], Path]:
     folders = {}
     for split in ("val2017", "train2017"):
         if not (root / split).is_dir():
-            raise ValueError(f"{root} holds neither train2014/ and val2014/ nor train2017/ and val2017/")
-        folders[split] = root / split
-    in_val = frozenset(os.listdir(folders["val2017"]))
+            raise UserError(f"{root} holds neither train2014/ and val2014/ nor train2017/ and val2017/")
+        folders[split] = frozenset(os.listdir(root / split))
 
     def path_of(entry: dict[str, Any]) -> Path:
-        name = f"{entry['cocoid']:012d}.jpg"
-        return folders["val2017" if name in in_val else "train2017"] / name
+        usual = f"{id_of(entry['cocoid']):0>12}.jpg"
+        for name in (usual, entry["filename"]):  # some keep the names of 2014 in folders of 2017
+            for split, there in folders.items():
+                if name in there:
+                    return root / split / name
+        return root / "train2017" / usual
 
     return path_of
 
 
-def _read_flickr8k_texts(root: Path, images: Path, findings: Findings) -> Dataset:
+def _read_flickr8k_texts(root: Path, images: Path, issues: DataIssues) -> Dataset:
     file = root / "Flickr8k.token.txt"
     captions: list[tuple[str, str]] = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         name, tab, text = line.partition("\t")
         if not tab or "#" not in name:
-            raise ValueError(f"{file}, line {number} is not NAME.jpg#NUMBER, a tab and a caption")
+            issues.malformed(f"{file}, line {number}", "is not NAME.jpg#NUMBER, a tab and a caption")
+            continue
         captions.append((name.partition("#")[0].removesuffix(".jpg"), text))
     splits = {}
     for split, stem in (("train", "train"), ("val", "dev"), ("test", "test")):
         listed = root / f"Flickr_8k.{stem}Images.txt"
         if not listed.is_file():
-            raise ValueError(f"{listed} is missing: it names the images of the {split} split")
+            raise UserError(f"{listed} is missing: it names the images of the {split} split")
         names = [name.strip() for name in listed.read_text(encoding="utf-8").splitlines() if name.strip()]
         ids = {name.removesuffix(".jpg") for name in names}  # the archive has images that are in no split
         splits[split] = match(
             split,
             [(name.removesuffix(".jpg"), images / name) for name in names],
             [(image_id, text) for image_id, text in captions if image_id in ids],
-            findings,
+            issues,
             file=file,
         )
-    return finish("flickr8k", splits, findings)
+    return finish("flickr8k", splits, issues, file=root, why_empty="its list names no photos")

@@ -11,10 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from easycap.data.images import ImageWithFeatures, PackedImage
+from easycap.errors import UserError
 from easycap.types import Example, ImageSource, Preprocessing
 
-# Also within words (topleft, bottomright), but not in bright, fright, wright, upright and copyright.
-_SIDES = re.compile(r"left|(?<![bfw])(?<!\bup)(?<!\bcopy)right", re.IGNORECASE)
+# Also within words (topleft), but not in bright, fright, wright, upright and copyright; in German and Chinese too.
+_SIDES = re.compile(
+    r"left|(?<![bfw])(?<!\bup)(?<!\bcopy)right|\blink(?:s|e[mnrs]?)\b|\brecht(?:s|e[mnrs]?)\b|[左右]",
+    re.IGNORECASE,
+)
 _LOG_RATIO = math.log(4 / 3)
 _LONGEST = 4  # times the short side: a 20,000 x 1 image must not be resized to gigabytes
 
@@ -23,12 +27,12 @@ class Transform:
     """An image source -> tensor (3,S,S) uint8: the short side resized to S / crop, the centre cut out.
 
     Values stay uint8, a quarter of the bytes of float32; normalisation is done once per batch on the device.
-    Raises `ValueError` if there is no `preprocessing`, as of an encoder that sees no images.
+    Raises `UserError` if there is no `preprocessing`, as of an encoder that sees no images.
     """
 
     def __init__(self, preprocessing: Preprocessing | None) -> None:
         if preprocessing is None:
-            raise ValueError(
+            raise UserError(
                 "a model with encoder=precomputed reads features that were made elsewhere and cannot see raw images: "
                 "`easycap evaluate` captions images that have such features; for any photo train with an encoder of "
                 "images, e.g. encoder=regions"
@@ -45,6 +49,7 @@ class Transform:
         return self(example.image)
 
     def __call__(self, source: ImageSource) -> torch.Tensor:
+        """Return the pixels (3,S,S), uint8, of the square that an encoder sees of an image."""
         if isinstance(source, ImageWithFeatures):
             source = source.image
         pixels = _pixels(source, self.resized)
@@ -74,7 +79,7 @@ class Transform:
         return F.interpolate(pixels[None], size=size, mode=self.interpolation, antialias=True)[0]
 
 
-class Augmented:
+class Augmentation:
     """What training gets of an example with random crops and flips, a function of (seed, epoch, image id) alone.
 
     `crop` is the least share of the image's area that is seen (None: always the transform's own window): share,
@@ -98,11 +103,11 @@ class Augmented:
         if self.crop is None:
             square = self.transform(example.image)
         else:
-            square = self._random_part(example.image, draw)
+            square = self._random_part(example.image, self.crop, draw)
         return square.flip(2) if flipped else square
 
-    def _random_part(self, source: ImageSource, draw: random.Random) -> torch.Tensor:
-        share, ratio = draw.uniform(self.crop, 1), math.exp(draw.uniform(-_LOG_RATIO, _LOG_RATIO))
+    def _random_part(self, source: ImageSource, least_share: float, draw: random.Random) -> torch.Tensor:
+        share, ratio = draw.uniform(least_share, 1), math.exp(draw.uniform(-_LOG_RATIO, _LOG_RATIO))
         # So many pixels on the image's short side leave the window at least as many as the square has.
         least = self.transform.size / math.sqrt(share * min(ratio, 1 / ratio))
         pixels = _pixels(source, math.ceil(least))

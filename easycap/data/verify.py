@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
-from easycap.data.images import BadImage, ImageFile
-from easycap.paths import cache_dir
-from easycap.processes import lock
+from easycap.data.images import BadImage
+from easycap.types import ImageSource
+from easycap.utils.machine import usable_cores
+from easycap.utils.paths import cache_dir
+from easycap.utils.processes import lock
+from easycap.utils.progress_bar import tracked
 
 _CHUNK = 256
 
 
-def bad_images(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return {path: what is wrong} of the images that are missing or cannot be decoded.
+def bad_images(images: Sequence[ImageSource]) -> dict[ImageSource, str]:
+    """Return {image: what is wrong} of the images that are missing or cannot be decoded.
 
     Threads on all cores decode, as Pillow does outside of Python's lock; JPEGs at an eighth of their size, which reads
     every byte of them. What was found is kept in the user's cache, keyed by every file's path, size and time of change.
     """
-    found = bad_ones("bad_images", list(map(str, paths)), _what_is_wrong, key=_digest(paths))
-    return {Path(path): what for path, what in found.items()}
+    by_number = {str(number): image for number, image in enumerate(images)}
+
+    def what_is_wrong(number: str) -> str | None:
+        return _what_is_wrong(by_number[number])
+
+    found = bad_ones("bad_images", list(by_number), what_is_wrong, key=_digest(images))
+    return {by_number[number]: what for number, what in found.items()}
 
 
 def bad_ones(
@@ -49,32 +53,28 @@ def bad_ones(
 
 
 def _ask_all(names: Sequence[str], what_is_wrong: Callable[[str], str | None]) -> dict[str, str]:
-    console = Console(stderr=True)
-    progress = track(
-        names, "reading every image once", transient=True, console=console, disable=not console.is_terminal
-    )
+    names_left = tracked(names, "reading every image once", len(names), unit="files")
     bad: dict[str, str] = {}
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4) as pool:
-        while chunk := list(islice(progress, _CHUNK)):  # so that Ctrl-C waits for one chunk, not for all
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        while chunk := list(islice(names_left, _CHUNK)):  # so that Ctrl-C waits for one chunk, not for all
             bad |= {n: what for n, what in zip(chunk, pool.map(what_is_wrong, chunk), strict=True) if what}
     return bad
 
 
-def _what_is_wrong(path: str) -> str | None:
+def _what_is_wrong(image: ImageSource) -> str | None:
     try:
-        ImageFile(Path(path)).load(at_least=1)
+        image.load(at_least=1)
     except BadImage as error:
         return error.what
     return None
 
 
-def _digest(paths: Sequence[Path]) -> str:
+def _digest(images: Sequence[ImageSource]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     digest.update(Path(__file__).with_name("images.py").read_bytes())  # what counts as damaged
-    for path in paths:
+    for image in images:
         try:
-            status = path.stat()
+            digest.update(image.identity().encode("utf-8", "surrogateescape"))
         except FileNotFoundError:
-            continue
-        digest.update(f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+            digest.update(b"missing\n")
     return digest.hexdigest()

@@ -5,14 +5,14 @@ Shape legend: n images still searched, k beams of each, c candidates of each, t 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from easycap.generation.rules import NEVER, make_rules, word_limit
+from easycap.errors import UserError
+from easycap.generation.logits_processors import NEVER, DecodingSettings
 from easycap.registry import register
-from easycap.types import Decoder, Generated, Memory, State
+from easycap.types import Decoder, Generated, Memory, State, Vocabulary
 
 
 @register("decoding", "beam")
@@ -22,48 +22,28 @@ class Beam:
     A finished caption is ranked by the sum of its log-probabilities / length ** `length_penalty`, eos
     counted: 0 ranks by the sum, higher favours longer captions. An image is done when it has `num_beams`
     finished captions, and without `early_stopping` not before its best unfinished one ranks below the worst
-    of them. Token ids are those of Hugging Face's `generate`. The other settings are those of `Greedy`.
-    Raises `ValueError` for settings out of range.
+    of them. Token ids are those of Hugging Face's `generate`. Words are restricted by `DecodingSettings`.
+    Raises `UserError` for settings out of range.
     """
 
     def __init__(
         self,
+        vocabulary: Vocabulary,
         *,
-        max_words: int | None,
-        min_words: int,
-        no_repeat_ngram: int,
-        may_repeat: tuple[str, ...],
-        allow_unk: bool,
+        shared: DecodingSettings,
         num_beams: int,
         length_penalty: float,
         early_stopping: bool,
-        pad_id: int,
-        bos_id: int,
-        eos_id: int,
-        unk_id: int | None,
-        encode: Callable[[str], list[int]],
     ) -> None:
         if num_beams < 1:
-            raise ValueError(f"decoding.num_beams={num_beams} must be at least 1")
+            raise UserError(f"decoding.num_beams={num_beams} must be at least 1")
         if not -10 <= length_penalty <= 10:
-            raise ValueError(
+            raise UserError(
                 f"decoding.length_penalty={length_penalty} must be from -10 to 10 (0: off; usual: 1)"
             )
-        self.rules = make_rules(
-            max_words=max_words,
-            min_words=min_words,
-            no_repeat_ngram=no_repeat_ngram,
-            may_repeat=may_repeat,
-            allow_unk=allow_unk,
-            pad_id=pad_id,
-            bos_id=bos_id,
-            eos_id=eos_id,
-            unk_id=unk_id,
-            encode=encode,
-        )
-        self.max_words = max_words
+        self.settings, self.logits_processor = shared, shared.logits_processor(vocabulary)
         self.num_beams, self.length_penalty, self.early_stopping = num_beams, length_penalty, early_stopping
-        self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
+        self.pad_id, self.bos_id, self.eos_id = vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id
 
     def __call__(self, decoder: Decoder, memory: Memory) -> Generated:
         first = torch.full((len(memory.tokens),), self.bos_id, device=memory.tokens.device)
@@ -78,33 +58,33 @@ class Beam:
         Consumes `state`.
         """
         assert not getattr(decoder, "training", False), "dropout is on: call .eval() before generating"
-        max_words = word_limit(self.max_words, self.rules.min_words, decoder)
+        max_length = self.settings.length_limit(decoder)
         num_images, device = len(first), first.device
-        finished = _Finished.none(num_images, self.num_beams, max_words, self.pad_id, device)
+        finished = _Finished.none(num_images, self.num_beams, max_length, self.pad_id, device)
         images = torch.arange(num_images, device=device)  # those still searched
         beams = _Beams(
             torch.full((num_images, 1, 0), self.pad_id, device=device),
             torch.zeros(num_images, 1, device=device),
         )
         last = first
-        for length in range(1, max_words + 1):
+        for length in range(1, max_length + 1):
             logits, state = decoder.step(last, state)
-            log_probs = self.rules(logits.float().log_softmax(1), beams.words.flatten(0, 1))
+            log_probs = self.logits_processor(logits.float().log_softmax(1), beams.words.flatten(0, 1))
             candidates, parents = beams.extend(log_probs, 2 * self.num_beams)
             ended = candidates.words[..., -1] == self.eos_id
-            if length == max_words:
+            if length == max_length:
                 ended = torch.ones_like(ended)
             finished.add(images, candidates, ended, length**self.length_penalty)
             beams, parents = candidates.best_running(ended, parents, self.num_beams)
             searching = self._can_improve(beams, finished.ranks[images], length)
-            if length == max_words or not searching.any():
+            if length == max_length or not searching.any():
                 break
             images, beams, parents = images[searching], beams.of(searching), parents[searching]
             last, state = beams.words[..., -1].flatten(), state.select(parents.flatten())
         return Generated(finished.words[:, :, :length], finished.sums)
 
     def _can_improve(self, beams: _Beams, ranks: torch.Tensor, length: int) -> torch.Tensor:
-        """Return whether each image goes on (n,); `ranks` (n,k) are those of its finished captions."""
+        """Return whether the search of each image continues (n,); `ranks` (n,k) are those of its finished captions."""
         worst = ranks.min(1).values  # -inf while fewer than num_beams have finished
         possible = beams.sums[:, 0] / length**self.length_penalty > worst
         return possible & worst.isneginf() if self.early_stopping else possible
@@ -153,20 +133,22 @@ class _Finished:
     pad_id: int
 
     @staticmethod
-    def none(num_images: int, num_beams: int, max_words: int, pad_id: int, device: torch.device) -> _Finished:
+    def none(
+        num_images: int, num_beams: int, max_length: int, pad_id: int, device: torch.device
+    ) -> _Finished:
         places = torch.full((num_images, num_beams), NEVER, device=device)
-        words = torch.full((num_images, num_beams, max_words), pad_id, device=device)
+        words = torch.full((num_images, num_beams, max_length), pad_id, device=device)
         return _Finished(words, places, places.clone(), pad_id)
 
     def add(self, images: torch.Tensor, candidates: _Beams, ended: torch.Tensor, penalty: float) -> None:
         """Keep the best of what `images` (n,) had and the candidates that `ended` (n,c), by sum / penalty.
 
-        Only the best k candidates count: the others are there so that enough captions go on.
+        Only the best k candidates count: the others are there so that enough captions remain.
         """
-        num_beams, max_words = self.words.shape[1:]
+        num_beams, max_length = self.words.shape[1:]
         words, sums = candidates.words[:, :num_beams], candidates.sums[:, :num_beams]
         ranks = (sums / penalty).masked_fill(~ended[:, :num_beams], NEVER)
-        words = torch.nn.functional.pad(words, (0, max_words - words.shape[2]), value=self.pad_id)
+        words = torch.nn.functional.pad(words, (0, max_length - words.shape[2]), value=self.pad_id)
         ranks, index = torch.cat([self.ranks[images], ranks], 1).topk(num_beams)
         self.words[images] = _rows_of(torch.cat([self.words[images], words], 1), index)
         self.sums[images] = torch.cat([self.sums[images], sums], 1).gather(1, index)

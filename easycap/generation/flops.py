@@ -1,25 +1,25 @@
-"""What a caption costs in floating point operations, whatever the model says."""
+"""What a caption costs in floating point operations, whatever the model generates."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from easycap.types import Decoder, Generator, Inputs, Memory, State
+from easycap.types import CaptionModel, Decoder, Generator, Inputs, Memory, State
 
-# Finite: where the rules forbid every other word, eos is still there to be chosen.
+# Finite: where every other word is suppressed, eos is still there to be chosen.
 _UNLIKELY = -1e9
 
 
 class _Endless:
-    """A decoder that does not say eos: its captions are as long as the generator lets them be."""
+    """A decoder that never generates eos: its captions are as long as the generator lets them be."""
 
     training = False
 
     def __init__(self, decoder: Decoder, eos_id: int) -> None:
         self.decoder, self.eos_id = decoder, eos_id
-        self.memory_dim, self.max_words = decoder.memory_dim, decoder.max_words
+        self.memory_dim, self.max_length = decoder.memory_dim, decoder.max_length
 
     def start(self, memory: Memory) -> State:
         return self.decoder.start(memory)
@@ -33,7 +33,7 @@ class _Endless:
 
 @torch.no_grad()
 def flops_per_caption(
-    captioner: nn.Module, inputs: Inputs, generator: Generator, *, eos_id: int, rounds: int = 0
+    captioner: CaptionModel, inputs: Inputs, generator: Generator, *, eos_id: int, rounds: int = 0
 ) -> float:
     """Return the operations of encoding one image (N = 1) and decoding one caption of the greatest length.
 
@@ -42,11 +42,14 @@ def flops_per_caption(
     cheaper by saying less. In each of further `rounds` the image is not encoded again, and a draft counts as it is in
     `inputs`.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # loads triton, where that is installed
+
     was_training = captioner.training
     captioner.eval()
     with FlopCounterMode(display=False) as counter:
         features = captioner.encode(inputs.images)
         for _ in range(rounds + 1):
-            words = generator(_Endless(captioner.decoder, eos_id), captioner.remember(inputs, features)).words
+            endless = cast(Decoder, _Endless(captioner.decoder, eos_id))  # generators start it and step
+            words = generator(endless, captioner.build_memory(inputs, features)).words
     captioner.train(was_training)
     return counter.get_total_flops() / len(words)

@@ -2,54 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
+from easycap.generation.logits_processors import DecodingSettings
 from easycap.generation.rollout import most_likely, roll_out
-from easycap.generation.rules import make_rules, word_limit
 from easycap.registry import register
-from easycap.types import Decoder, Generated, Memory
+from easycap.types import Decoder, Generated, Memory, Vocabulary
 
 
 @register("decoding", "greedy")
 class Greedy:
     """Takes the most likely word at each step: memory of N images -> Generated of N captions.
 
-    At most `max_words` words, eos counted (None: the decoder's own limit), no eos before `min_words` words,
-    no n-gram of `no_repeat_ngram` words twice (0: off) unless its last word is in `may_repeat`. pad and bos
-    never appear, unk only if `allow_unk`. `encode` maps text to ids: it finds those of `may_repeat`.
-    Raises `ValueError` for settings out of range.
+    Words are restricted by `DecodingSettings`.
     """
 
     def __init__(
         self,
+        vocabulary: Vocabulary,
         *,
-        max_words: int | None,
-        min_words: int,
-        no_repeat_ngram: int,
-        may_repeat: tuple[str, ...],
-        allow_unk: bool,
-        pad_id: int,
-        bos_id: int,
-        eos_id: int,
-        unk_id: int | None,
-        encode: Callable[[str], list[int]],
+        shared: DecodingSettings,
     ) -> None:
-        self.rules = make_rules(
-            max_words=max_words,
-            min_words=min_words,
-            no_repeat_ngram=no_repeat_ngram,
-            may_repeat=may_repeat,
-            allow_unk=allow_unk,
-            pad_id=pad_id,
-            bos_id=bos_id,
-            eos_id=eos_id,
-            unk_id=unk_id,
-            encode=encode,
-        )
-        self.max_words = max_words
-        self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
+        self.settings, self.logits_processor = shared, shared.logits_processor(vocabulary)
+        self.pad_id, self.bos_id, self.eos_id = vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id
 
     @torch.no_grad()
     def __call__(self, decoder: Decoder, memory: Memory) -> Generated:
@@ -58,8 +33,8 @@ class Greedy:
             decoder,
             decoder.start(memory),
             first=torch.full((num_images,), self.bos_id, device=device),
-            max_words=word_limit(self.max_words, self.rules.min_words, decoder),
-            rules=self.rules,
+            max_length=self.settings.length_limit(decoder),
+            logits_processor=self.logits_processor,
             choose=most_likely,
             pad_id=self.pad_id,
             eos_id=self.eos_id,

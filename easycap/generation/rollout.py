@@ -8,7 +8,7 @@ import torch
 
 from easycap.types import Decoder, Generated, State
 
-Rule = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Processor = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Choice = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -18,32 +18,32 @@ def roll_out(
     state: State,
     *,
     first: torch.Tensor,
-    max_words: int,
-    rules: Rule,
+    max_length: int,
+    logits_processor: Processor,
     choose: Choice,
     pad_id: int,
     eos_id: int,
 ) -> Generated:
     """Continue B rows from their `first` words (B,), usually bos, until each has ended -> Generated.
 
-    `rules` maps the model's log-probabilities (B,V) and the words so far (B,t) to scores (B,V), `choose` maps
-    those to words (B,). The reported scores are the model's own log-probabilities, whatever the rules did.
+    `logits_processor` maps the model's log-probabilities (B,V) and the words so far (B,t) to scores (B,V), `choose`
+    maps those to words (B,). The reported scores are the model's own log-probabilities, whatever the processor did.
     There is no gradient. Consumes `state`.
     """
     assert not getattr(decoder, "training", False), "dropout is on: call .eval() before generating"
-    words = first.new_full((len(first), max_words), pad_id)
+    words = first.new_full((len(first), max_length), pad_id)
     scores = torch.zeros(len(first), device=first.device)
     running = torch.arange(len(first), device=first.device)
     last, length = first, 0
     while True:
         logits, state = decoder.step(last, state)
         log_probs = logits.float().log_softmax(1)
-        last = choose(rules(log_probs, words[running, :length]))
+        last = choose(logits_processor(log_probs, words[running, :length]))
         words[running, length] = last
         scores[running] += log_probs.gather(1, last.unsqueeze(1)).squeeze(1)
         length += 1
         keep = (last != eos_id).nonzero().squeeze(1)
-        if length == max_words or not len(keep):
+        if length == max_length or not len(keep):
             return Generated(words[:, :length], scores)
         if len(keep) < len(running):  # rows that have ended cost nothing more
             running, last, state = running[keep], last[keep], state.select(keep)

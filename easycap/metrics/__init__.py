@@ -3,6 +3,7 @@
 Strings and numbers only; torch is never imported here. Every scorer registers itself under "scorer".
 """
 
+from easycap.metrics.baselines import most_frequent_caption, score_baselines
 from easycap.metrics.bleu import Bleu
 from easycap.metrics.cider import CiderD, CiderReward
 from easycap.metrics.coco_objects import CocoObjects, read_instances
@@ -12,11 +13,10 @@ from easycap.metrics.document_frequencies import DocumentFrequencies
 from easycap.metrics.health import caption_health
 from easycap.metrics.java import Absent
 from easycap.metrics.meteor import Meteor
+from easycap.metrics.multiple_samples import score_samples
 from easycap.metrics.paired import Comparison, compare
-from easycap.metrics.reference_points import most_frequent_caption, reference_points
 from easycap.metrics.rouge import RougeL
 from easycap.metrics.scoring import Scores, score
-from easycap.metrics.several import score_several
 from easycap.metrics.spice import Spice
 from easycap.metrics.things import named_things
 from easycap.metrics.tokenizer import tokenize
@@ -40,8 +40,8 @@ __all__ = [
     "named_things",
     "prepare",
     "read_instances",
-    "reference_points",
     "score",
-    "score_several",
+    "score_baselines",
+    "score_samples",
     "tokenize",
 ]

@@ -32,6 +32,7 @@ class Bleu:
         references: Mapping[str, Sequence[str]],
         annotations: Mapping[str, Any] | None = None,
     ) -> dict[str, Score]:
+        """Return BLEU-1 to BLEU-4; see `Scorer`."""
         return self.score_corpus(prepare(captions, references))
 
     def score_corpus(self, corpus: Corpus) -> dict[str, Score]:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from easycap.errors import UserError
 from easycap.metrics.corpus import Corpus, prepare
 from easycap.metrics.document_frequencies import EOS, DocumentFrequencies
 from easycap.metrics.ngrams import MAX_N, Level, NgramCounts, count_ngrams
 from easycap.metrics.signature import VERSION, signature
-from easycap.metrics.tokenizer import VERSION as TOKENIZER
-from easycap.metrics.tokenizer import tokenize
+from easycap.metrics.tokenizer import tokenize, version
 from easycap.registry import register
 from easycap.types import Score
 
@@ -42,7 +42,7 @@ class CiderD:
 
     def __init__(self, *, df: DocumentFrequencies | None = None) -> None:
         if df is not None and df.eos:
-            raise ValueError("these document frequencies count an end token (eos); build them with eos=False")
+            raise UserError("these document frequencies count an end token (eos); build them with eos=False")
         self.df = df
 
     def __call__(
@@ -51,6 +51,7 @@ class CiderD:
         references: Mapping[str, Sequence[str]],
         annotations: Mapping[str, Any] | None = None,
     ) -> dict[str, Score]:
+        """Return CIDEr-D; see `Scorer`."""
         return self.score_corpus(prepare(captions, references))
 
     def score_corpus(self, corpus: Corpus) -> dict[str, Score]:
@@ -70,9 +71,11 @@ class CiderD:
 
 @cache
 def _warn_of_few(num_images: int) -> None:
-    # Once per number of images: a model and its reference points are scored together.
+    # Once per number of images: a model and its baselines are scored together.
     log.warning(
-        "CIDEr-D of %d images, with document frequencies from them alone, compares with nothing", num_images
+        "CIDEr-D with document frequencies from only %d image%s cannot be compared with other results",
+        num_images,
+        "s" * (num_images != 1),
     )
 
 
@@ -89,11 +92,12 @@ class CiderReward:
         self, *, references: Mapping[str, Sequence[str]], df: DocumentFrequencies, eos: bool = True
     ) -> None:
         if df.eos != eos:
-            raise ValueError(
+            raise UserError(
                 f"df was built with eos={df.eos} and the reward wants eos={eos}; build df with the same"
             )
         self.eos, self.df = eos, df
         self._rows = {image_id: row for row, image_id in enumerate(references)}
+        self._tokenizer = version(text for texts in references.values() for text in texts)
         end = [EOS] if eos else []
         sentences = [tokenize(text) + end for texts in references.values() for text in texts]
         owners = np.repeat(np.arange(len(references)), [len(texts) for texts in references.values()])
@@ -102,7 +106,13 @@ class CiderReward:
     @property
     def signature(self) -> str:
         """All that changes a reward: unlike a score's, not which captions are rewarded."""
-        settings = {"v": VERSION, "tok": TOKENIZER, "n": MAX_N, "sigma": _SIGMA, "df": self.df.signature}
+        settings = {
+            "v": VERSION,
+            "tok": self._tokenizer,
+            "n": MAX_N,
+            "sigma": _SIGMA,
+            "df": self.df.signature,
+        }
         settings["eos"] = "yes" if self.eos else "no"
         return "|".join([self.name, *(f"{key}:{value}" for key, value in settings.items())])
 

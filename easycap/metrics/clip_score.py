@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from easycap.errors import UserError
 from easycap.metrics.corpus import prepare
 from easycap.metrics.java import Absent
 from easycap.metrics.signature import signature
@@ -24,7 +25,8 @@ _WEIGHT = 2.5
 
 class ClipScore:
     """CLIPScore, 2.5 * max(cos, 0) of image and caption, and RefCLIPScore, its harmonic mean with the best
-    reference's cosine. `model` is a folder that transformers saved; absent if it cannot be loaded."""
+    reference's cosine. `model` is a folder that transformers saved; absent if it cannot be loaded.
+    """
 
     names = ("CLIPScore", "RefCLIPScore")
 
@@ -44,17 +46,17 @@ class ClipScore:
         references: Mapping[str, Sequence[str]],
         annotations: Mapping[str, Any] | None = None,
     ) -> dict[str, Score]:
-        """Raises `Absent` without the weights, `ValueError` naming an image that `images` lacks."""
+        """Raises `Absent` without the weights, `UserError` naming an image that `images` lacks."""
         corpus = prepare(captions, references)
         lacking = [image_id for image_id in corpus.ids if image_id not in self.images]
         if lacking:
-            raise ValueError(f"{len(lacking)} captioned images were not given, e.g. {lacking[0]!r}")
+            raise UserError(f"{len(lacking)} captioned images were not given, e.g. {lacking[0]!r}")
         clip = _Clip(self.model, self.device, self.batch_size)
         pictures = clip.pictures([self.images[image_id] for image_id in corpus.ids])
         texts = clip.texts(corpus.texts)
         seen = _WEIGHT * (pictures * texts).sum(dim=1).clamp(min=0)
-        said = clip.texts([text for group in corpus.reference_texts for text in group])
-        groups = said.split([len(group) for group in corpus.reference_texts])
+        reference_texts = clip.texts([text for group in corpus.reference_texts for text in group])
+        groups = reference_texts.split([len(group) for group in corpus.reference_texts])
         best = [float((group @ text).max().clamp(min=0)) for group, text in zip(groups, texts, strict=True)]
         both = [_harmonic(x, y) for x, y in zip(seen.tolist(), best, strict=True)]
         return {
@@ -77,53 +79,31 @@ class _Clip:
     def __init__(self, folder: Path, device: str, batch_size: int) -> None:
         if not (folder / "config.json").is_file():
             raise Absent(f"{str(folder)!r} holds no CLIP weights (no config.json)")
-        from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+        from easycap.utils.transformers_adapter import Clip
 
         try:
-            self.model = CLIPModel.from_pretrained(folder, local_files_only=True).to(device).eval()
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self.processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+            self.clip = Clip(folder, device)
         except (OSError, ValueError) as error:
             raise Absent(f"no CLIP could be loaded from {str(folder)!r}: {error}") from None
-        self.device, self.batch_size = device, batch_size
+        self.batch_size = batch_size
         # Two folders of one name may hold different weights; a score must say which it is from.
-        projection = self.model.text_projection.weight.detach().cpu().float().numpy()
+        projection = self.clip.projection.detach().cpu().float().numpy()
         digest = hashlib.blake2b(projection.tobytes(), digest_size=4).hexdigest()
         self.name = f"{folder.resolve().name},{digest}"
 
     def pictures(self, sources: Sequence[ImageSource]) -> torch.Tensor:
         """Return vectors (N, D) of N images."""
-
-        def vectors(group: Sequence[ImageSource]) -> Any:
-            inputs = self.processor(images=[source.load() for source in group], return_tensors="pt")
-            return self.model.get_image_features(**inputs.to(self.device))
-
-        return self._in_batches(sources, vectors)
+        return self._in_batches(sources, lambda group: self.clip.images([one.load() for one in group]))
 
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Return vectors (N, D) of N captions, cut where CLIP's text ends."""
-
-        def vectors(group: Sequence[str]) -> Any:
-            prompts = [_PREFIX + text for text in group]
-            length = self.model.config.text_config.max_position_embeddings
-            inputs = self.tokenizer(
-                prompts, padding=True, truncation=True, max_length=length, return_tensors="pt"
-            )
-            return self.model.get_text_features(**inputs.to(self.device))
-
-        return self._in_batches(texts, vectors)
+        return self._in_batches(texts, lambda group: self.clip.texts([_PREFIX + text for text in group]))
 
     def _in_batches(self, items: Sequence[Any], vectors: Any) -> torch.Tensor:
         import torch
 
-        with torch.no_grad():
-            parts = [_tensor(vectors(group)) for group in _groups(items, self.batch_size)]
+        parts = [vectors(group) for group in _groups(items, self.batch_size)]
         return torch.nn.functional.normalize(torch.cat(parts).float(), dim=1).cpu()
-
-
-def _tensor(output: Any) -> torch.Tensor:
-    # Newer transformers wrap the projected vectors.
-    return getattr(output, "pooler_output", output)
 
 
 def _groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

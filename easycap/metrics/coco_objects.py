@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from easycap.errors import UserError, json_fault
 from easycap.metrics.corpus import normal_id
 from easycap.metrics.java import Absent
 from easycap.metrics.things import named_things
@@ -102,7 +103,7 @@ NOT_OBJECTS = tuple(
 class CocoObjects:
     """things_precision, things_recall, CHAIR-i and CHAIR-s of COCO's objects, from what `read_instances` gives.
 
-    Absent if no image has annotations; raises `ValueError` if only some have.
+    Absent if no image has annotations; raises `UserError` if only some have.
     """
 
     names = ("things_precision", "things_recall", "CHAIR-i", "CHAIR-s")
@@ -113,6 +114,7 @@ class CocoObjects:
         references: Mapping[str, Sequence[str]],
         annotations: Mapping[str, Any] | None = None,
     ) -> dict[str, Score]:
+        """Return the scores of objects; `annotations` {id: what `read_instances` returns}."""
         known = {image_id: note for image_id, note in (annotations or {}).items() if note is not None}
         if not known:
             raise Absent("no image has object annotations (COCO's instances_<split>.json)")
@@ -128,7 +130,7 @@ class CocoObjects:
 def read_instances(path: Path) -> dict[str, dict[str, tuple[str, ...]]]:
     """Return {image id: {"objects": names, "categories": all names}} of COCO's instances_<split>.json.
 
-    Raises `ValueError` for another file. Outlines, nearly all of the file, are dropped while it is read.
+    Raises `UserError` for another file. Outlines, nearly all of the file, are dropped while it is read.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -137,9 +139,11 @@ def read_instances(path: Path) -> dict[str, dict[str, tuple[str, ...]]]:
         objects: dict[str, set[str]] = {normal_id(image["id"]): set() for image in stored["images"]}
         for row in stored["annotations"]:
             objects[normal_id(row["image_id"])].add(names[row["category_id"]])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{str(path)!r} is no COCO instances file ({reason})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{str(path)!r} is not a COCO instances file ({json_fault(error)})") from None
+    except (KeyError, TypeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{str(path)!r} is not a COCO instances file ({reason})") from None
     categories = tuple(sorted(names.values()))
     return {i: {"objects": tuple(sorted(found)), "categories": categories} for i, found in objects.items()}
 

@@ -6,32 +6,37 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from easycap.errors import UserError
+from easycap.metrics.corpus import tokenizer_name
 from easycap.metrics.document_frequencies import DocumentFrequencies
 from easycap.metrics.ngrams import MAX_N, count_ngrams
-from easycap.metrics.tokenizer import VERSION as TOKENIZER
 from easycap.metrics.tokenizer import tokenize
 from easycap.types import Score
+from easycap.utils.segmenters import SPACES, Segmenter
 
 VERSION = 1
 
 
-def diversity(captions: Mapping[str, Sequence[str]], *, df: DocumentFrequencies) -> dict[str, Score]:
+def diversity(
+    captions: Mapping[str, Sequence[str]], *, df: DocumentFrequencies, segmenter: Segmenter = SPACES
+) -> dict[str, Score]:
     """Return Div-1, Div-2 (Shetty et al., ICCV 2017) and self-CIDEr (Wang and Chan, CVPR 2019), 0..1.
 
-    `captions` holds at least two captions per image, else `ValueError` names it; `df` weighs self-CIDEr's n-grams.
+    `captions` holds at least two captions per image, else `UserError` names it; `df` weighs self-CIDEr's n-grams.
     """
     per_image: dict[str, dict[str, float]] = {"Div-1": {}, "Div-2": {}, "self-CIDEr": {}}
     for image_id in sorted(captions):
-        tokens = [tokenize(text) for text in captions[image_id]]
+        tokens = [tokenize(segmenter(text)) for text in captions[image_id]]
         if len(tokens) < 2:
-            raise ValueError(f"image {image_id!r} has {len(tokens)} captions; diversity needs at least two")
+            raise UserError(f"image {image_id!r} has {len(tokens)} captions; diversity needs at least two")
         per_image["Div-1"][image_id] = _distinct_share(tokens, 1)
         per_image["Div-2"][image_id] = _distinct_share(tokens, 2)
         per_image["self-CIDEr"][image_id] = _self_cider(tokens, df)
     counts = {len(texts) for texts in captions.values()}
     fewest, most = min(counts), max(counts)
     number = fewest if fewest == most else f"{fewest}-{most}"
-    text = f"v:{VERSION}|tok:{TOKENIZER}|captions:{number}|images:{len(captions)}"
+    tokenizer = tokenizer_name(segmenter, (text for texts in captions.values() for text in texts))
+    text = f"v:{VERSION}|tok:{tokenizer}|captions:{number}|images:{len(captions)}"
     suffix = {"self-CIDEr": f"|df:{df.signature}"}
     return {
         name: Score(float(np.mean(list(values.values()))), values, f"{name}|{text}{suffix.get(name, '')}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
+from easycap.errors import UserError
 from easycap.metrics.tokenizer import tokenize
+from easycap.utils.segmenters import SPACES, Segmenter
 
 # A caption that ends in one of these was cut off, or learnt that fragments are rewarded: the list that users
 # of self-critical training count (with ... the), and some articles, conjunctions and prepositions more.
@@ -16,16 +18,21 @@ BAD_ENDINGS = frozenset(
 
 
 def caption_health(
-    captions: Sequence[str], *, unknown: str | None = None, training: Collection[str] | None = None
+    captions: Sequence[str],
+    *,
+    unknown: str | None = None,
+    training: Collection[str] | None = None,
+    segmenter: Segmenter = SPACES,
 ) -> dict[str, float]:
     """Return shares (0..1) over N captions, mean length in words, and the number of distinct words.
 
     `unknown` is the token that stands for a word outside the vocabulary; `training` holds the training
-    captions as `normalized` gives them, to tell which are novel. Raises `ValueError` without captions.
+    captions as `normalized` gives them, to tell which are novel. Bad endings are known of English alone, so they are
+    not counted where a `segmenter` is needed. Raises `UserError` without captions.
     """
     if not captions:
-        raise ValueError("there are no captions to look at")
-    tokens = [tokenize(text) for text in captions]
+        raise UserError("there are no captions to look at")
+    tokens = [tokenize(segmenter(text)) for text in captions]
     kinds = Counter(map(" ".join, tokens))
     size = len(captions)
     health = {
@@ -36,17 +43,20 @@ def caption_health(
         "words_per_caption": sum(map(len, tokens)) / size,
         "vocabulary_used": len(set().union(*tokens)),
     }
+    if segmenter is not SPACES:
+        del health["bad_endings"]
     if unknown is not None:
-        words = [word for text in captions for word in text.split()]
-        health["unknown_words"] = words.count(unknown) / max(1, len(words))
+        number = sum(text.count(unknown) for text in captions)
+        known = sum(len(segmenter(text.replace(unknown, " ")).split()) for text in captions)
+        health["unknown_words"] = number / max(1, number + known)
     if training is not None:
         health["novel_captions"] = sum(n for text, n in kinds.items() if text not in training) / size
     return health
 
 
-def normalized(captions: Iterable[str]) -> set[str]:
-    """Return the distinct captions, tokenised and joined, as `caption_health` compares them."""
-    return {" ".join(tokenize(text)) for text in captions}
+def normalized(captions: Iterable[str], segmenter: Segmenter = SPACES) -> Counter[str]:
+    """Return how often each distinct caption occurs, tokenised and joined, as `caption_health` compares them."""
+    return Counter(" ".join(tokenize(segmenter(text))) for text in captions)
 
 
 def repeats(words: Sequence[str]) -> bool:

@@ -68,6 +68,6 @@ def java_version(java: str) -> int:
 
 
 def _last_line(output: bytes) -> str:
-    """What Java said last, without the lines that say where ("\tat ...")."""
+    r"""The last line that Java printed, without the stack trace ("\tat ...")."""
     lines = [line for line in output.decode("utf-8", "replace").splitlines() if line[:1].strip()]
-    return lines[-1][:200] if lines else "it said nothing"
+    return lines[-1][:200] if lines else "it printed nothing"

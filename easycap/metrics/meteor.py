@@ -18,6 +18,7 @@ from easycap.metrics.java import Absent, bundled_jar, run_java
 from easycap.metrics.signature import signature
 from easycap.registry import register
 from easycap.types import Score
+from easycap.utils.segmenters import SPACES
 
 # The English parameters of version 1.5, and the weights of exact, stem, synonym and paraphrase matches.
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
@@ -40,10 +41,15 @@ class Meteor:
         references: Mapping[str, Sequence[str]],
         annotations: Mapping[str, Any] | None = None,
     ) -> dict[str, Score]:
+        """Return METEOR; see `Scorer`."""
         return self.score_corpus(prepare(captions, references))
 
     def score_corpus(self, corpus: Corpus) -> dict[str, Score]:
         """Return the score of a prepared corpus; raises `Absent` with the reason if Java fails."""
+        if corpus.segmenter is not SPACES:
+            raise Absent(
+                f"its stems, synonyms and paraphrases are English, and captions are cut by {corpus.segmenter.name}"
+            )
         counts = self._counts(corpus)
         values = meteor_from_counts(counts)
         return {

@@ -39,6 +39,7 @@ class NgramCounts:
 
     @cached_property
     def tree(self) -> NgramTree:
+        """Return the n-grams as a tree."""
         return NgramTree(self.vocabulary, tuple(level.keys for level in self.levels))
 
 
@@ -67,6 +68,15 @@ def positions(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         return np.full(len(wanted), -1, np.int64)
     places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[places] == wanted, places, -1)
+
+
+def distinct(values: np.ndarray) -> np.ndarray:
+    """Return the distinct values (D,) of integers (W,), sorted.
+
+    As np.unique, which since numpy 2.3 uses a hash table where only the values are wanted: 20 times slower here.
+    """
+    values = np.sort(values)
+    return values[np.concatenate([np.ones(len(values[:1]), bool), values[1:] != values[:-1]])]
 
 
 def count_ngrams(sentences: Sequence[Sequence[str]]) -> NgramCounts:

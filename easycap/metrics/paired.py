@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from easycap.metrics.intervals import RESAMPLES, FromStatistics, resampled
+from easycap.errors import UserError
+from easycap.metrics.intervals import RESAMPLES, FromStatistics, interval, resampled
 from easycap.types import Score
 
 TRIALS = 2000
@@ -51,7 +52,7 @@ def compare(
     """Compare the metrics that both systems have, image by image.
 
     Means are tested by flipping signs, BLEU and other scores of summed counts by approximate randomisation (Noreen,
-    1989); the interval is a paired bootstrap. Raises `ValueError` if the systems were scored on different images.
+    1989); the interval is a paired bootstrap. Raises `UserError` if the systems were scored on different images.
     """
     shared = [name for name in a if name in b]
     for name in shared:
@@ -60,15 +61,16 @@ def compare(
     right = resampled({name: b[name] for name in shared}, resamples=resamples, seed=seed)
     found = {}
     for name in shared:
-        low, high = np.percentile(left[name] - right[name], [2.5, 97.5])
+        difference = a[name].value - b[name].value
+        low, high = interval(left[name] - right[name], difference, is_mean=a[name].resample is None)
         p_value, method = _p_value(a[name], b[name], trials, seed)
         mismatch = signature_mismatch(a[name].signature, b[name].signature)
         found[name] = Comparison(
             a=a[name].value,
             b=b[name].value,
-            difference=a[name].value - b[name].value,
-            low=float(low),
-            high=float(high),
+            difference=difference,
+            low=low,
+            high=high,
             p_value=p_value,
             method=method,
             signatures=(a[name].signature, b[name].signature),
@@ -90,7 +92,7 @@ def signature_mismatch(a: str, b: str) -> tuple[str, ...]:
 def _check_images(a: Score, b: Score, name: str) -> None:
     if a.per_image.keys() != b.per_image.keys():
         odd = sorted(a.per_image.keys() ^ b.per_image.keys())
-        raise ValueError(
+        raise UserError(
             f"{name} was computed on different images ({len(odd)} are in one system only, e.g. {odd[0]!r}); "
             "score both systems on the same images"
         )
@@ -111,7 +113,8 @@ def _under(a: Score, b: Score, ids: list[str], flips: np.ndarray) -> np.ndarray:
     if a.resample is None:
         gaps = np.array([a.per_image[i] - b.per_image[i] for i in ids])
         return (1 - 2 * flips) @ gaps / len(ids)
-    assert isinstance(a.resample, FromStatistics) and isinstance(b.resample, FromStatistics)
+    assert isinstance(a.resample, FromStatistics)
+    assert isinstance(b.resample, FromStatistics)
     first, second = _in_order(a, ids), _in_order(b, ids)
     moved = flips @ (second - first)
     return a.resample.formula(first.sum(axis=0) + moved) - a.resample.formula(second.sum(axis=0) - moved)
@@ -119,6 +122,7 @@ def _under(a: Score, b: Score, ids: list[str], flips: np.ndarray) -> np.ndarray:
 
 def _in_order(score: Score, ids: list[str]) -> np.ndarray:
     place = {image_id: row for row, image_id in enumerate(score.per_image)}
+    assert isinstance(score.resample, FromStatistics)
     return score.resample.statistics[[place[i] for i in ids]]
 
 

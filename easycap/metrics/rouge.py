@@ -26,6 +26,7 @@ class RougeL:
         references: Mapping[str, Sequence[str]],
         annotations: Mapping[str, Any] | None = None,
     ) -> dict[str, Score]:
+        """Return ROUGE-L; see `Scorer`."""
         return self.score_corpus(prepare(captions, references))
 
     def score_corpus(self, corpus: Corpus) -> dict[str, Score]:

@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from easycap.errors import UserError
 from easycap.metrics.corpus import Captions, Corpus, References, normal_id, prepare
 from easycap.metrics.document_frequencies import DocumentFrequencies
 from easycap.metrics.intervals import with_intervals
 from easycap.metrics.java import Absent
-from easycap.registry import describe_choices, lookup
+from easycap.registry import describe_choices, lookup, registered
 from easycap.types import Score, Scorer
+from easycap.utils.progress_bar import tracked
+from easycap.utils.segmenters import SPACES, Segmenter
 
 DEFAULT_SCORERS = ("bleu", "rouge_l", "cider_d")
-# Metrics of captions and references alone, that a user may ask for by name.
-TEXT_METRICS = (*DEFAULT_SCORERS, "meteor", "spice")
+
+
+def text_metrics() -> tuple[str, ...]:
+    """Return the metrics that a user may ask for by name: those in `easycap.metrics` that need captions and references
+    alone.
+    """
+    named = sorted(name for name, scorer in registered("scorer").items() if hasattr(scorer, "score_corpus"))
+    return (*DEFAULT_SCORERS, *(name for name in named if name not in DEFAULT_SCORERS))
+
+
+def metrics_of(scorers: Iterable[str]) -> set[str] | None:
+    """Return the printed names of what registered scorers measure; None if one of them does not state its `names`."""
+    found: set[str] = set()
+    for name in scorers:
+        names = getattr(lookup("scorer", name), "names", None)
+        if names is None:
+            return None
+        found.update(names)
+    return found
+
+
+def training_metrics() -> set[str] | None:
+    """Return the printed names of what any source of data may be validated with, as `metrics_of` does."""
+    of_data = [name for name in registered("scorer") if name not in text_metrics()]
+    return metrics_of([*DEFAULT_SCORERS, *of_data])
 
 
 def metric_names(text: str) -> tuple[str, ...]:
-    """Return the metrics of "bleu,meteor"; raises `ValueError` naming one that does not exist, and for none."""
+    """Return the metrics of "bleu,meteor"; raises `UserError` naming one that does not exist, and for none."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names or ("",):
-        if name not in TEXT_METRICS:
-            raise ValueError(
-                f"--metrics {text!r}: no metric {name!r}; {describe_choices(name, TEXT_METRICS)}"
+        if name not in text_metrics():
+            raise UserError(
+                f"--metrics {text!r}: no metric {name!r}; {describe_choices(name, text_metrics())}"
             )
     return names
 
@@ -76,18 +102,21 @@ def score(
     oracles: Sequence[str] = (),
     intervals: bool = True,
     partial: bool = False,
+    segmenter: Segmenter = SPACES,
 ) -> Scores:
     """Score {id: caption} (or rows of a COCO results file) against {id: [reference, ...]}.
 
     `scorers` are registered names or scorers; `df` goes to those that take document frequencies; `split` is
     only named in the signatures, and so are `oracles`, what the captioner was shown of the references (draft:oracle).
-    Raises `ValueError` for input that does not fit together (see `prepare`).
+    `segmenter` cuts captions and references into words. Raises `UserError` for input that does not fit together
+    (see `prepare`).
     """
-    corpus = prepare(captions, references, partial=partial)
+    corpus = prepare(captions, references, partial=partial, segmenter=segmenter)
     notes = {normal_id(image_id): note for image_id, note in (annotations or {}).items()}
     scores: dict[str, Score] = {}
     absent: dict[str, str] = {}
-    for scorer in [_build(s, df) if isinstance(s, str) else s for s in scorers]:
+    built = [_build(s, df) if isinstance(s, str) else s for s in scorers]
+    for scorer in tracked(built, "scoring", len(built), unit="metrics", with_speed=False):
         try:
             scores |= _run(scorer, corpus, notes)
         except Absent as reason:

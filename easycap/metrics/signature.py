@@ -1,9 +1,8 @@
-"""What a score needs beside its number to be comparable: metric, version, tokeniser, references, images."""
+"""What a score needs besides its number to be comparable: metric, version, tokeniser, references, images."""
 
 from __future__ import annotations
 
 from easycap.metrics.corpus import Corpus
-from easycap.metrics.tokenizer import VERSION as TOKENIZER
 
 # Raised when any scorer here would give another number for the same captions.
 VERSION = 1
@@ -19,7 +18,7 @@ def signature(metric: str, corpus: Corpus, **settings: object) -> str:
     total = len(corpus.ids) + corpus.missing
     parts = {
         "v": VERSION,
-        "tok": TOKENIZER,
+        "tok": corpus.tokenizer,
         **settings,
         "refs": fewest if fewest == most else f"{fewest}-{most}",
         "images": len(corpus.ids),

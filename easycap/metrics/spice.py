@@ -1,4 +1,4 @@
-"""SPICE (Anderson et al., ECCV 2016) through pycocoevalcap's jar, if Stanford CoreNLP lies beside it."""
+"""SPICE (Anderson et al., ECCV 2016) through pycocoevalcap's jar, if Stanford CoreNLP is next to it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from easycap.metrics.java import Absent, bundled_jar, java_version, run_java
 from easycap.metrics.signature import signature
 from easycap.registry import register
 from easycap.types import Score
+from easycap.utils.segmenters import SPACES
 
 _PARSER = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
@@ -38,10 +39,15 @@ class Spice:
         references: Mapping[str, Sequence[str]],
         annotations: Mapping[str, Any] | None = None,
     ) -> dict[str, Score]:
+        """Return SPICE; see `Scorer`."""
         return self.score_corpus(prepare(captions, references))
 
     def score_corpus(self, corpus: Corpus) -> dict[str, Score]:
         """Return the score of a prepared corpus; raises `Absent` with the reason if it cannot run."""
+        if corpus.segmenter is not SPACES:
+            raise Absent(
+                f"its parser and synonyms are English, and captions are cut by {corpus.segmenter.name}"
+            )
         per_image = self._run(self._jar(), corpus)
         text = signature("SPICE", corpus, spice="1.0")
         return {"SPICE": Score(sum(per_image.values()) / len(per_image), per_image, text)}
@@ -52,7 +58,7 @@ class Spice:
         jar = bundled_jar("spice/spice-1.0.jar")
         missing = [name for name in _PARSER if not (jar.parent / "lib" / name).is_file()]
         if missing:
-            raise Absent(f"{' and '.join(missing)} must be in the lib folder beside {jar.name}")
+            raise Absent(f"{' and '.join(missing)} must be in the lib folder next to {jar.name}")
         return jar
 
     def _run(self, jar: Path, corpus: Corpus) -> dict[str, float]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from easycap.errors import UserError
 from easycap.metrics.corpus import captions_by_id, normal_id
 from easycap.metrics.intervals import FromStatistics
-from easycap.metrics.tokenizer import VERSION as TOKENIZER
-from easycap.metrics.tokenizer import tokenize
+from easycap.metrics.tokenizer import tokenize, version
 from easycap.types import Score
 
 VERSION = 1
@@ -50,20 +50,21 @@ def named_things(
 
     `things` {id: names} is what each image shows (object categories). A caption names a thing of `known` (by
     default, of any image's things) by its name or one of its `synonyms` {name: words}, also in the plural; the
-    longest name counts, and what is `ignored`, exactly as written, names nothing. Raises `ValueError` for an image
+    longest name counts, and what is `ignored`, exactly as written, names nothing. Raises `UserError` for an image
     without `things`.
     """
     texts = captions_by_id(captions)
     shown = {normal_id(image_id): {name.lower() for name in names} for image_id, names in things.items()}
     missing = sorted(texts.keys() - shown.keys())
     if missing:
-        raise ValueError(f"{len(missing)} images have no annotated things, e.g. {missing[0]!r}")
+        raise UserError(f"{len(missing)} images have no annotated things, e.g. {missing[0]!r}")
     ids = sorted(texts)
     everything = {name.lower() for name in known} if known else set().union(*(shown[i] for i in ids))
     lexicon = _Lexicon.of(everything, synonyms or {}, ignored)
     rows = [_counts(lexicon.named(tokenize(texts[i])), shown[i]) for i in ids]
     data = _digest(f"{i}:{','.join(sorted(shown[i]))}" for i in ids)
-    text = f"v:{VERSION}|tok:{TOKENIZER}|things:{len(everything)}|words:{lexicon.signature}"
+    tokenizer = version(" ".join(words) for words in lexicon.names)
+    text = f"v:{VERSION}|tok:{tokenizer}|things:{len(everything)}|words:{lexicon.signature}"
     return _scores(ids, np.array(rows, dtype=float), f"{text}|images:{len(ids)}|data:{data}")
 
 

@@ -9,7 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-VERSION = "ptb1"
+from easycap.metrics.java_letters import DIGITS, LETTERS, MARKS
+from easycap.metrics.java_words import (
+    ABBREVIATIONS,
+    CAPITAL_ABBREVIATIONS,
+    FILES,
+    NUMBER_ABBREVIATIONS,
+    SENTENCE_STARTS,
+    TITLES,
+)
+
+# "ptb2" splits scripts with combining marks as Java does. All other text has the same tokens as with "ptb1" and keeps
+# that name in its signatures, so that scores stored earlier stay comparable.
+_VERSION, _VERSION_OF_MARKS = "ptb1", "ptb2"
 
 # What the COCO evaluation removes. Its list also has -LRB- and friends in capitals, which lower-casing made
 # unreachable: brackets survive there as tokens, and so they do here.
@@ -18,13 +30,23 @@ PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--
 # Every character that some tool takes for the end of a line, and so for the end of a caption.
 _LINE_ENDS = re.compile("[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")
 
-# A letter: also a combining mark, a soft hyphen and a hyphen that forbids a break; nothing beyond U+FFFF.
-_BARE = (
-    r"[^\W_\xb2\xb3\xb9\xbc-\xbe\u2070-\u209f\u2150-\u218f\u2460-\u24ff\u2776-\u2793\U00010000-\U0010ffff]"
-)
-_L = rf"(?:(?!\d){_BARE}|[\xad\u0300-\u036f\u2010\u2011])"
-_W = rf"(?:{_BARE}|[\xad\u0300-\u036f\u2010\u2011])"  # a letter or a digit
-_Q = "['’‘`]"
+# Patterns match the shape of a text: each letter beyond ASCII is "é" there, each mark of a word the acute
+# accent, each digit of another script "٣". This keeps their classes short.
+_SHAPES = {
+    **dict.fromkeys(LETTERS, "é"),
+    **dict.fromkeys(MARKS, "\u0301"),
+    **dict.fromkeys(DIGITS, "٣"),
+    **{0x91: "‘", 0x92: "’"},  # the quotes of Windows
+}
+_LETTER = "[A-Za-zé]"
+_L = "[A-Za-zé\u0301\xad]"
+_D = "[0-9٣]"
+_W = "[A-Za-z0-9é٣\u0301\xad]"  # a letter, a mark or a digit
+_BARE = "[A-Za-z0-9é٣]"
+_PLAIN = "[A-Za-z0-9\xad]"
+_A = "(?:['’]|&apos;)"
+_Q = "(?:['’‘‛`]|&apos;)"
+_QUOTE = "[`\x91-\x94«»\u2018-\u201f‹›]"
 
 # Marks that are tokens of their own; any other character that is neither mark nor letter is dropped.
 _MARK = (
@@ -37,39 +59,22 @@ _MARK = (
     "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\uffe0\uffe1\uffe5\uffe6]"
 )
 
-# Words that keep their full stop.
-_ABBREVIATIONS = """
-    al cf co ct dr ft ga jr ky lt md mo mr ms mt ph rd rt sq sr st va vs vt wm adj adm adv ala apr
-    aug ave bhd cie col cos cpl dak dec det drs ens esq est etc ext feb fla fri gen gov hon inc ind
-    jan jos jul jun kan ltd maj mar mfg mme mon mrs mtg neb nev nov oct pfc plc pte pty pvt rep rev
-    sen sep seq sfc sgt spc ste sys tel thu tue wed wis wyo alex ariz assn asst atty bldg blvd brig
-    bros capt cmdr colo conn corp dept elec govs insp intl invt kans mich minn mlle mont msgr natl
-    okla penn ppte ppty pres prof ptes ptys reps sens sept supt tenn tues univ wisc assoc attys
-    calif lieut profs supts thurs treas messrs
-""".split()
-_CAPITAL_ABBREVIATIONS = "ark az del ill la mass miss ore pa tex wash".split()
-_NUMBER_ABBREVIATIONS = "art ca fig figs no nos op pp prop".split()
-
-# After an initial ("Vitamin A. The ...") these begin a sentence, and the initial loses its full stop.
-_SENTENCE_STARTS = """
-    A About According Additionally After An As At But Earlier He Her Here However If In It Last Many
-    More Mr. Ms. Now Once One Other Our She Since So Some Such That The Their Then There These They
-    This We What When While Yet You
-""".split()
-
 
 def _either(words: Iterable[str]) -> str:
     return "(?:" + "|".join(sorted(words, key=len, reverse=True)) + ")"
 
 
-_CAPITALISED = _either(form(w) for w in _CAPITAL_ABBREVIATIONS for form in (str.capitalize, str.upper))
-_PART = f"(?:(?:[dlo]{_Q}|n{_Q}(?!t\\d)){_W})?{_W}+"  # o'clock, l'eau
-_THING = f"{_PART}(?:[-_]{_PART})*"
+_CAPITALISED = _either(form(w) for w in CAPITAL_ABBREVIATIONS for form in (str.capitalize, str.upper))
+_PART = f"(?:[dlo]{_Q}{_BARE})?{_BARE}+"  # o'clock, l'eau
+_THING = f"{_PART}(?:[-_\u058a\u2010\u2011]{_PART})*"
 _JOINED_CAPITALS = r"(?-i:[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+)"
-_DOTTED = rf"{_L}{_W}*(?:[.!?]{_L}{_W}*)+"
-_HYPHENED = f"{_W}+(?:-{_L}+)*"
+_DOTTED = rf"{_L}{_W}*(?:[.!?]{_L}{_W}*)*"
+_HYPHENED = "[A-Za-z0-9]+(?:-[A-Za-z]+)*"
 _GAP = "[- \xa0]"
+_POINT = "[.,:\xad\u066b\u066c]"
 _NAME = "[A-Za-z][A-Za-z0-9_:.-]*"
+_PATH_END = r"[^\t !\"(),\-.<>?{|}]"
+_PATH = rf"(?:/[^\t \"()<>|]+{_PATH_END})"
 _MOUTH = r"(?-i:[()@[\]{|\\DdPpO])"
 
 # The longest match wins, then the earlier pattern; a group "token" ends before what its pattern looks at.
@@ -81,49 +86,49 @@ _PATTERNS = [
     rf"(?P<token>gim|lem)me(?!{_W})",
     r"(?P<token>'t)(?:is|was)",
     # Contractions and words with an apostrophe.
-    rf"(?P<token>{_L}+)n['’`]t",
-    rf"(?P<token>{_L}+)['’](?:[smd]|re|ve|ll)(?!{_L})",
-    rf"n['’`]t(?!{_L})",
-    rf"'(?:[smd]|re|ve|ll)(?!{_L})|’(?:[smd]|re|ve|ll)",
-    r"&apos;(?:[smd]|re|ve|ll)",
-    rf"['’](?:em|till?|n{_Q}|cause)|’n|'n(?=\s|$)",
-    r"['’][2-9]0s|['’][1-9]\d(?=\s|$)",
-    rf"(?:ol|dunkin|somethin|[djl])['’]|y['’](?={_L})",
-    rf"(?:{_L}+[aeiouy]['’`](?-i:[aeiouA-Z])|e'e(?=r)|c['’]m(?=on)|o['`](?=o)|li'(?=l)){_L}*",
-    rf"(?-i:[A-HJ-XZ])['’`]{_L}{{2,}}",
-    r"(?P<token>etc\.)[A-Za-z](?![A-Za-z.])",
+    rf"(?P<token>[A-Za-z]*[A-MO-Za-mo-z])n{_Q}t",
+    rf"(?P<token>{_L}+){_A}(?:[smd]|re|ve|ll)",
+    rf"n{_Q}t(?![A-Za-z])",
+    r"'(?:[smd]|re|ve|ll)(?![A-Za-z])|(?:’|&apos;)(?:[smd]|re|ve|ll)",
+    rf"{_A}(?:em|till?|n{_A}|cause)|(?:’|&apos;)n|'n(?=\s|$)",
+    rf"{_A}[2-9]0s|{_A}[0-9][0-9](?=\s|$)",
+    rf"(?:ol|dunkin|somethin|[djl]){_A}|y{_A}(?={_LETTER})",
+    rf"{_LETTER}+[aeiouy]{_Q}(?-i:[aeiouA-Z]){_LETTER}*",
+    rf"c'mon|s'mores|e'er|li'l|ev'ry|nat'l|c{_A}est|cap{_A}n|o{_Q}o",
+    rf"(?-i:[A-HJ-XZn]){_Q}{_LETTER}{{2,}}",
+    rf"(?P<token>(?:{_either(ABBREVIATIONS)}|(?-i:{_CAPITALISED}))\.)(?:.|$)",
     # Words, and words that a mark inside does not split.
     _THING,
     rf"{_HYPHENED}(?:\\?/{_HYPHENED}){{1,2}}",
-    rf"{_W}(?:{_W}|[.,]){{0,60}}(?:-{_W}+)+",
+    rf"[A-Za-z0-9][A-Za-z0-9.,\xad]{{0,60}}(?:-{_PLAIN}+)+",
     _DOTTED,
     rf"{_JOINED_CAPITALS}|(?-i:[A-Z]+\$)",
     r"c\+\+|[cf]#",
     # Abbreviations.
-    rf"(?:{_W}(?:{_W}|[.,]){{0,60}}-(?:{_W}+-)*)?[A-Za-z](?:\.[A-Za-z])+\.(?:-{_W}+)*",
+    rf"(?:[A-Za-z0-9][A-Za-z0-9.,\xad]{{0,60}}-(?:{_PLAIN}+-)*)?[A-Za-z](?:\.[A-Za-z])+\.(?:-{_PLAIN}+)*",
     r"[A-Za-z]\.",
-    rf"{_either(_ABBREVIATIONS)}\.",
-    rf"(?-i:{_CAPITALISED})\.",
-    rf"{_either(_NUMBER_ABBREVIATIONS)}\.(?=\s?\d)",
+    rf"{_either(TITLES)}\.",
+    rf"{_either(NUMBER_ABBREVIATIONS)}\.(?=\s?{_D})",
     rf"(?P<token>(?:{_THING}|{_DOTTED}|{_JOINED_CAPITALS})\.)[,;:]",
+    # Names of files.
+    rf"(?P<token>{_W}+(?:\.{_W}+)*\.{_either(FILES)})(?:[\s!,.?]|$)",
     # Numbers: amounts and times, fractions, dates, telephone numbers.
-    r"[-+]?\d+(?:[.,:]\d+)*|[-+]?(?:[.,:]\d+)+",
-    rf"(?:\d{{1,4}}{_GAP})?\d{{1,4}}\\?/\d{{1,4}}",
-    r"\d\d?[-/]\d\d?[-/]\d{2,4}",
-    rf"(?:\(\d\d\d?\){_GAP}?|\+{{0,2}}(?:\d{{2,4}}{_GAP})?\d{{2,4}}{_GAP})\d{{3,4}}{_GAP}?\d{{3,5}}",
+    rf"[-+]?{_D}+(?:{_POINT}{_D}+)*|[-+]?(?:{_POINT}{_D}+)+",
+    rf"(?:{_D}{{1,4}}{_GAP})?{_D}{{1,4}}(?:\\?/|⁄){_D}{{1,4}}",
+    rf"{_D}{_D}?[-/]{_D}{_D}?[-/]{_D}{{2,4}}",
+    rf"(?:\([0-9][0-9][0-9]?\){_GAP}?|\+{{0,2}}(?:[0-9]{{2,4}}{_GAP})?[0-9]{{2,4}}{_GAP})[0-9]{{3,4}}{_GAP}?[0-9]{{3,5}}",
     # Addresses and tags.
-    r"<?[A-Za-z0-9][^\s\"<>|(){}]{0,99}@(?:[^\s\"<>|(){}.]+\.)*[^\s\"<>|(){}.]+>?",
-    r"[%&~][%&~A-Za-z]{0,30}\.(?:com|net|org|edu)",
-    rf"{_DOTTED}\.com/(?:[^\s\"<>|(){{}}]*[^\s\"<>|(){{}}.,;:!?])?",
-    r"https?://[^\s<>\"()|]*[^\s<>\"().,;:!?|]",
-    rf"www\.{_L}{_W}*(?:[-.]{_W}+)*",
+    r"(?:<|&lt;)?[A-Za-z0-9][^ \t\"<>|(){}\xa0]{0,99}@(?:[^ \t\"<>|(){}.\xa0]+\.)*[^ \t\"<>|(){}.\xa0]+(?:>|&gt;)?",
+    rf"(?:(?-i:[^\t !\"$'(),-_`{{|}}]){{1,60}}\.){{1,9}}(?:com|net|org|edu){_PATH}?",
+    rf"www\.(?:[^\t !\"(),.<>?{{|}}]+\.)+[A-Za-z]{{2,4}}{_PATH}?",
+    rf"https?://[^\t \"()<>{{|}}]+{_PATH_END}",
     rf"#{_L}+|@[A-Za-z_][A-Za-z0-9_]*",
     rf"<{_NAME}(?: {{1,9}}{_NAME}(?: ?= ?(?:'[^'<>]*'|\"[^\"<>]*\"))?){{0,20}} {{0,9}}/?>",
     rf"</{_NAME} ?>|<[!?][A-Za-z-][^>]{{0,200}}>",
-    r"(?-i:&(?:nbsp|[mn]dash|[AEIOUaeiou](?:acute|grave|uml)|apos|quot|QUOT);)|&(?:amp|lt|gt);|&#\d+;",
+    rf"(?-i:&(?:nbsp|[mn]dash|[AEIOUaeiou](?:acute|grave|uml)|apos|quot|QUOT);)|&(?:amp|lt|gt);|&#{_D}+;",
     # Marks.
-    rf"[<>]?[:;=](?-i:[-o*'])?{_MOUTH}(?!{_W})|(?-i:[-^x=~<>']_[-^x=~<>']|\([-^x=~<>'][_.]?[-^x=~<>']\))",
-    r"[!?]+|-+|\*+|__+|##+|@@+|''|[‘’“”`]{2}|<<|>>|\\\*|\.{3,5}",
+    rf"[<>]?[:;=](?-i:[-o*'])?{_MOUTH}(?![A-Za-z0-9])|(?-i:[-^x=~<>']_[-^x=~<>']|\([-^x=~<>'][_.]?[-^x=~<>']\))",
+    rf"[!?]+|-+|\*+|__+|##+|@@+|''|{_QUOTE}{{2}}|[⁺⁻]?[¹²³⁰⁴-⁹]+|[₊₋]?[₀-₉]+|<<|>>|\\\*|\.{{3,5}}",
     _MARK,
 ]
 _RULES = [re.compile(p, re.IGNORECASE) for p in _PATTERNS]
@@ -143,29 +148,34 @@ _REWRITES = {
 
 
 # A single letter keeps its full stop unless one of these begins the next sentence.
-_SENTENCE_START = re.compile(rf"\s+(?:<[A-Za-z]|{_either(map(re.escape, _SENTENCE_STARTS))}(?!\S))")
+_SENTENCE_START = re.compile(
+    rf"\s+(?:</?[A-Za-z][^>]{{0,200}}>|{_either(map(re.escape, SENTENCE_STARTS))})(?!\S)"
+)
 
 _BLANK_END, _CAPITAL_START = re.compile(r"\s*\Z"), re.compile(r"\s*[A-Z]")
 
 
-def _longest(text: str, start: int) -> tuple[str, int]:
-    best, token = 0, ""
+def _longest(shape: str, start: int) -> tuple[int, int]:
+    """Return the length of the token at `start`, 0 if none begins there, and where to continue."""
+    best, size = 0, 0
     for rule in _RULES:
-        match = rule.match(text, start)
+        match = rule.match(shape, start)
         if match and match.end() - start > best:
             best = match.end() - start
-            token = match.groupdict().get("token") or match[0]
-    return token, start + max(1, len(token))
+            size = len(match.groupdict().get("token") or match[0])
+    return size, start + max(1, size)
 
 
 def _scan(text: str) -> list[str]:
     """Return the tokens of one line by longest match; the slow, general way."""
-    tokens, start, size = [], 0, len(text)
-    while start < size:
+    shape = text if text.isascii() else text.translate(_SHAPES)
+    tokens, start, end = [], 0, len(text)
+    while start < end:
         if text[start].isspace():
             start += 1
             continue
-        token, start = _longest(text, start)
+        size, after = _longest(shape, start)
+        token, start = text[start : start + size], after
         if len(token) == 2 and token[1] == "." and _sentence_follows(text, start):
             token = token[0]
         token = _written(token)
@@ -181,17 +191,50 @@ def _sentence_follows(text: str, end: int) -> bool:
     return bool(_SENTENCE_START.match(text, end))
 
 
+_CONTRACTED = re.compile(rf"(?:{_A}|\x92)(?:[smd]|re|ve|ll)|n(?:{_Q}|[\x91\x92])t", re.IGNORECASE)
+_PLAIN_QUOTES = str.maketrans("’\x92‘‛\x91", "''```")
+_QUOTES = re.compile(_QUOTE + "+")
+
+# Tags, mail and web addresses keep their soft hyphens; words and numbers do not have these characters.
+_ADDRESS = re.compile(rf"(?!{_W}|[-+_.,:!?'’‘`\u058a\u2010\u2011\u066b\u066c]).", re.DOTALL)
+
+
 def _written(token: str) -> str:
     found = _REWRITES.get(token) or _REWRITES.get(token.lower())
     if found is not None or len(token) < 2:
         return (token if found is None else found).lower()
-    if token[0] in "'’n" and token[1:].lower() in ("s", "m", "d", "re", "ve", "ll", "’t"):
-        token = token.replace("’", "'")
-    if token[0] in "‘’“”`" and token[1] in "‘’“”`":
+    if _CONTRACTED.fullmatch(token):
+        token = token.replace("&apos;", "'").translate(_PLAIN_QUOTES)
+    if _QUOTES.fullmatch(token):
         return "".join(_REWRITES.get(mark, mark) for mark in token)
-    for mark, written in (("(", "-lrb-"), (")", "-rrb-"), (" ", "\xa0"), ("\xad", "")):
+    for mark, written in (("(", "-lrb-"), (")", "-rrb-"), (" ", "\xa0")):
         token = token.replace(mark, written)
-    return token.replace("&amp;", "&").replace("&apos;", "'").lower()
+    if "\xad" in token or "&" in token:
+        if _ADDRESS.search(token.translate(_SHAPES).replace("&amp;", "")):
+            return token.lower()
+        token = token.replace("\xad", "")
+    token = token.replace("&amp;", "&")
+    return _lower_sigma(token) if "Σ" in token and "@" not in token else token.lower()
+
+
+def _lower_sigma(token: str) -> str:
+    """Lower-case with final sigma only at the token's end, as in Java; Python also ends a word at a hyphen."""
+    cased = [index for index, letter in enumerate(token) if letter.lower() != letter.upper()]
+    final = cased[-1] if len(cased) > 1 else None
+    return "".join(
+        ("ς" if index == final else "σ") if letter == "Σ" else letter.lower()
+        for index, letter in enumerate(token)
+    )
+
+
+# Text that "ptb1" split differently: marks, other hyphens, letters unknown to Java, and non-ASCII letters at a
+# slash or before n't.
+_NEW = re.compile(
+    rf"[\u0301\u058a\u2010\u2011]|é\S*/|/\S*é|én{_Q}t"
+    r"|(?![a-z0-9é٣])[^\W_\xb2\xb3\xb9\xbc-\xbe\u2070-\u209f\u2150-\u218f\u2460-\u24ff\u2776-\u2793"
+    r"\U00010000-\U0010ffff]",
+    re.IGNORECASE,
+)
 
 
 # A chunk between spaces whose tokens cannot depend on its neighbours. Digits may join the next chunk ("3 1/2"),
@@ -216,6 +259,12 @@ class _Chunks(dict[str, list[str]]):
 
 
 _CHUNKS = _Chunks()
+
+
+def version(texts: Iterable[str]) -> str:
+    """Return the tokeniser's name in signatures for `texts`: "ptb2" if "ptb1" split any of them differently."""
+    beyond = (text for text in texts if not text.isascii())
+    return _VERSION_OF_MARKS if any(_NEW.search(text.translate(_SHAPES)) for text in beyond) else _VERSION
 
 
 def tokenize(caption: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""Encoders, image tokens, decoders, taggers, and the models made of them."""

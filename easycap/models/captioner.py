@@ -1,4 +1,4 @@
-"""Encoder + image tokens + words beside the image + decoder: an image in, logits of words out."""
+"""Encoder + image tokens + text conditions + decoder: an image in, logits of words out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from easycap.models.context.words import ContextWords, joined
-from easycap.models.decoders.segments import SEGMENTS
+from easycap.errors import UserError
+from easycap.models.condition_tokens import ConditionTokens, concatenate
 from easycap.models.image_model import ImageModel
 from easycap.types import Decoder, Encoder, Features, ImageTokens, Inputs, Memory, Output, State
 
@@ -16,7 +16,8 @@ from easycap.types import Decoder, Encoder, Features, ImageTokens, Inputs, Memor
 class Captioner(ImageModel):
     """Puts the parts together: images (N,3,H,W) uint8 -> Memory -> logits for rows of words.
 
-    `context` has a module for each segment of words beside the image; `order` is that of the segments in the memory.
+    `context` has a module for each text condition. `order` is that of the memory's segments, "image" and the names of
+    `context`; by default the image comes first.
     """
 
     def __init__(
@@ -25,49 +26,56 @@ class Captioner(ImageModel):
         encoder: Encoder,
         image_tokens: ImageTokens,
         decoder: Decoder,
-        context: Mapping[str, ContextWords] | None = None,
-        order: Sequence[str] = SEGMENTS,
+        context: Mapping[str, ConditionTokens] | None = None,
+        order: Sequence[str] = (),
     ) -> None:
         super().__init__(encoder)
         self.image_tokens = image_tokens
         self.decoder = decoder
         self.context = nn.ModuleDict(context or {})
-        self.order = order
+        self.order = order or ("image", *self.context)
 
-    def remember(self, inputs: Inputs, features: Features | None = None) -> Memory:
-        """Return the slots a decoder reads or looks at: the image tokens, with the words beside the image if any.
+    def build_memory(self, inputs: Inputs, features: Features | None = None) -> Memory:
+        """Return what a decoder reads or attends to: the image tokens and the text conditions.
 
-        `features` are what `encode` made of the images, where it has been asked before. Raises `ValueError` if a
-        segment's words are missing.
+        `features` are the images' if they were encoded before. Raises `UserError` if a condition's text is missing.
         """
-        parts = {"image": self.image_tokens(features or self.encode(inputs.images))}
+        parts: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        parts["image"] = self.image_tokens(features or self.encode(inputs.images))
         for name, module in self.context.items():
             if name not in inputs.context:
-                raise ValueError(f"this captioner reads {name} beside an image, and there are none")
+                raise UserError(f"this captioner is conditioned on {name}, and the inputs have none")
             ids = inputs.context[name]
-            parts[name] = module(self.decoder.word_table(ids)), ids != module.pad_id
-        return joined([(name, *parts[name]) for name in self.order if name in parts])
+            assert isinstance(module, ConditionTokens)
+            parts[name] = module(self.decoder.token_embedding(ids)), ids != module.pad_id
+        return concatenate([(name, *parts[name]) for name in self.order if name in parts])
 
     def forward(
         self,
         inputs: Inputs,
-        words: torch.Tensor,
+        input_ids: torch.Tensor,
         rows: torch.Tensor,
         own_words: torch.Tensor | None = None,
+        real: torch.Tensor | None = None,
     ) -> Output:
         """N images and B captions of them -> Output; rows (B,) says which image a caption belongs to.
+
+        Where real (B,T) is False there is only padding up to the row's end: a decoder may leave it out, and return
+        logits (P,V) of the real words.
 
         An image and its memory are encoded once, however many captions it has. Where own_words (B,T) is True the
         decoder reads a word it draws itself in the place of the caption's (scheduled sampling).
         """
-        state = self.decoder.start(self.remember(inputs))
+        state = self.decoder.start(self.build_memory(inputs))
         if own_words is not None:
-            words = self._with_own_words(words, own_words, state.select(rows))
-        return self.decoder(words, state.select(rows))
+            input_ids = self._with_own_words(input_ids, own_words, state.select(rows))
+        if real is not None and hasattr(self.decoder, "read_real"):
+            return self.decoder.read_real(input_ids, real, state.select(rows))
+        return self.decoder(input_ids, state.select(rows))
 
     @torch.no_grad()
     def _with_own_words(self, words: torch.Tensor, own_words: torch.Tensor, state: State) -> torch.Tensor:
-        """Return words (B,T), those marked drawn from what the decoder says after the words before them."""
+        """Return words (B,T), those marked drawn from what the decoder predicts after the words before them."""
         columns = [words[:, 0]]
         for given, own in zip(words.T[1:], own_words.T[1:], strict=True):
             logits, state = self.decoder.step(columns[-1], state)

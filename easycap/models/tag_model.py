@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 
 from easycap.models.image_model import ImageModel
+from easycap.registry import register
 from easycap.types import Encoder, Inputs, Tagger
+
+
+@register("tagger", "none")
+def no_tagger() -> None:
+    """task=caption trains no tag model."""
 
 
 class TagModel(ImageModel):

@@ -8,30 +8,34 @@ from enum import Enum
 import torch
 from torch import nn
 
+from easycap.errors import UserError
 from easycap.objectives.xe import CrossEntropy
 from easycap.registry import register
 from easycap.types import Batch
 
 
 class Growth(Enum):
+    """How the share of own words grows with the epochs."""
+
     linear = "linear"
     inverse_sigmoid = "inverse_sigmoid"
 
 
 @register("objective", "scheduled_sampling")
 class ScheduledSampling:
-    """Cross entropy where the decoder reads, for a share of the words, what it would have said (1506.03099).
+    """Cross entropy where the decoder reads, for a share of the words, what it would have generated (1506.03099).
 
     While training, each word after bos is replaced with a chance of `share` by one drawn from the model, which has
     read what it drew before; the targets stay. The share grows with n = stages since `start_epoch`, a stage being
     `every_epochs` epochs: `linear` is rate * n; `inverse_sigmoid` is 1 - rate / (rate + exp(n / rate)); neither
     exceeds `max_share`. The words are drawn in a pass without gradient before the pass that learns from them: one
-    encoder pass, any decoder, dropout drawn anew. Logs the share as "own_words".
-    Raises `ValueError` for settings out of range.
+    encoder pass, any decoder, dropout drawn again. Logs the share as "own_words".
+    Raises `UserError` for settings out of range.
     """
 
     def __init__(
         self,
+        pad_id: int,
         *,
         growth: Growth,
         rate: float,
@@ -39,21 +43,22 @@ class ScheduledSampling:
         start_epoch: int,
         every_epochs: int,
         label_smoothing: float,
-        pad_id: int,
     ) -> None:
         if rate <= 0 or (growth is Growth.inverse_sigmoid and rate < 1):
-            raise ValueError(
+            raise UserError(
                 f"objective.rate={rate} must be above 0, and at least 1 with objective.growth=inverse_sigmoid"
             )
         if not 0 <= max_share <= 1:
-            raise ValueError(f"objective.max_share={max_share} must be in [0, 1]")
+            raise UserError(f"objective.max_share={max_share} must be in [0, 1]")
         if start_epoch < 0:
-            raise ValueError(f"objective.start_epoch={start_epoch} must not be negative (0: the first epoch)")
+            raise UserError(f"objective.start_epoch={start_epoch} must not be negative (0: the first epoch)")
         if every_epochs < 1:
-            raise ValueError(f"objective.every_epochs={every_epochs} must be at least 1")
+            raise UserError(f"objective.every_epochs={every_epochs} must be at least 1")
         self.growth, self.rate, self.max_share = growth, rate, max_share
         self.start_epoch, self.every_epochs, self.pad_id = start_epoch, every_epochs, pad_id
-        self.cross_entropy = CrossEntropy(label_smoothing=label_smoothing, pad_id=pad_id)
+        self.cross_entropy = CrossEntropy(
+            label_smoothing=label_smoothing, ignore_unk=False, pad_id=pad_id, unk_id=None
+        )
         self.signature = f"{self.cross_entropy.signature}|own words:{growth.name}, at most {max_share:g}"
         self.share = 0.0
 
@@ -77,12 +82,13 @@ class ScheduledSampling:
 
     def __call__(self, captioner: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         share = self.share if captioner.training else 0.0
-        output = captioner(batch.inputs, batch.words, batch.rows, self._own_words(batch.words, share))
-        loss, parts = self.cross_entropy.of(output, batch.targets)
+        own_words, real = self._own_words(batch.input_ids, share), batch.targets != self.pad_id
+        output = captioner(batch.inputs, batch.input_ids, batch.rows, own_words, real)
+        loss, parts = self.cross_entropy.loss_of_output(output, batch.targets)
         return loss, parts | {"own_words": torch.tensor(share)}
 
     def _own_words(self, words: torch.Tensor, share: float) -> torch.Tensor | None:
-        """Return which words (B,T) the model says itself; padding never."""
+        """Return which words (B,T) the model generates itself; padding never."""
         if not share:
             return None
         return (torch.rand(words.shape, device=words.device) < share) & (words != self.pad_id)

@@ -10,14 +10,16 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from easycap.errors import UserError
 from easycap.generation.beam import Beam
+from easycap.generation.logits_processors import DecodingSettings, suppress_tokens
 from easycap.generation.rollout import draw, most_likely, roll_out
-from easycap.generation.rules import forbid
 from easycap.metrics.rewards import Rewards
 from easycap.objectives.xe import CrossEntropy
 from easycap.registry import register
@@ -41,11 +43,12 @@ class SelfCritical:
     """Minus (reward - baseline) x log-probability of sampled captions, per sampled word (1612.00563, equations 3-7).
 
     While training, `num_samples` captions per image are drawn, word by word, from the model's own distribution without
-    pad, bos and unk, at most `max_words` words, eos counted (None: as long as the decoder can). Each is decoded to text
+    pad, bos and unk, of at most `max_length` tokens, eos included (None: the decoder's limit). Each is decoded to text
     and earns the weighted sum of `rewards`, {metric: weight}, of that text; with `eos_in_reward` CIDEr-D counts one end
-    token in every reference, and in a caption exactly when the model said eos. All words up to and including eos share
-    the caption's reward; the sum over all samples is divided by their number of words. With `cross_entropy` above 0
-    that share of the loss is cross entropy on the batch's references. In validation the loss is cross entropy alone.
+    token in every reference, and in a caption exactly when the model generated eos. All words up to and including eos
+    share the caption's reward; the sum over all samples is divided by their number of words. With `cross_entropy`
+    above 0 that share of the loss is cross entropy on the batch's references. In validation the loss is cross entropy
+    alone.
 
     Samples are drawn without gradient, with the decoder's memory of its words; one further pass over them gives the
     log-probabilities. Both read one and the same state of the image, and the decoder is in eval mode for both: no
@@ -54,45 +57,51 @@ class SelfCritical:
 
     With `xe_first` it all begins with cross entropy, until trainer.patience is at its end; then rewards begin from the
     best weights, with fresh optimisers at a constant `lr_factor` of their learning rates.
-    Raises `ValueError` for settings out of range.
+    Raises `UserError` for settings out of range.
     """
 
     def __init__(
         self,
+        vocabulary: Vocabulary,
+        make_rewards: Callable[[Mapping[str, float], bool], Rewards],
         *,
         rewards: dict[str, float],
         eos_in_reward: bool,
         baseline: Baseline,
         num_samples: int,
-        max_words: int | None,
+        max_length: int | None,
         rows_per_pass: int | None,
         cross_entropy: float,
         label_smoothing: float,
+        ignore_unk: bool,
         xe_first: bool,
         lr_factor: float,
-        vocabulary: Vocabulary,
-        make_rewards: Callable[[Mapping[str, float], bool], Rewards],
     ) -> None:
         fewest = 1 if baseline is Baseline.greedy else 2
         if num_samples < fewest:
-            raise ValueError(
+            raise UserError(
                 f"objective.num_samples={num_samples} must be at least {fewest} with objective.baseline={baseline.name}"
             )
-        for name, value in (("max_words", max_words), ("rows_per_pass", rows_per_pass)):
+        for name, value in (("max_length", max_length), ("rows_per_pass", rows_per_pass)):
             if value is not None and value < 1:
-                raise ValueError(f"objective.{name}={value} must be at least 1, or null for no limit")
+                raise UserError(f"objective.{name}={value} must be at least 1, or null for no limit")
         if not 0 <= cross_entropy < 1:
-            raise ValueError(
+            raise UserError(
                 f"objective.cross_entropy={cross_entropy} must be in [0, 1); objective=xe is nothing but that"
             )
         if lr_factor <= 0:
-            raise ValueError(f"objective.lr_factor={lr_factor} must be positive, e.g. 0.1")
+            raise UserError(f"objective.lr_factor={lr_factor} must be positive, e.g. 0.1")
         self.rewarding, self.lr_factor = not xe_first, lr_factor
         self.baseline, self.num_samples = baseline, num_samples
-        self.max_words, self.rows_per_pass = max_words, rows_per_pass
+        self.max_length, self.rows_per_pass = max_length, rows_per_pass
         self.vocabulary, self.pad_id, self.eos_id = vocabulary, vocabulary.pad_id, vocabulary.eos_id
         self.share = cross_entropy
-        self.cross_entropy = CrossEntropy(label_smoothing=label_smoothing, pad_id=vocabulary.pad_id)
+        self.cross_entropy = CrossEntropy(
+            label_smoothing=label_smoothing,
+            ignore_unk=ignore_unk,
+            pad_id=vocabulary.pad_id,
+            unk_id=vocabulary.unk_id,
+        )
         unknown = () if vocabulary.unk_id is None else (vocabulary.unk_id,)
         self.forbidden = (vocabulary.pad_id, vocabulary.bos_id, *unknown)
         self.rewards = make_rewards(rewards, eos_in_reward)
@@ -122,34 +131,34 @@ class SelfCritical:
         now = "null" if self.rows_per_pass is None else self.rows_per_pass
         return f"lower objective.rows_per_pass={now}, the samples whose gradients are computed together"
 
-    def __call__(self, captioner: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def __call__(self, captioner: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if not (captioner.training and self.rewarding):
             return self.cross_entropy(captioner, batch)
         decoder = captioner.decoder
         with without_dropout(decoder):
-            state = decoder.start(captioner.remember(batch.inputs))
+            state = decoder.start(captioner.build_memory(batch.inputs))
             started = perf_counter()
             words, plain = self._sample(decoder, state, batch)
             sampled = perf_counter()
-            advantages, parts = self._advantages(batch.ids, words, plain)
+            advantages, parts = self._advantages(batch.image_ids, words, plain)
             parts |= {"seconds_sampling": sampled - started, "seconds_reward": perf_counter() - sampled}
             rows = torch.arange(len(words), device=words.device) // self.num_samples
             log_probs = self._log_probs(decoder, state, rows, words)
             loss = -(advantages.to(log_probs).unsqueeze(1) * log_probs).sum() / (words != self.pad_id).sum()
             if self.share:
-                output = decoder(batch.words, state.select(batch.rows))
-                likelihood, _ = self.cross_entropy.of(output, batch.targets)
+                output = decoder(batch.input_ids, state.select(batch.rows))
+                likelihood, _ = self.cross_entropy.loss_of_output(output, batch.targets)
                 loss = (1 - self.share) * loss + self.share * likelihood
-                parts["cross_entropy"] = likelihood.detach()
+                parts["cross_entropy"] = float(likelihood)
         return loss, {"loss": loss.detach()} | {name: torch.as_tensor(v) for name, v in parts.items()}
 
-    # -------------------------------------------------------------------------------------- what is said
+    # -------------------------------------------------------------------------------------- samples
 
     def _sample(
         self, decoder: Decoder, state: State, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return words (B,T), image by image, padded after eos, and those (N,T') of the greedy baseline."""
-        images = torch.arange(len(batch.ids), device=batch.rows.device)
+        images = torch.arange(len(batch.image_ids), device=batch.rows.device)
         first = torch.full_like(images, self.vocabulary.bos_id)
         if self.baseline is Baseline.beam:
             found = self._beam().search(decoder, state.select(images), first)
@@ -167,8 +176,8 @@ class SelfCritical:
             decoder,
             state,
             first=first,
-            max_words=self._word_limit(decoder),
-            rules=lambda scores, words: forbid(scores, self.forbidden),
+            max_length=self._length_limit(decoder),
+            logits_processor=lambda scores, words: suppress_tokens(scores, self.forbidden),
             choose=choose,
             pad_id=self.pad_id,
             eos_id=self.eos_id,
@@ -177,29 +186,24 @@ class SelfCritical:
 
     def _beam(self) -> Beam:
         """Beams ranked by their probability, of any length: the released Meshed-Memory's."""
+        shared = DecodingSettings(
+            max_length=self.max_length, min_length=0, no_repeat_ngram=0, may_repeat=(), allow_unk=False
+        )
         return Beam(
+            self.vocabulary,
+            shared=shared,
             num_beams=self.num_samples,
             length_penalty=0.0,
             early_stopping=False,
-            max_words=self.max_words,
-            min_words=0,
-            no_repeat_ngram=0,
-            may_repeat=(),
-            allow_unk=False,
-            pad_id=self.pad_id,
-            bos_id=self.vocabulary.bos_id,
-            eos_id=self.eos_id,
-            unk_id=self.vocabulary.unk_id,
-            encode=self.vocabulary.encode,
         )
 
-    def _word_limit(self, decoder: Decoder) -> int:
-        if self.max_words is not None and self.max_words > decoder.max_words:
-            raise ValueError(
-                f"objective.max_words={self.max_words} is more than the decoder can take: lower it to at most "
-                f"decoder.max_words={decoder.max_words}, or set it to null"
+    def _length_limit(self, decoder: Decoder) -> int:
+        if self.max_length is not None and self.max_length > decoder.max_length:
+            raise UserError(
+                f"objective.max_length={self.max_length} is more than the decoder can take: lower it to at most "
+                f"decoder.max_length={decoder.max_length}, or set it to null"
             )
-        return self.max_words or decoder.max_words
+        return self.max_length or decoder.max_length
 
     # ----------------------------------------------------------------------------------- what it is worth
 
@@ -210,6 +214,7 @@ class SelfCritical:
         rewards, parts = self._rewards(ids, words)
         rewards = rewards.view(len(ids), self.num_samples)
         if self.baseline is Baseline.greedy:
+            assert plain is not None
             baseline = self._rewards(ids, plain)[0].unsqueeze(1)
             parts["reward_of_greedy"] = float(baseline.mean())
         elif self.baseline is Baseline.beam:
@@ -245,7 +250,7 @@ class SelfCritical:
         if size < len(rows):
             one_pass = partial(checkpoint, one_pass, use_reentrant=False, preserve_rng_state=False)
         passes = zip(rows.split(size), words.split(size), strict=True)
-        return torch.cat([one_pass(some, said) for some, said in passes])
+        return torch.cat([one_pass(*one) for one in passes])
 
     def _log_probs_of_pass(
         self, decoder: nn.Module, state: State, rows: torch.Tensor, words: torch.Tensor
@@ -255,7 +260,10 @@ class SelfCritical:
         with without_dropout(decoder):  # the backward pass comes here too
             logits = decoder(read, state.select(rows)).logits.flatten(0, 1).float()
         losses = nn.functional.cross_entropy(
-            forbid(logits, self.forbidden), words.flatten(), ignore_index=self.pad_id, reduction="none"
+            suppress_tokens(logits, self.forbidden),
+            words.flatten(),
+            ignore_index=self.pad_id,
+            reduction="none",
         )
         return -losses.view_as(words)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from markupsafe import Markup, escape
 
-from easycap.report.numbers import number_text
+from easycap.utils.text import number_text
 
 WIDTH, HEIGHT = 400, 210
 LEFT, RIGHT, TOP, BOTTOM = 42, 10, 10, 28
@@ -85,10 +85,11 @@ class Scale:
     ticks: tuple[float, ...] = field(default=())
 
     def __call__(self, values: float | np.ndarray) -> np.ndarray:
-        low, high, values = self.low, self.high, np.asarray(values, dtype=float)
+        """Return the places, in pixels, of values on the axis."""
+        low, high, numbers = self.low, self.high, np.asarray(values, dtype=float)
         if self.log:
-            low, high, values = math.log10(low), math.log10(high), np.log10(np.maximum(values, self.low))
-        return self.start + (values - low) / (high - low) * (self.end - self.start)
+            low, high, numbers = math.log10(low), math.log10(high), np.log10(np.maximum(numbers, self.low))
+        return np.asarray(self.start + (numbers - low) / (high - low) * (self.end - self.start))
 
 
 def line_chart(
@@ -101,7 +102,8 @@ def line_chart(
     text: Callable[[float], str] = number_text,
 ) -> Chart:
     """Return the chart of `series`, of at most MAX_POINTS points each, values written by `text`; `may_be_log`
-    lets positive values over a wide range of sizes have a logarithmic axis."""
+    lets positive values over a wide range of sizes have a logarithmic axis.
+    """
     lines = [_thin(one) for one in series]
     x_axis, y_axis = _x_scale(lines, x_range), _y_scale(lines, [level.value for level in levels], may_be_log)
     parts = [_axes(x_axis, y_axis)]

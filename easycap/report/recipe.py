@@ -1,16 +1,17 @@
-"""What a run's config says in a few words."""
+"""A run's config in a few words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from easycap.report.numbers import NOTHING
+from easycap.utils.text import NOTHING
 
 
 def choice(config: Mapping[str, Any], group: str) -> str:
-    """Return the name chosen for a config group, with what tells its sizes apart: the timm or hub model it
-    names, else layers×width."""
+    """Return the name chosen for a config group, with what distinguishes its sizes: the timm or hub model it
+    names, else layers×width.
+    """
     value = config.get(group)
     if not isinstance(value, Mapping):
         return NOTHING if value is None else str(value)

@@ -1,4 +1,4 @@
-"""The scores of a result arranged for reading: which numbers stand beside which, and on what terms."""
+"""The scores of a result arranged for reading: which numbers are compared, and under which protocol."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from easycap.report.numbers import (
+from easycap.utils.text import (
     NOTHING,
     interval_text,
     is_count,
@@ -17,10 +17,10 @@ from easycap.report.numbers import (
 )
 
 HEADLINE = "CIDEr-D"
-# Keys of result.json's reference points, in the order they are read, and their names in tables.
-REFERENCE_POINTS = {
+# Keys of result.json's baselines, in the order they are read, and their names in tables.
+BASELINES = {
     "reference_caption": "reference caption",
-    "model_same_references": "this model, same terms",
+    "model_same_references": "this model, same protocol",
     "most_frequent": "most frequent caption",
 }
 
@@ -103,7 +103,8 @@ class _Notes:
 
 def oracle_mark(score: Mapping[str, Any]) -> str:
     """Return what follows a score that an oracle helped: the captioner read something of the image's own references or
-    annotations, so that it is an upper bound and no captioner's score. Empty for any other."""
+    annotations, so that it is an upper bound and no captioner's score. Empty for any other.
+    """
     return " (oracle)" if oracles_of(score) else ""
 
 
@@ -125,8 +126,9 @@ def score_of(result: Mapping[str, Any] | None, split: str | None, metric: str) -
 
 
 def score_tables(result: Mapping[str, Any]) -> tuple[ScoreTable, dict[str, ScoreTable]]:
-    """Return the table of metrics by splits, and per split the one of reference points by metrics; the first
-    holds the signatures of all of them."""
+    """Return the table of metrics by splits, and per split the one of baselines by metrics; the first
+    holds the signatures of all of them.
+    """
     notes = _Notes()
     splits = mapping(result, "scores")
     rows = []
@@ -138,16 +140,20 @@ def score_tables(result: Mapping[str, Any]) -> tuple[ScoreTable, dict[str, Score
 
 
 def dot_groups(result: Mapping[str, Any], split: str, metric: str = HEADLINE) -> list[DotGroup]:
-    """Return the model and its reference points on one axis from zero, grouped by signature."""
+    """Return the model and its baselines on one axis from zero, grouped by signature."""
     points = [(label, point.get(metric), "model" in key) for key, label, point in _points(result, split)]
-    rows = [(f"this model on {split}", score_of(result, split, metric), True), *points]
-    rows = [row for row in rows if isinstance(row[1], Mapping) and is_number(row[1].get("value"))]
+    everything = [(f"this model on {split}", score_of(result, split, metric), True), *points]
+    rows = [
+        (label, score, is_model)
+        for label, score, is_model in everything
+        if isinstance(score, Mapping) and is_number(score.get("value"))
+    ]
     top = max((row[1].get("high") or row[1]["value"] for row in rows), default=1.0) or 1.0
     by_signature: dict[str, list[tuple[str, Any, bool]]] = {}
     for row in rows:
         by_signature.setdefault(str(row[1].get("signature") or ""), []).append(row)
     groups = [_group(signature, rows, metric, top) for signature, rows in by_signature.items()]
-    return sorted(groups, key=lambda group: not any("reference caption" == dot.label for dot in group.dots))
+    return sorted(groups, key=lambda group: not any(dot.label == "reference caption" for dot in group.dots))
 
 
 def diagnostics_table(result: Mapping[str, Any]) -> ScoreTable:
@@ -185,10 +191,8 @@ def mapping(values: Any, *keys: str | None) -> Mapping[str, Any]:
 
 def _points(result: Mapping[str, Any], split: str) -> list[tuple[str, str, Mapping[str, Any]]]:
     points = mapping(result, "reference_points", split)
-    named = [(key, label, mapping(points, key)) for key, label in REFERENCE_POINTS.items() if key in points]
-    others = [
-        (key, key.replace("_", " "), mapping(points, key)) for key in points if key not in REFERENCE_POINTS
-    ]
+    named = [(key, label, mapping(points, key)) for key, label in BASELINES.items() if key in points]
+    others = [(key, key.replace("_", " "), mapping(points, key)) for key in points if key not in BASELINES]
     return named + others
 
 
@@ -210,6 +214,6 @@ def _group(signature: str, rows: Sequence[tuple[str, Any, bool]], metric: str, t
         left, start, end = (100 * max(0.0, value) / top for value in (score["value"], low, high))
         text, interval = score_text(score["value"], metric), interval_text(score, metric)
         dots.append(Dot(label, text, interval, is_model, left, start, end))
-    judged = any(label == REFERENCE_POINTS["reference_caption"] for label, _, _ in rows)
-    title = "On the reference caption's terms" if judged else "As reported"
+    judged = any(label == BASELINES["reference_caption"] for label, _, _ in rows)
+    title = "Under the reference caption's protocol" if judged else "As reported"
     return DotGroup(title, signature, tuple(dots))

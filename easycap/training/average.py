@@ -43,12 +43,13 @@ class AverageWeights:
             self._swap()
 
     def _swap(self) -> None:
-        # Exchanging storages copies nothing, and views an optimiser holds of the weights stay views of the weights.
+        # Exchanging storages copies nothing.
         for name, parameter in self.module.named_parameters():
             if name in self.averages:
                 parameter.data, self.averages[name] = self.averages[name], parameter.data
 
     def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the averages by name, to be saved among a checkpoint's tensors."""
         return {_PREFIX + name: average for name, average in self.averages.items()}
 
     def load_state_dict(self, tensors: dict[str, torch.Tensor]) -> None:

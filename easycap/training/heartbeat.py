@@ -15,19 +15,20 @@ logger = logging.getLogger(__name__)
 BEAT_SECONDS = 2.0
 # Long enough for a call that holds Python's lock for a while.
 DEAD_SECONDS = 40.0
-# A rank in the middle of a collective mostly learns it there and says so itself.
+# A rank in the middle of a collective mostly learns it there and reports it itself.
 GRACE_SECONDS = 10.0
 
 
 class Heartbeat:
-    """While entered, writes a count of this rank to the `store` and ends the process if another's stands still.
+    """While entered, counts up for this rank in the `store`, and ends the process if another rank's count stops.
 
-    `store` is a torch.distributed.Store. `on_loss` is told why before the process ends with exit code 1.
+    `store` is a torch.distributed.Store. `on_rank_lost` is called with the reason before the process ends with exit
+    code 1.
     """
 
-    def __init__(self, store: Any, number: int, count: int, on_loss: Callable[[str], None]) -> None:
-        self.store, self.number, self.on_loss = store.clone(), number, on_loss
-        self.others = [rank for rank in range(count) if rank != number]
+    def __init__(self, store: Any, rank: int, world_size: int, on_rank_lost: Callable[[str], None]) -> None:
+        self.store, self.rank, self.on_rank_lost = store.clone(), rank, on_rank_lost
+        self.others = [other for other in range(world_size) if other != rank]
         self._over = threading.Event()
 
     def __enter__(self) -> Heartbeat:
@@ -45,12 +46,12 @@ class Heartbeat:
             if self._over.wait(BEAT_SECONDS):
                 return
             try:
-                self.store.set(f"alive/{self.number}", str(beat))
+                self.store.set(f"alive/{self.rank}", str(beat))
                 dead = self._silent(seen)
             except RuntimeError:  # the store lives in rank 0 or in the launcher
                 dead = "the launcher or rank 0"
             if dead and not self._over.wait(GRACE_SECONDS):
-                self._end(f"rank {self.number} ends because {dead} died")
+                self._end(f"rank {self.rank} ends because {dead} died")
 
     def _silent(self, seen: dict[int, tuple[bytes, float]]) -> str | None:
         for rank in self.others:
@@ -65,6 +66,6 @@ class Heartbeat:
     def _end(self, why: str) -> None:
         logger.error(why)
         try:
-            self.on_loss(why)
+            self.on_rank_lost(why)
         finally:
             os._exit(1)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from easycap.errors import UserError
 from easycap.types import Batch
 
 
@@ -20,13 +21,17 @@ def first_images(batch: Batch, count: int) -> Batch:
     """Return the first `count` images of a batch with their captions."""
     kept = batch.rows < count
     return Batch(
-        batch.ids[:count], batch.inputs.first(count), batch.words[kept], batch.targets[kept], batch.rows[kept]
+        batch.image_ids[:count],
+        batch.inputs.first(count),
+        batch.input_ids[kept],
+        batch.targets[kept],
+        batch.rows[kept],
     )
 
 
 def images_that_fit(attempt: Callable[[Batch], None], batch: Batch) -> int | None:
     """Return how many images of `batch` an `attempt` can take, halving until one succeeds; None if not even one."""
-    count = len(batch.ids) // 2
+    count = len(batch.image_ids) // 2
     while count:
         free_cache()
         try:
@@ -42,13 +47,13 @@ def images_that_fit(attempt: Callable[[Batch], None], batch: Batch) -> int | Non
 
 @contextmanager
 def validation_must_fit(device: torch.device) -> Iterator[None]:
-    """Turn running out of memory in a validation into `ValueError`, saying what to lower."""
+    """Turn running out of memory in a validation into `UserError`, saying what to lower."""
     try:
         yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise ValueError(
+        raise UserError(
             f"validation does not fit into the memory of {device}: lower validation.batch_size or the number of beams"
         ) from None
 

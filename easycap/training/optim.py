@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
+from easycap.errors import UserError
+from easycap.models.decoders.recurrence import LSTMCell, MaxoutLSTM
 from easycap.registry import register
+from easycap.training.muon import MuonOptimizer
+from easycap.utils.transformers_adapter import is_transposed_linear
 
 
 class Optimization:
@@ -37,11 +41,12 @@ class Optimization:
         return factor
 
     def zero_grad(self) -> None:
+        """Clear the gradients."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
 
     def restart(self, factor: float) -> None:
-        """Forget all moments and go on at a constant `factor` of the peak learning rates."""
+        """Reset all moments and continue at a constant `factor` of the peak learning rates."""
         self.factor = lambda step: factor
         for optimizer in self.optimizers:
             optimizer.state.clear()
@@ -52,41 +57,13 @@ class Optimization:
         return any(optimizer.state for optimizer in self.optimizers)
 
     def state_dict(self) -> list[dict]:
+        """Return each optimiser's state."""
         return [optimizer.state_dict() for optimizer in self.optimizers]
 
     def load_state_dict(self, states: list[dict]) -> None:
+        """Restore what `state_dict` returned, of optimisers for the same parameters."""
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
-
-
-class MuonForTensors(torch.optim.Muon):
-    """torch's Muon (for hidden matrices) that also takes convolutions, as matrices (out, in*h*w).
-
-    torch.optim.Muon accepts leaf matrices only. Each parameter is therefore handed over as a matrix that shares
-    its storage, and its gradient is lent to the matrix for the time of a step.
-    """
-
-    def __init__(self, groups: list[dict], **settings: object) -> None:
-        self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
-        super().__init__(
-            [{**group, "params": [self._as_matrix(p) for p in group["params"]]} for group in groups],
-            **settings,
-        )
-
-    def _as_matrix(self, param: nn.Parameter) -> nn.Parameter:
-        matrix = nn.Parameter(param.detach().flatten(1))
-        assert matrix.data_ptr() == param.data_ptr(), "a parameter must be contiguous to be seen as a matrix"
-        self._pairs.append((param, matrix))
-        return matrix
-
-    def step(self, closure: Callable | None = None) -> None:
-        for param, matrix in self._pairs:
-            matrix.grad = None if param.grad is None else param.grad.flatten(1)
-        super().step(closure)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for param, matrix in self._pairs:
-            param.grad = matrix.grad = None
 
 
 @register("optim", "adamw")
@@ -100,6 +77,7 @@ class AdamW:
         self, *, lr: float, encoder_lr: float, weight_decay: float, betas: tuple[float, float], eps: float
     ) -> None:
         _check_not_negative(lr=lr, encoder_lr=encoder_lr, weight_decay=weight_decay)
+        _check_moments(betas, eps)
         self.lr, self.encoder_lr, self.weight_decay = lr, encoder_lr, weight_decay
         self.betas, self.eps = betas, eps
 
@@ -115,20 +93,39 @@ class AdamW:
 class SGD:
     """Stochastic gradient descent with momentum; everything but vectors is decayed.
 
-    The settings of it: called with a captioner and a schedule they make the `Optimization`.
+    The settings of it: called with a captioner and a schedule they make the `Optimization`. `decay_lstm_biases` and
+    `output_bias_factor` are for recipes of Caffe, where a bias is decayed and moves like a weight unless its layer
+    says otherwise.
     """
 
-    def __init__(self, *, lr: float, encoder_lr: float, momentum: float, weight_decay: float) -> None:
-        _check_not_negative(lr=lr, encoder_lr=encoder_lr, momentum=momentum, weight_decay=weight_decay)
+    def __init__(
+        self,
+        *,
+        lr: float,
+        encoder_lr: float,
+        momentum: float,
+        weight_decay: float,
+        decay_lstm_biases: bool,
+        output_bias_factor: float,
+    ) -> None:
+        _check_not_negative(lr=lr, encoder_lr=encoder_lr, weight_decay=weight_decay)
+        _check_not_negative(output_bias_factor=output_bias_factor)
+        _check_momentum(momentum)
         self.lr, self.encoder_lr = lr, encoder_lr
         self.momentum, self.weight_decay = momentum, weight_decay
+        self.decay_lstm_biases, self.output_bias_factor = decay_lstm_biases, output_bias_factor
 
     def __call__(self, captioner: nn.Module, factor: Callable[[int], float]) -> Optimization:
         """Return the optimiser of all parameters, frozen ones included: they move once they get gradients."""
-        parameters = list(captioner.parameters())
-        matrices, vectors = ([p for p in parameters if (p.ndim > 1) == wanted] for wanted in (True, False))
-        groups = _groups_by_part(captioner, matrices, self.lr, self.encoder_lr, self.weight_decay)
-        groups += _groups_by_part(captioner, vectors, self.lr, self.encoder_lr, 0.0)
+        lstm = {id(p) for p in _lstm_biases(captioner)} if self.decay_lstm_biases else set()
+        apart = {id(p) for p in _output_biases(captioner)} if self.output_bias_factor != 1 else set()
+        decayed, plain, output = list[nn.Parameter](), list[nn.Parameter](), list[nn.Parameter]()
+        for p in captioner.parameters():
+            (output if id(p) in apart else decayed if p.ndim > 1 or id(p) in lstm else plain).append(p)
+        groups = _groups_by_part(captioner, decayed, self.lr, self.encoder_lr, self.weight_decay)
+        groups += _groups_by_part(captioner, plain, self.lr, self.encoder_lr, 0.0)
+        output_lr = self.lr * self.output_bias_factor
+        groups += _groups_by_part(captioner, output, output_lr, self.encoder_lr, 0.0)
         return Optimization([torch.optim.SGD(groups, momentum=self.momentum)], factor)
 
 
@@ -138,7 +135,7 @@ class Muon:
 
     `matrix_lr` and `encoder_matrix_lr` are Muon's and in AdamW's units: updates are scaled to AdamW's typical size
     (2502.16982). `lr` and `encoder_lr` are those of the AdamW parts. Source of Muon: Jordan et al. 2024,
-    kellerjordan.github.io/posts/muon, through torch.optim.Muon. Called with a captioner and a schedule, these settings
+    kellerjordan.github.io/posts/muon. Called with a captioner and a schedule, these settings
     make the `Optimization`.
     """
 
@@ -154,8 +151,10 @@ class Muon:
         betas: tuple[float, float],
         eps: float,
     ) -> None:
-        _check_not_negative(matrix_lr=matrix_lr, encoder_matrix_lr=encoder_matrix_lr, momentum=momentum)
+        _check_not_negative(matrix_lr=matrix_lr, encoder_matrix_lr=encoder_matrix_lr)
         _check_not_negative(lr=lr, encoder_lr=encoder_lr, weight_decay=weight_decay)
+        _check_momentum(momentum)
+        _check_moments(betas, eps)
         self.matrix_lr, self.encoder_matrix_lr, self.momentum = matrix_lr, encoder_matrix_lr, momentum
         self.lr, self.encoder_lr, self.weight_decay = lr, encoder_lr, weight_decay
         self.betas, self.eps = betas, eps
@@ -163,10 +162,11 @@ class Muon:
     def __call__(self, captioner: nn.Module, factor: Callable[[int], float]) -> Optimization:
         """Return the optimisers of all parameters, frozen ones included: they move once they get gradients."""
         matrices = hidden_matrices(captioner)
-        muon = MuonForTensors(
-            _groups_by_part(captioner, matrices, self.matrix_lr, self.encoder_matrix_lr, self.weight_decay),
-            momentum=self.momentum,
-            adjust_lr_fn="match_rms_adamw",
+        groups = _groups_by_part(
+            captioner, matrices, self.matrix_lr, self.encoder_matrix_lr, self.weight_decay
+        )
+        muon = MuonOptimizer(
+            groups, lr=self.matrix_lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
         others = _groups_by_part(captioner, _others(captioner, matrices), self.lr, self.encoder_lr, 0.0)
         adamw = torch.optim.AdamW(others, betas=self.betas, eps=self.eps, fused=True)
@@ -179,15 +179,31 @@ def hidden_matrices(captioner: nn.Module) -> list[nn.Parameter]:
 
     An output layer is a linear layer with as many rows as some embedding has, tied to it or not.
     """
-    vocabularies = {m.num_embeddings for m in captioner.modules() if isinstance(m, nn.Embedding)}
+    outputs = {id(module) for module in _output_layers(captioner)}
     found: dict[int, nn.Parameter] = {}
     for module in captioner.modules():
-        is_output = isinstance(module, nn.Linear) and module.out_features in vocabularies
-        if isinstance(module, (nn.Linear, nn.Conv2d, Conv1D)) and not is_output:
-            found.setdefault(id(module.weight), module.weight)
+        is_matrix = isinstance(module, (nn.Linear, nn.Conv2d)) or is_transposed_linear(module)
+        if is_matrix and id(module) not in outputs:
+            weight = module.get_parameter("weight")
+            found.setdefault(id(weight), weight)
         if isinstance(module, nn.LSTM):
             found.update((id(p), p) for p in module.parameters() if p.ndim == 2)
     return list(found.values())
+
+
+def _output_layers(captioner: nn.Module) -> list[nn.Linear]:
+    """The linear layers with as many rows as some embedding has."""
+    vocabularies = {m.num_embeddings for m in captioner.modules() if isinstance(m, nn.Embedding)}
+    return [m for m in captioner.modules() if isinstance(m, nn.Linear) and m.out_features in vocabularies]
+
+
+def _output_biases(captioner: nn.Module) -> list[nn.Parameter]:
+    return [layer.bias for layer in _output_layers(captioner) if layer.bias is not None]
+
+
+def _lstm_biases(captioner: nn.Module) -> list[nn.Parameter]:
+    cells = (m for m in captioner.modules() if isinstance(m, (nn.LSTM, LSTMCell, MaxoutLSTM)))
+    return [p for cell in cells for p in cell.parameters() if p.ndim == 1]
 
 
 def _others(captioner: nn.Module, matrices: list[nn.Parameter]) -> list[nn.Parameter]:
@@ -198,7 +214,7 @@ def _others(captioner: nn.Module, matrices: list[nn.Parameter]) -> list[nn.Param
 def _groups_by_part(
     captioner: nn.Module, params: list[nn.Parameter], lr: float, encoder_lr: float, weight_decay: float
 ) -> list[dict]:
-    encoder = {id(p) for p in captioner.encoder.parameters()}
+    encoder = {id(p) for p in captioner.get_submodule("encoder").parameters()}
     groups = [
         {"params": [p for p in params if id(p) in encoder], "lr": encoder_lr, "weight_decay": weight_decay},
         {"params": [p for p in params if id(p) not in encoder], "lr": lr, "weight_decay": weight_decay},
@@ -208,5 +224,17 @@ def _groups_by_part(
 
 def _check_not_negative(**values: float) -> None:
     for name, value in values.items():
-        if value < 0:
-            raise ValueError(f"optim.{name}={value} must not be negative")
+        if not 0 <= value < math.inf:
+            raise UserError(f"optim.{name}={value} must be 0 or a positive number")
+
+
+def _check_momentum(momentum: float) -> None:
+    if not 0 <= momentum < 1:
+        raise UserError(f"optim.momentum={momentum} must be at least 0 and below 1, e.g. 0.9")
+
+
+def _check_moments(betas: tuple[float, float], eps: float) -> None:
+    if not all(0 <= beta < 1 for beta in betas):
+        raise UserError(f"optim.betas={list(betas)}: both must be at least 0 and below 1, e.g. [0.9, 0.98]")
+    if not 0 < eps < math.inf:  # without it a weight with no gradient yet would become nan
+        raise UserError(f"optim.eps={eps} must be above 0, e.g. 1e-8")

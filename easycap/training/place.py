@@ -1,4 +1,4 @@
-"""Which of several processes this is, as torchrun or SLURM say it."""
+"""Which of several processes this is, from the environment that torchrun or SLURM set."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from easycap.errors import UserError
+
 
 class Place(NamedTuple):
-    """Process `number` (from 0) of `count`; `local` counts within its machine."""
+    """Process `rank` (from 0) of `world_size`; `local_rank` counts within its machine."""
 
-    number: int
-    count: int
-    local: int
+    rank: int
+    world_size: int
+    local_rank: int
 
 
 def place(environment: Mapping[str, str] = os.environ) -> Place:
@@ -20,7 +22,7 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
 
     `srun` says so with SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID; the address of the first task must be in
     MASTER_ADDR. A batch script has SLURM_NTASKS too but is one process: without MASTER_ADDR the number of tasks of the
-    step counts. `ValueError` if a step of several tasks has no MASTER_ADDR: they would train the same model apart.
+    step counts. `UserError` if a step of several tasks has no MASTER_ADDR: they would train the same model apart.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         return Place(
@@ -31,7 +33,7 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
     if count == 1:
         return Place(0, 1, 0)
     if not has_address:
-        raise ValueError(
+        raise UserError(
             f"srun started {count} tasks but MASTER_ADDR is not set; in the batch script: export "
             'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
         )

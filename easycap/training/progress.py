@@ -1,47 +1,59 @@
-"""What a person sees while training runs: a bar on a terminal, one log line per epoch everywhere."""
+"""What is shown during training: progress, time left, and a line per epoch."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from easycap.utils.progress_bar import Progress, duration
 
 logger = logging.getLogger(__name__)
 
+# Steps before the speed is measured (the first ones set things up), and on which it is.
+_WARM_UP, _MEASURED = 3, 5
+
 
 class TrainingProgress:
-    """A progress bar with loss, images/s and time left; without a terminal only the lines of `report`."""
+    """Shows steps, loss, images/s and time left, and logs once an estimate of the duration from measured steps."""
 
-    def __init__(self, total_steps: int, step: int, *, shown: bool) -> None:
-        console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:.0f} images/s  left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not (shown and console.is_terminal),
+    def __init__(
+        self, total_steps: int, step: int, *, shown: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.shown, self.clock = shown, clock
+        self.progress = Progress(
+            "training", total_steps, unit="steps", done=step, with_speed=False, shown=shown, clock=clock
         )
-        self.task = self.bar.add_task(
-            "training", total=total_steps, completed=step, loss=float("nan"), speed=0.0
-        )
+        self.first = step
+        self._measured_from = 0.0
 
     def __enter__(self) -> TrainingProgress:
-        self.bar.start()
+        self.progress.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        self.progress.__exit__(kind, error, trace)
 
     def advance(self, step: int, loss: float, images_per_second: float) -> None:
-        self.bar.update(self.task, completed=step, loss=loss, speed=images_per_second)
+        """Show that `step` steps are done, the last with this loss."""
+        self.progress.reach(step, f"loss {loss:.3f}, {images_per_second:.0f} images/s")
+        taken = step - self.first
+        if taken == _WARM_UP:
+            self._measured_from = self.clock()
+        elif taken == _WARM_UP + _MEASURED and self.shown:
+            self._log_duration((self.clock() - self._measured_from) / _MEASURED)
+
+    def _log_duration(self, step_seconds: float) -> None:
+        left = self.progress.total - self.progress.done
+        logger.info(
+            "training takes about %s on this machine: %s steps of %.2g s, without validation",
+            duration(left * step_seconds),
+            f"{left:,}",
+            step_seconds,
+        )
 
     def report(
         self,
@@ -52,10 +64,11 @@ class TrainingProgress:
         *,
         oracle: bool = False,
     ) -> None:
-        """Log one line about an epoch: the loss of its last step, then what validation found, scores x100, marked where
-        an `oracle` helped.
+        """Log one line about an epoch: mean training loss per word, then the validation scores x100, marked if they
+        used an `oracle`.
 
-        Where captions are rewarded: the last step's reward, and, beside the scores, what rewards may spoil.
+        `trained` are the epoch's means, empty where an earlier version saved none. Where captions are rewarded: the
+        mean reward, and, besides the scores, what rewards may spoil.
         """
         mark = " (oracle)" if oracle else ""
         scores = [f"{name} {100 * values[name]:.1f}{mark}" for name in (metric, "truth") if name in values]
@@ -70,4 +83,5 @@ class TrainingProgress:
             logger.info("before training: %s", shown)
         else:
             kind = "reward" if "reward" in trained else "loss"
-            logger.info("epoch %d: training %s %.3f  %s", epoch, kind, trained[kind], shown)
+            mean = f"training {kind} {trained[kind]:.3f}  " if kind in trained else ""
+            logger.info("epoch %d: %s%s", epoch, mean, shown)

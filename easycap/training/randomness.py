@@ -6,33 +6,33 @@ import logging
 
 import torch
 
-from easycap.data.loader import hash_seed
-from easycap.training.ranks import Ranks
+from easycap.data.sampler import hash_seed
+from easycap.training.distributed import Ranks
 
 logger = logging.getLogger(__name__)
 
 
 def seed_rank(ranks: Ranks, step: int) -> None:
     """Let dropout differ between ranks; the first keeps the numbers of a run of one rank."""
-    if not ranks.first:
-        torch.manual_seed(hash_seed(torch.initial_seed(), step, ranks.number))
+    if not ranks.is_main:
+        torch.manual_seed(hash_seed(torch.initial_seed(), step, ranks.rank))
 
 
 def random_state(ranks: Ranks, device: torch.device) -> dict[str, torch.Tensor]:
     """Return the states of the random number generators of all ranks."""
-    states = {f"rng.cpu.{ranks.number}": torch.get_rng_state()}
+    states = {f"rng.cpu.{ranks.rank}": torch.get_rng_state()}
     if device.type == "cuda":
-        states[f"rng.cuda.{ranks.number}"] = torch.cuda.get_rng_state(device)
-    return ranks.merge(states)
+        states[f"rng.cuda.{ranks.rank}"] = torch.cuda.get_rng_state(device)
+    return ranks.all_gather_dict(states)
 
 
 def restore_random_state(
     states: dict[str, torch.Tensor], ranks: Ranks, device: torch.device, step: int
 ) -> None:
     """Go on with this rank's own state from among a checkpoint's tensors."""
-    own = {kind: states.get(f"rng.{kind}.{ranks.number}") for kind in ("cpu", "cuda")}
+    own = {kind: states.get(f"rng.{kind}.{ranks.rank}") for kind in ("cpu", "cuda")}
     if own["cpu"] is None:
-        logger.warning("the checkpoint is of fewer ranks: going on with other dropout")
+        logger.warning("the checkpoint has random states for fewer ranks: dropout will differ")
         seed_rank(ranks, step)
         return
     torch.set_rng_state(own["cpu"])

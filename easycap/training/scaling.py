@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,23 +21,24 @@ class ScaledOptimization:
         self, optimization: Optimization, module: nn.Module, *, device: torch.device, precision: Precision
     ) -> None:
         self.optimization = optimization
-        # torch's scaler asks an optimiser for its parameters and calls its step. Muon's parameters are matrices
-        # whose gradients are elsewhere; so this object stands in for all optimisers with the module's own parameters.
+        # torch's scaler asks an optimiser for its parameters and calls its step: this object stands in for all of them.
         self.param_groups = [{"params": list(module.parameters())}]
+        self._as_optimizer = cast(torch.optim.Optimizer, self)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision is Precision.fp16)
         self._step = 0
 
     def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of the scaled loss."""
         self.scaler.scale(loss).backward()
 
     def unscale(self) -> None:
         """Make gradients those of the loss itself, to be clipped and looked at."""
-        self.scaler.unscale_(self)
+        self.scaler.unscale_(self._as_optimizer)
 
     def apply(self, step: int) -> dict[str, float]:
         """Take step number `step` (from 0), or leave it out; return what to log."""
         self._step = step
-        self.scaler.step(self)
+        self.scaler.step(self._as_optimizer)
         self.scaler.update()
         self.optimization.zero_grad()
         values = {"lr_factor": self.optimization.factor(step)}
@@ -48,8 +49,10 @@ class ScaledOptimization:
         self.optimization.step(self._step)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the scaler's state; empty unless in fp16."""
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned, where a scale is used."""
         if state and self.scaler.is_enabled():
             self.scaler.load_state_dict(state)

@@ -3,84 +3,140 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from easycap.errors import UserError
 from easycap.training.average import AverageWeights
+from easycap.training.distributed import Ranks
 from easycap.training.hardware import autocast
-from easycap.training.memory import free_cache, images_that_fit, is_out_of_memory
+from easycap.training.memory import first_images, free_cache, images_that_fit, is_out_of_memory
 from easycap.training.optim import Optimization
-from easycap.training.ranks import Ranks
 from easycap.training.scaling import ScaledOptimization
-from easycap.training.trainer import Trainer
+from easycap.training.trainer_config import TrainerConfig
 from easycap.types import Batch, Objective
+from easycap.utils.cpu_threads import Trial, try_threads
+
+
+class StepResult(NamedTuple):
+    """Result of a step: `values` to log, which are means over `words` words of all ranks."""
+
+    values: dict[str, float]
+    words: float
+
+
+_ONE_VALUE = "Expected more than 1 value per channel"  # as torch's BatchNorm puts it
 
 
 class TrainStep:
-    """Moves the weights of a captioner once per call; `average` are their moving averages."""
+    """Moves the weights of a model once per call; `average` are their moving averages."""
 
     def __init__(
         self,
-        trainer: Trainer,
+        settings: TrainerConfig,
         *,
-        captioner: nn.Module,
+        model: nn.Module,
         objective: Objective,
         optimization: Optimization,
         pad_id: int,
         device: torch.device,
         ranks: Ranks,
     ) -> None:
-        self.trainer, self.captioner, self.objective = trainer, captioner, objective
+        self.settings, self.model, self.objective = settings, model, objective
         self.pad_id, self.device, self.ranks = pad_id, device, ranks
         self.optimization = ScaledOptimization(
-            optimization, captioner, device=device, precision=trainer.precision
+            optimization, model, device=device, precision=settings.precision
         )
-        self.average = AverageWeights(captioner, trainer.ema)
+        self.average = AverageWeights(model, settings.ema)
 
-    def __call__(self, batches: list[Batch], step: int) -> dict[str, float]:
-        """Take step number `step` (from 0) on some batches and return what to log.
+    def __call__(self, batches: list[Batch], step: int) -> StepResult:
+        """Take step number `step` (from 0) on some batches.
 
-        Raises `ValueError` if the loss is not finite, or, with what would fit, if the memory does not suffice.
+        Raises `UserError` if the loss is not finite, or, with what would fit, if the memory does not suffice.
         """
         try:
-            return self.take(batches, step)
+            return self.run(batches, step)
+        except ValueError as error:
+            if _ONE_VALUE not in str(error):
+                raise
+            raise UserError(
+                f"this encoder uses BatchNorm, which cannot train on a batch of {len(batches[0].image_ids)} image: "
+                "choose trainer.batch_size so that every batch, also the last of an epoch, has at least 2 images"
+            ) from error
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         # Only here, as the error held on to what the step had computed.
-        raise ValueError(self.what_fits(max(batches, key=lambda batch: len(batch.ids))))
+        raise UserError(self.what_fits(max(batches, key=lambda batch: len(batch.image_ids))))
 
-    def take(self, batches: list[Batch], step: int) -> dict[str, float]:
+    def run(self, batches: list[Batch], step: int) -> StepResult:
         """Each batch counts by its number of words, as if those of all ranks were one batch."""
         words = [int((batch.targets != self.pad_id).sum()) for batch in batches]
-        all_words = self.ranks.add({"words": sum(words)})["words"]
+        all_words = self.ranks.all_reduce_sum({"words": sum(words)})["words"]
         values: dict[str, float] = {}
         for batch, count in zip(batches, words, strict=True):
             for name, value in self.accumulate(batch, count / all_words).items():
                 values[name] = values.get(name, 0.0) + value
-        values = self.ranks.add(values)
+        values = self.ranks.all_reduce_sum(values)
         self.check_finite(values["loss"], batches, step)
-        self.ranks.add_gradients(self.captioner.parameters())
-        self.ranks.average_statistics(self.captioner)
+        self.ranks.all_reduce_gradients(self.model.parameters())
+        self.ranks.average_buffers(self.model)
         self.optimization.unscale()
-        values |= self.clip_gradients(with_parts=(step + 1) % self.trainer.log_every_steps == 0)
+        values |= self.clip_gradients(with_parts=(step + 1) % self.settings.log_every_steps == 0)
         values |= self.optimization.apply(step)
         self.average.update(step)
-        return values
+        return StepResult(values, all_words)
 
     def accumulate(self, batch: Batch, share: float) -> dict[str, float]:
         """Add the gradients of `share` of a batch's loss; return that share of what the objective logs."""
-        with autocast(self.device, self.trainer.precision):
-            loss, parts = self.objective(self.captioner, batch.to(self.device))
+        with autocast(self.device, self.settings.precision):
+            loss, parts = self.objective(self.model, batch.to(self.device))
         self.optimization.backward(loss * share)
         return {name: float(value) * share for name, value in parts.items()}
 
+    @contextmanager
+    def without_effect(self) -> Iterator[None]:
+        """Undo the effects of passes inside, on a CPU: gradients, buffers (BatchNorm statistics), random state."""
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        was_training = self.model.training
+        self.model.train()
+        try:
+            with torch.random.fork_rng([]):
+                yield
+        finally:
+            self.optimization.optimization.zero_grad()
+            with torch.no_grad():
+                for name, before in buffers.items():
+                    self.model.get_buffer(name).copy_(before)
+            self.model.train(was_training)
+
+    def try_threads(self, batch: Batch, candidates: Sequence[int], *, ahead: int) -> Trial:
+        """Time passes over images of `batch` with each number of threads, if that pays for `ahead` images."""
+        try:
+            with self.without_effect():
+                return try_threads(
+                    lambda count: self.accumulate(first_images(batch, count), 1.0),
+                    candidates,
+                    images=len(batch.image_ids),
+                    ahead=ahead,
+                )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return Trial({})  # the first step says what fits
+
     def check_finite(self, loss: float, batches: list[Batch], step: int) -> None:
+        """Raise `UserError` with the images of the step (from 0) if its loss is not a
+        finite number.
+        """
         if not math.isfinite(loss):
-            ids = [image_id for batch in batches for image_id in batch.ids]
+            ids = [image_id for batch in batches for image_id in batch.image_ids]
             shown = ", ".join(ids[:8]) + ", ..." * (len(ids) > 8)
-            raise ValueError(
+            raise UserError(
                 f"the loss is {loss} at step {step + 1}; images {shown}. Lower optim.lr, raise schedule.warmup_steps, "
                 "or set trainer.clip_norm"
             )
@@ -89,16 +145,16 @@ class TrainStep:
         """Clip to `clip_norm`; return the norm before, and with `with_parts` that of each part."""
         values = {}
         if with_parts:
-            for name, part in self.captioner.named_children():
+            for name, part in self.model.named_children():
                 grads = [p.grad for p in part.parameters() if p.grad is not None]
                 values[f"grad_norm/{name}"] = float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
-        limit = self.trainer.clip_norm or math.inf
-        values["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.captioner.parameters(), limit))
+        limit = self.settings.clip_norm or math.inf
+        values["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         return values
 
     def what_fits(self, batch: Batch) -> str:
         """Say, after trying, which batch size the memory would take."""
-        images = len(batch.ids)
+        images = len(batch.image_ids)
         fits = images_that_fit(self.attempt, batch)
         self.optimization.optimization.zero_grad()
         free_cache()
@@ -107,15 +163,15 @@ class TrainStep:
         if fits is None:
             advice = own or "set trainer.gradient_checkpointing=true"
             return f"{start}, nor does one image: {advice}, or choose a smaller model"
-        accumulate = self.trainer.accumulate * -(-images // fits)
+        accumulate = self.settings.accumulate * -(-images // fits)
         return (
-            f"{start}; {fits} do, tried just now: trainer.batch_size={fits * self.ranks.count} "
+            f"{start}; {fits} do, tried just now: trainer.batch_size={fits * self.ranks.world_size} "
             f"trainer.accumulate={accumulate} takes as large a step" + (f"; or {own}" if own else "")
         )
 
     def attempt(self, batch: Batch) -> None:
         """All that a step of this batch needs of the memory, before the first step also the optimiser's moments."""
-        trained = sum(p.numel() * p.element_size() for p in self.captioner.parameters() if p.requires_grad)
+        trained = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
         moments = 0 if self.optimization.optimization.has_state else 2 * trained
         reserved = torch.empty(moments, dtype=torch.uint8, device=self.device)
         self.optimization.optimization.zero_grad()

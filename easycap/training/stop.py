@@ -7,17 +7,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+from easycap.errors import OutOfTime
 
 logger = logging.getLogger(__name__)
 
+_Handler = (
+    Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+)  # as `signal.signal` takes it
 _IMPATIENT_SECONDS = 2.0
-
-
-class OutOfTime(ValueError):
-    """`trainer.max_hours` are over; the run is saved."""
 
 
 class Stop:
@@ -35,7 +37,7 @@ class Stop:
         self._process = os.getpid()
         self._asked_at: float | None = None
         self._at_once = False
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
@@ -52,15 +54,22 @@ class Stop:
 
     @property
     def interrupted(self) -> bool:
+        """Whether a signal asked the training to end."""
         return self._asked_at is not None
 
     @property
     def asked(self) -> int:
-        """INTERRUPTED, OUT_OF_TIME, or 0 as long as the training may go on."""
+        """INTERRUPTED, OUT_OF_TIME, or 0 as long as training may continue."""
         if self.interrupted:
             return self.INTERRUPTED
         over = self._deadline is not None and time.monotonic() >= self._deadline
         return self.OUT_OF_TIME if over else 0
+
+    def end(self, asked: int, where: str) -> NoReturn:
+        """Raise what ends a run that was `asked` to, after it was saved."""
+        if asked == self.INTERRUPTED:
+            raise KeyboardInterrupt
+        raise OutOfTime(f"trainer.max_hours={self.max_hours:g} reached {where}")
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -77,7 +86,8 @@ class Stop:
         if os.getpid() != self._process:  # a forked worker: the main process decides
             return
         now = time.monotonic()
-        impatient = number == signal.SIGINT and self.interrupted and now - self._asked_at > _IMPATIENT_SECONDS
+        asked_at = self._asked_at
+        impatient = number == signal.SIGINT and asked_at is not None and now - asked_at > _IMPATIENT_SECONDS
         if self._at_once or impatient:
             raise KeyboardInterrupt
         if self._asked_at is None:

@@ -1,120 +1,285 @@
-"""How to train: the settings. `fit.py` does it."""
+"""The training loop."""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import easycap.training.checkpoint_files as checkpoint
 from easycap.data.loader import TrainLoader
-from easycap.registry import register
-from easycap.training.hardware import Precision
+from easycap.models.checkpoint import load_weights
+from easycap.models.image_model import ImageModel
+from easycap.training.checkpoints import Checkpoints
+from easycap.training.distributed import Ranks
+from easycap.training.epochs import Epochs
+from easycap.training.hardware import checkpoint_gradients, compile_forward
+from easycap.training.memory import validation_must_fit
+from easycap.training.optim import Optimization
+from easycap.training.progress import TrainingProgress
+from easycap.training.randomness import random_state, restore_random_state, seed_rank
+from easycap.training.step import StepResult, TrainStep
+from easycap.training.stop import Stop
+from easycap.training.threads import SpeedWatch, choose_training_threads
+from easycap.training.train_state import EarlyStopping, TrainResult, TrainState, training_cost
+from easycap.training.trainer_config import TrainerConfig
+from easycap.training.validation import Validator, warnings_of
+from easycap.types import Batch, Objective, Tracker, Vocabulary, has_oracle
+from easycap.utils.cpu_threads import Trial, max_threads
 
-_OVERFIT_STEPS_PER_EPOCH = 50
+logger = logging.getLogger(__name__)
 
 
-@register("trainer", "default")
 class Trainer:
-    """How to train: epochs over the loader's batches, validation, best and last checkpoints.
+    """Trains a model; `state` is how far training has come.
 
-    A step uses `accumulate` batches of `batch_size` images (of all ranks together, so that the numbers do not depend
-    on how many there are) with `captions_per_image` captions each (null: all). The
-    run ends after `epochs`, or after `max_steps` steps if that is set: the schedule is stretched over that length.
-    It ends earlier, with the schedule where it then is, after `patience` validations in a row that found nothing
-    better; and `max_hours` after its start it saves and stops, to be gone on with by resume=RUN, schedule included.
-    `ema` validates and keeps, as best, a moving average of the weights with that decay.
-    The encoder is frozen until `unfreeze_encoder_at_epoch` (0: trained from the start; null: never); until then
-    `cache_features` lets it run once per image instead of once per epoch. Training alone
-    sees, with `crop`, a random part of each image of at least that share of its area, and with `flip` every other
-    image mirrored that has no caption with left or right; see Augmented. `overfit_batch`
-    trains on one batch over and over, 50 times an epoch: a model that cannot learn it has a bug.
+    `checkpoints` is the folder for `last` and `best`; `resume_from` the checkpoint to
+    resume from (None: start at step 0); `config` is plain data, stored with the weights.
     """
 
     def __init__(
         self,
+        settings: TrainerConfig,
         *,
-        batch_size: int,
-        captions_per_image: int | None,
-        epochs: int,
-        max_steps: int | None,
-        patience: int | None,
-        max_hours: float | None,
-        accumulate: int,
-        clip_norm: float | None,
-        ema: float | None,
-        precision: Precision,
-        compile: bool,
-        gradient_checkpointing: bool,
-        unfreeze_encoder_at_epoch: int | None,
-        cache_features: bool,
-        crop: float | None,
-        flip: bool,
-        checkpoint_every_steps: int | None,
-        log_every_steps: int,
-        workers: int,
-        overfit_batch: bool,
+        model: ImageModel,
+        objective: Objective,
+        optimization: Optimization,
+        loader: TrainLoader,
+        validator: Validator,
+        vocabulary: Vocabulary,
+        tracker: Tracker,
+        checkpoints: Path,
+        resume_from: Path | None,
+        config: dict[str, Any],
+        device: torch.device,
+        ranks: Ranks,
     ) -> None:
-        for name, count in (
-            ("batch_size", batch_size),
-            ("captions_per_image", captions_per_image),
-            ("epochs", epochs),
-            ("max_steps", max_steps),
-            ("patience", patience),
-            ("accumulate", accumulate),
-            ("checkpoint_every_steps", checkpoint_every_steps),
-            ("log_every_steps", log_every_steps),
-        ):
-            if count is not None and count < 1:
-                raise ValueError(f"trainer.{name}={count} must be at least 1")
-        if unfreeze_encoder_at_epoch is not None and unfreeze_encoder_at_epoch < 0:
-            raise ValueError(
-                f"trainer.unfreeze_encoder_at_epoch={unfreeze_encoder_at_epoch} must be 0 (trained from the start), an "
-                "epoch, or null (frozen throughout)"
-            )
-        if cache_features and (unfreeze_encoder_at_epoch == 0 or overfit_batch):
-            raise ValueError(
-                "trainer.cache_features=true needs an encoder that is frozen at first: set "
-                "trainer.unfreeze_encoder_at_epoch to null or an epoch, and trainer.overfit_batch=false"
-            )
-        if crop is not None and not 0 < crop <= 1:
-            raise ValueError(
-                f"trainer.crop={crop} must be above 0 and at most 1, the least share of an image's area that is seen, "
-                "or null for the whole"
-            )
-        if (cache_features or overfit_batch) and (flip or crop is not None):
-            name = "cache_features" if cache_features else "overfit_batch"
-            raise ValueError(
-                f"trainer.{name}=true shows every image in one way: set trainer.crop=null and trainer.flip=false, or "
-                f"trainer.{name}=false"
-            )
-        if ema is not None and not 0 < ema < 1:
-            raise ValueError(
-                f"trainer.ema={ema} must be between 0 and 1, e.g. 0.999, or null for no averaging"
-            )
-        if max_hours is not None and max_hours <= 0:
-            raise ValueError(f"trainer.max_hours={max_hours} must be positive, or null for no limit")
-        if workers < 0:
-            raise ValueError(f"trainer.workers={workers} must be 0 (load in the main process) or more")
-        if clip_norm is not None and clip_norm <= 0:
-            raise ValueError(f"trainer.clip_norm={clip_norm} must be positive, or null for no clipping")
-        self.batch_size, self.captions_per_image, self.workers = batch_size, captions_per_image, workers
-        self.epochs, self.max_steps, self.accumulate = epochs, max_steps, accumulate
-        self.patience, self.max_hours = patience, max_hours
-        self.ema, self.compile = ema, compile
-        self.gradient_checkpointing = gradient_checkpointing
-        self.clip_norm, self.precision, self.overfit_batch = clip_norm, precision, overfit_batch
-        self.crop, self.flip = crop, flip
-        self.unfreeze_encoder_at_epoch, self.cache_features = unfreeze_encoder_at_epoch, cache_features
-        self.checkpoint_every_steps, self.log_every_steps = checkpoint_every_steps, log_every_steps
+        self.settings, self.model, self.objective = settings, model, objective
+        self.optimization, self.loader, self.validator = optimization, loader, validator
+        self.tracker, self.device, self.ranks = tracker, device, ranks
+        self.config, self.resume_from = config, resume_from
+        self.checkpoints = Checkpoints(checkpoints, model, vocabulary, config, ranks)
+        self.take_step = TrainStep(
+            settings,
+            model=model,
+            objective=objective,
+            optimization=optimization,
+            pad_id=vocabulary.pad_id,
+            device=device,
+            ranks=ranks,
+        )
+        self.state = TrainState(precision=settings.precision.name)
+        self.stop = Stop(settings.max_hours)
+        self.speed = SpeedWatch()
+        self.early_stopping = EarlyStopping(validator.metric, settings.patience)
+        self.epochs = Epochs(settings, loader)
 
-    def steps_per_epoch(self, loader: TrainLoader) -> int:
-        """Return optimiser steps per epoch; a rest smaller than `accumulate` batches is left out."""
-        if self.overfit_batch:
-            return _OVERFIT_STEPS_PER_EPOCH
-        steps = loader.batches_per_epoch // self.accumulate
-        if not steps:
-            raise ValueError(
-                f"trainer.accumulate={self.accumulate} batches of {loader.batch_size} images are more than the "
-                f"{loader.sampler.length} training images: lower it or trainer.batch_size"
-            )
-        return steps
+    def fit(self) -> TrainResult:
+        """Train until the last step, or until validation stops improving; return what came of it."""
+        self.resume()
+        self.freeze_or_release_encoder()
+        self.checkpoints.check_space()
+        if self.settings.gradient_checkpointing:
+            checkpoint_gradients(self.model)
+        if self.settings.compile:
+            compile_forward(self.model)
+        self.choose_threads()
+        self.sanity_check()
+        bar = TrainingProgress(self.epochs.total_steps, self.state.step, shown=self.ranks.is_main)
+        with self.stop, bar as progress:
+            self.validate_initial_weights(progress)
+            while not (self.epochs.are_over(self.state) or self.early_stopping.has_run_out(self.state)):
+                self.freeze_or_release_encoder()
+                self.train_epoch(progress)
+                self.validate(progress)
+                self.state.end_epoch()
+                self.save_last()
+                self.save_best()
+        self.ranks.barrier()
+        cost = training_cost(self.model, self.state)
+        return TrainResult(self.state.best, cost, self.state.warnings, self.ended_early())
 
-    def total_steps(self, loader: TrainLoader) -> int:
-        """Return how many optimiser steps a whole run takes."""
-        return self.max_steps or self.epochs * self.steps_per_epoch(loader)
+    def ended_early(self) -> str | None:
+        """Return why the run ended before its last step, None if it did not."""
+        reason = self.early_stopping.reason(self.state)
+        return reason and f"{reason}: ended after step {self.state.step} of {self.epochs.total_steps}"
+
+    def resume(self) -> None:
+        """Restore the checkpoint `resume_from`, if there is one; else make all ranks start from the same weights."""
+        if self.resume_from is None:
+            self.ranks.broadcast_weights(self.model)
+            seed_rank(self.ranks, self.state.step)
+            return
+        load_weights(self.model, self.resume_from)
+        self.state = TrainState.from_progress(checkpoint.read_progress(self.resume_from))
+        for _ in range(self.state.stage):
+            lr_multiplier = self.objective.next_stage()
+            assert lr_multiplier is not None, "a stage that the run had reached"
+            self.optimization.restart(lr_multiplier)
+        tensors = checkpoint.load_training(self.optimization, self.resume_from)
+        restore_random_state(tensors, self.ranks, self.device, self.state.step)
+        self.take_step.average.load_state_dict(tensors)
+        self.take_step.optimization.load_state_dict(self.state.loss_scale)
+        logger.info(
+            "resuming from %s at step %d of %d",
+            self.resume_from.name,
+            self.state.step,
+            self.epochs.total_steps,
+        )
+        self.restore_best()
+
+    def restore_best(self) -> None:
+        """Make checkpoints/best agree with `state`: a kill may have come between the two saves of an epoch."""
+        if self.checkpoints.step_of_best() == self.state.best_step or self.state.best is None:
+            return
+        if self.state.best_step == self.state.step:
+            self.save_best()
+        else:
+            logger.warning("checkpoints/best is not of this history: the best checkpoint is chosen afresh")
+            self.state.best = self.state.best_step = None
+
+    def choose_threads(self) -> None:
+        """Set the run's number of threads; a new run measures which is faster, without affecting its results."""
+        resumed_without = self.resume_from is not None and self.state.threads is None  # it ran with all
+        self.state.threads = choose_training_threads(
+            self.settings.threads,
+            max_threads() if resumed_without else self.state.threads,
+            on_cpu=self.device.type == "cpu",
+            ranks=self.ranks,
+            try_threads=self.try_threads,
+        )
+
+    def try_threads(self, candidates: Sequence[int]) -> Trial:
+        """Time forward and backward passes over images of the next batch with each number of threads."""
+        ahead = self.epochs.images_left(self.state)
+        if len(candidates) < 2 or self.settings.compile or not ahead:
+            return Trial({})
+        self.objective.begin_epoch(self.state.epoch)
+        batch = self.loader.first_batch(self.state.epoch)
+        return self.take_step.try_threads(batch, candidates, ahead=ahead // self.ranks.world_size)
+
+    def sanity_check(self) -> None:
+        """Run everything validation does on two batches: it must not fail after hours of training."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), validation_must_fit(self.device):
+            self.validator.sanity_check()
+
+    def freeze_or_release_encoder(self) -> None:
+        """Freeze the encoder before the epoch `unfreeze_encoder_at_epoch`, release it from then on."""
+        unfreeze_at = self.settings.unfreeze_encoder_at_epoch
+        frozen = unfreeze_at is None or self.state.epoch < unfreeze_at
+        if frozen != self.model.encoder_frozen:
+            state = "frozen" if frozen else "trained"
+            logger.info("epoch %d: the encoder is %s", self.state.epoch + 1, state)
+            self.speed.forget()
+        self.model.freeze_encoder(frozen)
+        # Compiled code would be discarded with the copy that it ran on.
+        if frozen and not self.settings.compile:
+            self.model.fold_encoder(self.epochs.images)
+
+    def train_epoch(self, progress: TrainingProgress) -> None:
+        """Take the steps that the current epoch still has."""
+        self.model.train()
+        self.objective.begin_epoch(self.state.epoch)
+        before = time.perf_counter()
+        for batches in self.epochs.batches(self.state):
+            started = time.perf_counter()
+            values, words = self.train_step(batches)
+            before, last = time.perf_counter(), before
+            images = self.ranks.world_size * sum(len(batch.image_ids) for batch in batches)
+            self.state.train_seconds += before - last
+            self.state.add(values, words)
+            self.state.images_seen += images
+            if self.device.type == "cpu":
+                self.speed.watch(images, before - started)
+            self.state.step += 1
+            progress.advance(self.state.step, values["loss"], self.state.images_per_second)
+            if self.epochs.log_is_due(self.state):
+                self.log("train", values)
+            if self.epochs.checkpoint_is_due(self.state):
+                self.save_last()
+            self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """Save and end after Ctrl-C, after SIGTERM, or when `max_hours` are over."""
+        asked = self.ranks.all_reduce_max(self.stop.asked)
+        if asked:
+            self.save_last()
+            step, run = f"step {self.state.step} of {self.epochs.total_steps}", self.checkpoints.folder.parent
+            self.stop.end(asked, f"at {step}; saved: resume with resume={run}")
+
+    def train_step(self, batches: list[Batch]) -> StepResult:
+        """Take one step on its batches."""
+        return self.take_step(batches, self.state.step)
+
+    def validate(self, progress: TrainingProgress) -> None:
+        """Validate if it is due; saved first, so that a kill meanwhile costs the validation only."""
+        last = self.state.step == self.epochs.total_steps
+        if self.validator.is_due(self.state.epoch, last=last):
+            self.save_last()
+            self.run_validation(progress, self.state.epoch + 1)
+
+    def validate_initial_weights(self, progress: TrainingProgress) -> None:
+        """Validate the weights of init_from: step 0, and the best until one is better."""
+        if self.config["init_from"] is not None and self.state.best is None and not self.state.step:
+            self.run_validation(progress, 0)
+            self.save_best()
+
+    def run_validation(self, progress: TrainingProgress, epoch: int) -> None:
+        """Validate after `epoch` epochs, log and show the result, and remember the best."""
+        with self.stop.at_once(), self.take_step.average.applied(), validation_must_fit(self.device):
+            validation = self.validator()
+        self.log("val", validation.values)
+        self.tracker.samples(self.validator.sample_rows(validation), step=self.state.step, epoch=epoch)
+        progress.report(
+            epoch,
+            self.state.epoch_means if epoch else {},
+            self.validator.metric,
+            validation.values,
+            oracle=has_oracle(self.config),
+        )
+        self.state.stage_start_metrics = self.state.stage_start_metrics or validation.values
+        found = warnings_of(validation, self.state.stage_start_metrics, self.validator.metric)
+        for sentence in self.state.new_warnings(found, epoch):
+            logger.warning(sentence)
+        self.early_stopping.compare(self.state, validation.values)
+        if (why := self.ended_early()) is not None and not self.begin_next_stage():
+            logger.info(why)
+
+    def begin_next_stage(self) -> bool:
+        """Start the objective's next stage from the best weights, with fresh optimisers; False if it has none."""
+        reason, lr_multiplier = self.early_stopping.reason(self.state), self.objective.next_stage()
+        if lr_multiplier is None:
+            return False
+        load_weights(self.model, self.checkpoints.best)
+        self.optimization.restart(lr_multiplier)
+        self.take_step.average.averages.clear()
+        self.speed.forget()
+        self.state.begin_stage()
+        logger.info("%s: next stage, from the weights of step %d", reason, self.state.best_step)
+        return True
+
+    def log(self, prefix: str, values: dict[str, float]) -> None:
+        """Hand values to the tracker, their names after "train/" or "val/"."""
+        named = {f"{prefix}/{name}": value for name, value in values.items()}
+        named["epoch"] = self.state.step / self.epochs.per_epoch
+        if prefix == "train":
+            named["train/images_per_second"] = self.state.images_per_second
+        self.tracker.log(named, step=self.state.step)
+        self.state.logged += 1
+
+    def save_last(self) -> None:
+        """Save all that resuming needs."""
+        self.state.loss_scale = self.take_step.optimization.state_dict()
+        tensors = random_state(self.ranks, self.device) | self.take_step.average.state_dict()
+        self.checkpoints.save_last(self.state, self.optimization, tensors)
+
+    def save_best(self) -> None:
+        """Save the weights if they are those of the best validation."""
+        if self.state.best_step == self.state.step:
+            with self.take_step.average.applied():
+                self.checkpoints.save_best(self.state)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import torch
-from torch import nn
 
-from easycap.data.loader import Batches
-from easycap.generation.captions import Refinement, caption_batches
+from easycap.data.loader import Batches, show_images
+from easycap.errors import UserError
+from easycap.models.image_model import ImageModel
 from easycap.registry import describe_choices, register
-from easycap.training.ranks import Ranks
-from easycap.types import Batch, Example, Generator, Objective, Vocabulary
+from easycap.training.distributed import Ranks
+from easycap.types import Batch, Example, Objective
 
 logger = logging.getLogger(__name__)
 
@@ -34,97 +35,99 @@ class Validation:
 
 
 @register("validation", "default")
-class Validator:
-    """Validates on the first `images` images (null: all), every `every_epochs` epochs and after the last.
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """On what and how often to validate: the first `images` images (null: all), every `every_epochs` epochs and after
+    the last.
 
-    `objective` gives the loss; `score` takes examples and the generated {id: caption} and returns scores, of which
-    `metric` (higher is better) picks the best checkpoint, and signs of health; `samples` images are logged with their
-    captions. `metric` None is CIDEr-D. Captions are those of the last round of `refinement`; the loss is that of
-    references beside the draft of the first. `make_batches` turns examples and `batch_size` into batches. Several
-    `ranks` share the batches.
+    `metric` (higher is better; null: the task's own) picks the best checkpoint; `samples` images are logged with what
+    the model generates for them.
     """
 
-    usual_metric = "CIDEr-D"
+    images: int | None
+    batch_size: int
+    every_epochs: int
+    samples: int
+    metric: str | None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "every_epochs"):
+            if getattr(self, name) < 1:
+                raise UserError(f"validation.{name}={getattr(self, name)} must be at least 1")
+        if self.images is not None and self.images < 1:
+            raise UserError(
+                f"validation.images={self.images} must be at least 1, or null for all images of the split"
+            )
+        if self.samples < 0:
+            raise UserError(f"validation.samples={self.samples} must be 0 or more")
+
+
+class Validator:
+    """Measures a model's loss, and scores what it generates for images.
+
+    `make_batches` turns examples and a batch size into batches. `objective` gives the loss. `predict` turns batches
+    into {image id: prediction}, `score` examples and their predictions into scores and signs of health, `as_text` a
+    prediction into text; progress calls all this `doing`. Several `ranks` share the batches.
+    """
 
     def __init__(
         self,
+        settings: ValidationConfig,
         *,
-        images: int | None,
-        batch_size: int,
-        every_epochs: int,
-        samples: int,
-        metric: str | None,
         examples: Sequence[Example],
         make_batches: Callable[[Sequence[Example], int], Batches],
+        model: ImageModel,
         objective: Objective,
-        generator: Generator,
-        refinement: Refinement,
-        vocabulary: Vocabulary,
-        score: Callable[[Sequence[Example], dict[str, str]], tuple[dict[str, float], dict[str, float]]],
+        pad_id: int,
+        predict: Callable[[Iterable[Batch]], dict[str, Any]],
+        score: Callable[[Sequence[Example], dict[str, Any]], tuple[dict[str, float], dict[str, float]]],
+        as_text: Callable[[Any], str],
+        default_metric: str,
+        doing: str,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager],
         ranks: Ranks,
     ) -> None:
-        for name, value in (
-            ("batch_size", batch_size),
-            ("every_epochs", every_epochs),
-            ("images", images or 1),
-        ):
-            if value < 1:
-                raise ValueError(f"validation.{name}={value} must be at least 1")
-        if samples < 0:
-            raise ValueError(f"validation.samples={samples} must not be negative")
-        self.examples = examples[:images]
-        self.batches = make_batches(ranks.part(self.examples, batch_size), batch_size)
-        self.ranks = ranks
-        self.objective, self.generator, self.refinement = objective, generator, refinement
-        self.vocabulary = vocabulary
-        self.score, self.every_epochs, self.samples = score, every_epochs, samples
-        self.metric = metric or self.usual_metric
+        self.settings = settings
+        self.examples = examples[: settings.images]
+        self.batches = make_batches(ranks.shard(self.examples, settings.batch_size), settings.batch_size)
+        self.model, self.objective, self.pad_id = model, objective, pad_id
+        self.predict, self.score, self.as_text, self.doing = predict, score, as_text, doing
+        self.metric = settings.metric or default_metric
+        self.device, self.autocast, self.ranks = device, autocast, ranks
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
         """Whether to validate after this epoch (from 0); always after the last one."""
-        return last or (epoch + 1) % self.every_epochs == 0
+        return last or (epoch + 1) % self.settings.every_epochs == 0
 
-    def rehearse(
-        self, captioner: nn.Module, device: torch.device, autocast: Callable[[], AbstractContextManager]
-    ) -> None:
+    def sanity_check(self) -> None:
         """Two batches through everything validation does, so that it cannot fail after hours of training."""
         batches = list(islice(self.batches, 2))
-        self._loss(captioner, batches, device, autocast)
-        _, found, _ = self._scored_captions(captioner, batches, device, autocast)
+        self._loss(batches)
+        _, found, _ = self._scored_captions(batches)
         if self.metric not in found:
-            raise ValueError(
+            raise UserError(
                 f"validation.metric={self.metric!r} is not measured; {describe_choices(self.metric, found)}"
             )
 
-    def __call__(
-        self, captioner: nn.Module, device: torch.device, autocast: Callable[[], AbstractContextManager]
-    ) -> Validation:
-        loss, shuffled = self._loss(captioner, self.batches, device, autocast)
-        captions, scores, health = self._scored_captions(captioner, self.batches, device, autocast)
+    def __call__(self) -> Validation:
+        """Return the loss, scores and health of the validation images, and what the model generates for them."""
+        loss, shuffled = self._loss(self.batches)
+        captions, scores, health = self._scored_captions(self.batches)
         return Validation({"loss": loss, "loss_of_shuffled_images": shuffled, **scores, **health}, captions)
 
     def _scored_captions(
-        self,
-        captioner: nn.Module,
-        batches: Sequence[Batch] | Batches,
-        device: torch.device,
-        autocast: Callable[[], AbstractContextManager],
+        self, batches: Sequence[Batch] | Batches
     ) -> tuple[dict[str, str], dict[str, float], dict[str, float]]:
-        """Captions of the batches of all ranks, in the examples' order, and what rank 0 makes of them."""
-        own = caption_batches(
-            captioner,
-            batches,
-            self.generator,
-            self.vocabulary,
-            device=device,
-            autocast=autocast,
-            refinement=self.refinement,
-        )
-        found = self.ranks.merge(own)
+        """What the model generates for the images of all ranks, as text, its scores and its health."""
+        own = self.predict(self._shown(batches, f"{self.doing} for validation"))
+        found = self.ranks.all_gather_dict(own)
         examples = [example for example in self.examples if example.id in found]
-        captions = {example.id: found[example.id] for example in examples}
-        scores, health = self.ranks.share(self.score(examples, captions) if self.ranks.first else None)
-        return captions, scores, health
+        predictions = {example.id: found[example.id] for example in examples}
+        scores, health = self.ranks.broadcast(
+            self.score(examples, predictions) if self.ranks.is_main else None
+        )
+        return {image_id: self.as_text(one) for image_id, one in predictions.items()}, scores, health
 
     def sample_rows(self, validation: Validation) -> list[dict]:
         """Return the first few images with their caption and references, as a Tracker takes them."""
@@ -135,55 +138,54 @@ class Validator:
                 "caption": validation.captions[example.id],
                 "references": list(example.references),
             }
-            for example in self.examples[: self.samples]
+            for example in self.examples[: self.settings.samples]
         ]
 
+    def _shown(self, batches: Sequence[Batch] | Batches, what: str) -> Iterator[Batch]:
+        """The batches, with progress in images."""
+        return show_images(batches, what, shown=self.ranks.is_main)
+
     @torch.inference_mode()
-    def _loss(
-        self,
-        captioner: nn.Module,
-        batches: Sequence[Batch] | Batches,
-        device: torch.device,
-        autocast: Callable[[], AbstractContextManager],
-    ) -> tuple[float, float]:
+    def _loss(self, batches: Sequence[Batch] | Batches) -> tuple[float, float]:
         """Mean loss per word over `batches`, and over the first of them with images given to the wrong captions."""
-        was_training = captioner.training
-        captioner.eval()
+        was_training = self.model.training
+        self.model.eval()
         total = words = 0.0
         shuffled = float("nan")
-        for number, batch in enumerate(batches):
-            batch = batch.to(device)
-            count = int((batch.targets != self.vocabulary.pad_id).sum())
-            with autocast():
-                total += float(self.objective(captioner, batch)[0]) * count
+        for number, batch in enumerate(self._shown(batches, "validation loss")):
+            batch = batch.to(self.device)
+            count = int((batch.targets != self.pad_id).sum())
+            with self.autocast():
+                total += float(self.objective(self.model, batch)[0]) * count
             if number == 0:
                 # Outside of autocast, which on a CPU does not roll cached features: half precision is foreign to it.
                 batch.inputs = replace(batch.inputs, images=batch.inputs.images.roll(1, dims=0))
-                with autocast():
-                    shuffled = float(self.objective(captioner, batch)[0])
+                with self.autocast():
+                    shuffled = float(self.objective(self.model, batch)[0])
             words += count
-        captioner.train(was_training)
-        sums = self.ranks.add({"loss": total, "words": words})
-        return sums["loss"] / sums["words"], self.ranks.share(shuffled)
+        self.model.train(was_training)
+        sums = self.ranks.all_reduce_sum({"loss": total, "words": words})
+        return sums["loss"] / sums["words"], self.ranks.broadcast(shuffled)
 
 
-def warnings_of(validation: Validation, first: Mapping[str, float], metric: str) -> list[str]:
-    """Return what is suspicious about a validation, in sentences; `first` are the values of the run's first one."""
-    found = []
+def warnings_of(validation: Validation, first: Mapping[str, float], metric: str) -> dict[str, str]:
+    """Return what is suspicious about a validation, {kind: sentence}; `first` are the values of the run's first one."""
+    found = {}
     values, images = validation.values, len(validation.captions)
     share = values.get("most_frequent_caption", 0.0)
     if images > 1 and share > 0.5:
-        found.append(f"{share:.0%} of the validation images get the same caption")
+        found["same caption"] = f"{share:.0%} of the validation images get the same caption"
     gain = values["loss_of_shuffled_images"] - values["loss"]
     if images > 1 and gain < _IMAGE_MATTERS:
-        found.append(
+        found["image ignored"] = (
             f"the loss is nearly the same with the wrong images ({values['loss_of_shuffled_images']:.3f} against "
             f"{values['loss']:.3f}): the decoder ignores the image"
         )
     before, now = (some.get("bad_endings", 0.0) for some in (first, values))
     if values[metric] > first[metric] and now > before + _MORE_BAD_ENDINGS:
-        found.append(
+        found["bad endings"] = (
             f"{metric} rose from {100 * first[metric]:.1f} to {100 * values[metric]:.1f} while captions with a bad "
-            f"ending (a dog on a) went from {before:.1%} to {now:.1%}: it does not see that they break off"
+            f"ending (a dog on a) went from {before:.1%} to {now:.1%}: it does not penalise captions that "
+            "break off"
         )
     return found

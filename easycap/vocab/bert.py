@@ -1,4 +1,4 @@
-"""BERT's vocabulary: lower-cased words and pieces of words."""
+"""BERT's vocabulary: lower-cased words and parts of words."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
+from easycap.errors import UserError
 from easycap.registry import register
-from easycap.vocab.files import FromTokenizer, Pieces, read_tokenizer, special_id, words_as_pieces
+from easycap.utils.segmenters import segmenter as find_segmenter
+from easycap.vocab.tokenizer_files import (
+    FromTokenizer,
+    SubwordCache,
+    read_tokenizer,
+    special_id,
+    subword_encoder,
+)
 
 _HUB = "google-bert/bert-base-uncased"
 
@@ -24,35 +32,36 @@ _JOINED = (
 
 @register("vocab", "bert")
 class BertVocabulary(FromTokenizer):
-    """WordPiece, uncased (Devlin et al. 2019): 30,522 pieces; [CLS], [SEP], [PAD], [UNK] are bos, eos, pad and unk.
+    """WordPiece, uncased (Devlin et al. 2019): 30,522 tokens; [CLS], [SEP], [PAD], [UNK] are bos, eos, pad and unk.
 
-    Encoding lower-cases and strips accents. Decoding joins pieces to words, sets full stops, commas and the like
+    Encoding lower-cases and strips accents. Decoding joins tokens to words, sets full stops, commas and the like
     without a space before them, and joins hyphens and English contractions: "A man's T-shirt." comes back as
-    "a man's t-shirt.". `path` is a folder with tokenizer.json or vocab.txt; null: from the hub. Raises `ValueError`
-    if the files cannot be had.
+    "a man's t-shirt.". `path` is a folder with tokenizer.json or vocab.txt; null: from the hub. `segmenter` is for the
+    scores alone. Raises `UserError` if the files cannot be had, and for an unknown segmenter.
     """
 
-    def __init__(self, *, path: str | None) -> None:
+    def __init__(self, *, path: str | None, segmenter: str) -> None:
+        find_segmenter(segmenter)
         try:
             self._use(read_tokenizer(path or _HUB))
         except ValueError as error:
-            raise ValueError(
+            raise UserError(
                 f"vocab=bert has no tokenizer ({error}): download vocab.txt of huggingface.co/{_HUB} into a folder "
                 "and pass vocab.path=FOLDER"
             ) from None
 
     def _use(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer, self._pieces = tokenizer, Pieces(tokenizer)
+        self.tokenizer, self._pieces = tokenizer, SubwordCache(tokenizer)
         self.pad_id, self.bos_id, self.eos_id, self.unk_id = (
             special_id(tokenizer, token) for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
         )
-        self.tokens = [tokenizer.id_to_token(index) for index in range(tokenizer.get_vocab_size())]
+        self.tokens = [tokenizer.id_to_token(index) or "" for index in range(tokenizer.get_vocab_size())]
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of the pieces of `text`, without special ids but with unk for what has no pieces."""
+        """Return the ids of the tokens of `text`, without special ids but with unk for what has no token."""
         return [index for word in text.split() for index in self._pieces[word]]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -69,11 +78,11 @@ class BertVocabulary(FromTokenizer):
             text = pattern.sub(joined, text)
         return text.strip()
 
-    def pieces(self, tokenizer: Tokenizer) -> list[list[int]]:
-        """Return each id as pieces of `tokenizer`: words as in running text, none for pad, bos, eos and unk."""
-        said = words_as_pieces(tokenizer)
+    def subword_ids(self, tokenizer: Tokenizer) -> list[list[int]]:
+        """Return the ids of each token in `tokenizer`: words as in running text, none for pad, bos, eos and unk."""
+        encode = subword_encoder(tokenizer)
         special = {self.pad_id, self.bos_id, self.eos_id, self.unk_id}
-        return [[] if index in special else said(token) for index, token in enumerate(self._texts())]
+        return [[] if index in special else encode(token) for index, token in enumerate(self._texts())]
 
     def _texts(self) -> list[str]:
         return [token[2:] if token.startswith("##") else f" {token}" for token in self.tokens]

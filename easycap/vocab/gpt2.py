@@ -1,4 +1,4 @@
-"""GPT-2's own vocabulary: pieces of bytes, so that any text can be said."""
+"""GPT-2's own vocabulary: byte-level tokens, so that it covers any text."""
 
 from __future__ import annotations
 
@@ -6,35 +6,44 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
+from easycap.errors import UserError
 from easycap.registry import register
-from easycap.vocab.files import FromTokenizer, Pieces, read_tokenizer, special_id, words_as_pieces
+from easycap.utils.segmenters import segmenter as find_segmenter
+from easycap.vocab.tokenizer_files import (
+    FromTokenizer,
+    SubwordCache,
+    read_tokenizer,
+    special_id,
+    subword_encoder,
+)
 
 _HUB = "openai-community/gpt2"
 
 
 @register("vocab", "gpt2")
 class GPT2Vocabulary(FromTokenizer):
-    """Byte-level BPE (Radford et al. 2019): 50,257 pieces, then bos and pad, which GPT-2 lacks.
+    """Byte-level BPE (Radford et al. 2019): 50,257 tokens, then bos and pad, which GPT-2 lacks.
 
     eos is GPT-2's own <|endoftext|>. Nothing is unknown. Case and punctuation are kept; a run of white space becomes
     one space, none at the ends. A word within a caption is encoded with the space before it, as in GPT-2's training
     text, the first one without. `path` is a folder with tokenizer.json, or vocab.json and merges.txt; null: from the
-    hub. Raises `ValueError` if the files cannot be had.
+    hub. `segmenter` is for the scores alone. Raises `UserError` if the files cannot be had.
     """
 
     unk_id = None
 
-    def __init__(self, *, path: str | None) -> None:
+    def __init__(self, *, path: str | None, segmenter: str) -> None:
+        find_segmenter(segmenter)
         try:
             self._use(read_tokenizer(path or _HUB))
         except ValueError as error:
-            raise ValueError(
+            raise UserError(
                 f"vocab=gpt2 has no tokenizer ({error}): download vocab.json and merges.txt of "
                 f"huggingface.co/{_HUB} into a folder and pass vocab.path=FOLDER"
             ) from None
 
     def _use(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer, self._pieces = tokenizer, Pieces(tokenizer)
+        self.tokenizer, self._pieces = tokenizer, SubwordCache(tokenizer)
         self.eos_id = special_id(tokenizer, "<|endoftext|>")
         self.bos_id = tokenizer.get_vocab_size()
         self.pad_id = self.bos_id + 1
@@ -43,7 +52,7 @@ class GPT2Vocabulary(FromTokenizer):
         return self.pad_id + 1
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of the pieces of `text`, without special ids."""
+        """Return the ids of the tokens of `text`, without special ids."""
         first, *rest = text.split() or [""]
         # No piece reaches over a space, so words can be looked up one by one.
         ids = list(self._pieces[first])
@@ -61,12 +70,12 @@ class GPT2Vocabulary(FromTokenizer):
                 kept.append(index)
         return " ".join(self.tokenizer.decode(kept, skip_special_tokens=False).split())
 
-    def pieces(self, tokenizer: Tokenizer) -> list[list[int]]:
-        """Return each id as pieces of `tokenizer`: the same piece where it has it, none for bos and pad."""
+    def subword_ids(self, tokenizer: Tokenizer) -> list[list[int]]:
+        """Return the ids of each token in `tokenizer`: the same token if it has it, none for bos and pad."""
         known = tokenizer.get_vocab()
-        said = words_as_pieces(tokenizer)
-        pieces = []
+        encode = subword_encoder(tokenizer)
+        found = []
         for index in range(self.bos_id):
             token = self.tokenizer.id_to_token(index)
-            pieces.append([known[token]] if token in known else said(self.tokenizer.decode([index])))
-        return [*pieces, [], []]
+            found.append([known[token]] if token in known else encode(self.tokenizer.decode([index])))
+        return [*found, [], []]

@@ -5,11 +5,11 @@ What an image's own tags are, is one of two rules (the group tag_vocab):
 captions   the lemmas (simplemma's, English) of the content words of its references. A content word has two letters or
            more, no digit, and is not on the stop list, nor is its lemma: articles, prepositions, pronouns, auxiliaries,
            numerals, words for amounts, for places within the picture and for the picture itself.
-data       what the data says itself: the things and actions of a scene, the objects annotated in a COCO image.
+data       what the data annotates: the things and actions of a scene, the objects annotated in a COCO image.
 
 Of these the `size` that most training images have are kept, each in `min_count` images or more; equal counts go in
-alphabetical order. Beside an image a lemma is said in the form that training captions use most (ride as riding): a
-captioner need not know the lemma as a word.
+alphabetical order. As a text condition a lemma is written in the form that training captions use most (ride as
+riding): a captioner need not know the lemma as a word.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 
+from easycap.errors import UserError
 from easycap.registry import register
 from easycap.types import Example
 from easycap.vocab.word import split_words
@@ -62,7 +63,7 @@ class TagSource(Enum):
 class TagVocabulary:
     """Tags <-> ids; ids 0..2 are pad, bos and eos, then tags by falling number of training images.
 
-    Text is tags with ", " between them. Raises `ValueError` for senseless settings, and if no training image has tags.
+    Text is tags with ", " between them. Raises `UserError` for senseless settings, and if no training image has tags.
     """
 
     pad_id, bos_id, eos_id = range(_NUM_SPECIAL)
@@ -72,17 +73,17 @@ class TagVocabulary:
     ) -> None:
         for name, value in (("size", size), ("min_count", min_count)):
             if value < 1:
-                raise ValueError(f"tag_vocab.{name}={value} must be at least 1")
+                raise UserError(f"tag_vocab.{name}={value} must be at least 1")
         examples = list(examples)
         counts = Counter(tag for example in examples for tag in set(own_tags(example, source)))
         if not counts and source is TagSource.data:
-            raise ValueError(
-                "the training images have no tags of their own: take tag_vocab=captions, or put COCO's "
-                "instances_<split>.json beside its captions"
+            raise UserError(
+                "the training images have no tags of their own: use tag_vocab=captions, or place COCO's "
+                "instances_<split>.json next to its captions"
             )
         kept = sorted((-count, tag) for tag, count in counts.items() if count >= min_count)[:size]
         if not kept:
-            raise ValueError(f"no tag is one of {min_count} training images: lower tag_vocab.min_count")
+            raise UserError(f"no tag occurs in {min_count} training images: lower tag_vocab.min_count")
         tags = [tag for _, tag in kept]
         self._number(source, tags, tags if source is TagSource.data else _forms(tags, examples))
 
@@ -104,8 +105,8 @@ class TagVocabulary:
         counts = Counter(found)
         return sorted(counts, key=lambda tag: (-counts[tag], self._places[tag]))
 
-    def said(self, tag: str) -> str:
-        """Return a tag as captions say it; one that is not in the vocabulary as it is."""
+    def form_of(self, tag: str) -> str:
+        """Return the word for a tag that captions use most; a tag outside of the vocabulary as it is."""
         return self.forms[self._places[tag]] if tag in self._places else tag
 
     def by_frequency(self, tags: Iterable[str]) -> list[str]:
@@ -129,24 +130,24 @@ class TagVocabulary:
 
     @classmethod
     def load(cls, folder: Path) -> TagVocabulary:
-        """Return the vocabulary that `save` wrote into `folder`; `ValueError` if it is not there."""
+        """Return the vocabulary that `save` wrote into `folder`; `UserError` if it is not there."""
         vocabulary = cls.__new__(cls)  # its tags are chosen already
         try:
             stored = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
             vocabulary._number(TagSource[stored["source"]], stored["tags"], stored["forms"])
         except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{Path(folder) / FILE} holds no tags ({error}); use another run") from None
+            raise UserError(f"{Path(folder) / FILE} holds no tags ({error}); use another run") from None
         return vocabulary
 
 
 @register("tag_vocab", "captions")
-def from_captions(*, size: int, min_count: int, examples: Iterable[Example]) -> TagVocabulary:
+def from_captions(examples: Iterable[Example], *, size: int, min_count: int) -> TagVocabulary:
     """The frequent content words of the training captions."""
     return TagVocabulary(source=TagSource.captions, size=size, min_count=min_count, examples=examples)
 
 
 @register("tag_vocab", "data")
-def from_data(*, size: int, min_count: int, examples: Iterable[Example]) -> TagVocabulary:
+def from_data(examples: Iterable[Example], *, size: int, min_count: int) -> TagVocabulary:
     """The data's own tags: things and actions of scenes, COCO's annotated objects."""
     return TagVocabulary(source=TagSource.data, size=size, min_count=min_count, examples=examples)
 

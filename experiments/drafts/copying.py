@@ -15,15 +15,18 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from easycap.build import build
-from easycap.config import option_from_text
-from easycap.context.draft import DraftData
-from easycap.evaluate import caption_examples
-from easycap.experiment import TEXT_SCORERS, Experiment
+from easycap.conditioning.conditions import ConditionData
+from easycap.config.instantiate import build
+from easycap.config.schema import option_from_text
+from easycap.evaluation.evaluate import caption_examples
 from easycap.metrics import score
 from easycap.metrics.corpus import captions_by_id
+from easycap.metrics.scoring import DEFAULT_SCORERS
 from easycap.metrics.tokenizer import tokenize
-from easycap.runs import checkpoint_of
+from easycap.runs.find import checkpoint_of
+from easycap.tasks.captioning import CaptioningTask
+from easycap.tasks.create import load_task
+from easycap.training.distributed import SINGLE_PROCESS
 
 
 def copied(drafts: Mapping[str, str], captions: Mapping[str, str]) -> float:
@@ -37,39 +40,46 @@ def copied(drafts: Mapping[str, str], captions: Mapping[str, str]) -> float:
 
 def measure(run: Path) -> dict[str, object]:
     """Return what a run's drafts are worth, and what it makes of wrong ones."""
-    experiment = Experiment.from_checkpoint(checkpoint_of(run), device="cpu")
-    examples = experiment.examples("test")
+    task = load_task(checkpoint_of(run), device="cpu", with_data=True)
+    examples = task.examples("test")
     row: dict[str, object] = {"run": run.name}
-    data = DraftData(lambda: experiment.dataset.splits, captions_per_image=3, seed=0)
-    wrong = build("draft", option_from_text("draft", "noise"), draft_data=data)
-    if "draft" in experiment.beside.segments:
-        drafts = dict(zip((e.id for e in examples), experiment.beside.texts("draft", examples), strict=True))
-        said = captions_by_id(json.loads((run / "captions.test.json").read_text(encoding="utf-8")))
+    data = ConditionData(
+        lambda: task.data.splits,
+        captions_per_image=3,
+        seed=0,
+        tag_vocab=task.config["tag_vocab"],
+        workers=0,
+        device=task.device,
+    )
+    wrong = build("draft", option_from_text("draft", "noise"), data=data)
+    if "draft" in task.conditions:
+        drafts = dict(zip((e.id for e in examples), task.conditions.texts("draft", examples), strict=True))
+        generated = captions_by_id(json.loads((run / "captions.test.json").read_text(encoding="utf-8")))
         row |= {
-            "draft alone, CIDEr-D": scored(experiment, drafts)["CIDEr-D"],
-            "copied, %": copied(drafts, said),
+            "draft alone, CIDEr-D": scored(task, drafts)["CIDEr-D"],
+            "copied, %": copied(drafts, generated),
         }
-        experiment.beside.sources["draft"] = wrong
+        task.conditions.by_name["draft"] = wrong
     (captions,), _ = caption_examples(
-        experiment, examples, experiment.generator(), 100, experiment.refinement(0)
+        task.pipeline, examples, task.generator(), 100, task.refinement(0), SINGLE_PROCESS
     )
     first = {image_id: texts[0] for image_id, texts in captions.items()}
-    drafts = {example.id: wrong(example, epoch=None, said=()) for example in examples}
+    drafts = {example.id: wrong.text(example, epoch=None, targets=()) for example in examples}
     return (
         row
         | {"wrong draft, copied, %": copied(drafts, first)}
-        | {f"wrong draft, {name}": value for name, value in scored(experiment, first).items()}
+        | {f"wrong draft, {name}": value for name, value in scored(task, first).items()}
     )
 
 
-def scored(experiment: Experiment, captions: Mapping[str, str]) -> dict[str, float]:
+def scored(task: CaptioningTask, captions: Mapping[str, str]) -> dict[str, float]:
     """Return scores of captions of the test split, x 100."""
-    examples = experiment.examples("test")
+    examples = task.examples("test")
     scores = score(
         captions,
         {example.id: example.references for example in examples},
         annotations={example.id: example.annotations for example in examples},
-        scorers=(*TEXT_SCORERS, *experiment.dataset.scorers),
+        scorers=(*DEFAULT_SCORERS, *task.data.scorers),
         intervals=False,
     )
     return {name: round(100 * scores[name].value, 1) for name in ("CIDEr-D", "truth", "claims", "recall")}

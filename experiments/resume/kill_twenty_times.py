@@ -1,4 +1,4 @@
-"""Kill a short run with SIGKILL at random moments, go on with it, and compare its bits with a run left alone."""
+"""Kill a short run with SIGKILL at random moments, resume it, and compare its bits with a run left alone."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from easycap.config import check
-from easycap.launch import compose
+from easycap.config.compose import compose
+from easycap.config.schema import check
 from easycap.train import train
-from easycap.training.checkpoint import read_progress
+from easycap.training.checkpoint_files import read_progress
 
 # Four epochs of six steps of two batches on 32-pixel scenes; dropout, so that random numbers matter.
 SHORT_RUN = [
@@ -72,7 +72,7 @@ def parse() -> argparse.Namespace:
 
 
 def start(path: Path, workers: int) -> Callable[[], None]:
-    """Begin a run, or go on with it, in a process of its own; return what waits for its end."""
+    """Begin a run, or resume it, in a process of its own; return what waits for its end."""
     child = os.fork()
     if child == 0:
         run(path, workers)
@@ -150,9 +150,9 @@ def phase_of(path: Path) -> str:
     measured = measurements(path)
     if not measured:
         return "before the first step"
-    saved = read_progress(checkpoints / "last")
-    if saved is None:
+    if not (checkpoints / "last").exists():
         return f"step {measured[-1]['step']}, before the first checkpoint"
+    saved = read_progress(checkpoints / "last")
     if saved["epoch"] == 4:
         return "in the evaluation on the test splits"
     if measured[-1]["step"] > saved["step"]:

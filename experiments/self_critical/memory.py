@@ -1,4 +1,4 @@
-"""Peak memory of self-critical training steps with 1, 5 and 16 samples of each image, beside cross entropy.
+"""Peak memory of self-critical training steps with 1, 5 and 16 samples of each image, next to cross entropy.
 
 Two steps of an untrained model on images of noise, each setting in a process of its own; samples are as long as they
 can be, since nothing has learnt to end. What counts is what the process holds at most, less what it held before:
@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 
-from easycap.build import build, build_captioner, special_ids
-from easycap.config import check
-from easycap.launch import compose
+from easycap.config.compose import compose
+from easycap.config.instantiate import build, special_ids
+from easycap.config.schema import check
 from easycap.metrics import DocumentFrequencies
 from easycap.metrics.rewards import Rewards
+from easycap.models.build import build_captioner
 from easycap.types import Batch, Inputs, Vocabulary
 
 SMALL = ["experiment=easycap/quickstart_cider"]
@@ -65,7 +66,7 @@ def measure(overrides: list[str], vocab_size: int) -> int:
         captioner.freeze_encoder(True)
     captioner.train()
     batch = batch_of(config["trainer"]["batch_size"], captioner, words, captions)
-    objective = objective_of(config["objective"], words, dict.fromkeys(batch.ids, captions[:5]))
+    objective = objective_of(config["objective"], words, dict.fromkeys(batch.image_ids, captions[:5]))
     optimizers = build("optim", config["optim"])(captioner, lambda step: 1.0)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the highest so far
@@ -91,11 +92,11 @@ def objective_of(settings: dict[str, Any], words: Vocabulary, references: dict[s
 
 def batch_of(images: int, captioner: Any, words: Vocabulary, captions: list[str]) -> Batch:
     size = captioner.encoder.preprocessing.size
-    said = torch.tensor([words.encode(captions[0])] * images)
+    caption_ids = torch.tensor([words.encode(captions[0])] * images)
     ids = [str(i) for i in range(images)]
     pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
-    read = torch.cat([torch.full((images, 1), words.bos_id), said], 1)
-    targets = torch.cat([said, torch.full((images, 1), words.eos_id)], 1)
+    read = torch.cat([torch.full((images, 1), words.bos_id), caption_ids], 1)
+    targets = torch.cat([caption_ids, torch.full((images, 1), words.eos_id)], 1)
     return Batch(ids, Inputs(pixels), read, targets, torch.arange(images))
 
 

@@ -1,4 +1,4 @@
-"""Captions per second of greedy and beam search with GPT-2 small, beside Hugging Face's `generate`.
+"""Captions per second of greedy and beam search with GPT-2 small, next to Hugging Face's `generate`.
 
 Both decode the same images with the same weights, in turn, and must give the same token ids.
 
@@ -20,12 +20,13 @@ from torch.nn.functional import pad
 
 from easycap.generation.beam import Beam
 from easycap.generation.greedy import Greedy
+from easycap.generation.logits_processors import DecodingSettings
 from easycap.models.decoders.causal_lm import CausalLM
 from easycap.models.decoders.language_models import Tune
 from easycap.types import Generated, Generator, Memory
 
 UNK, BOS, EOS, PAD = 0, 1, 2, 3  # generate pads with eos where the pad id is 0
-MIN_WORDS, MAX_WORDS, MEAN_WORDS = 8, 20, 12  # captions of COCO have about 12 tokens with eos
+MIN_LENGTH, MAX_LENGTH, MEAN_WORDS = 8, 20, 12  # captions of COCO have about 12 tokens with eos
 GPT2_SMALL = {"width": 768, "num_layers": 12, "num_heads": 12, "vocab_size": 15_000}
 TINY = {"width": 64, "num_layers": 2, "num_heads": 2, "vocab_size": 500}
 
@@ -52,7 +53,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a tiny model instead of GPT-2 small")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--images", type=int, default=16, help="images in the batch (%(default)s)")
-    parser.add_argument("--image-tokens", type=int, default=10, help="slots before the words (%(default)s)")
+    parser.add_argument(
+        "--image-tokens", type=int, default=10, help="image tokens before the words (%(default)s)"
+    )
     parser.add_argument("--beams", type=int, default=5, help="of the beam search (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="timings of each (%(default)s)")
     parser.add_argument("--threads", type=int, help="default: all cores")
@@ -63,10 +66,10 @@ def parse() -> argparse.Namespace:
 def build_decoder(sizes: dict[str, int]) -> CausalLM:
     """An untrained GPT-2 whose weights are scaled up until words differ from image to image."""
     ids = {"pad_id": PAD, "bos_id": BOS, "eos_id": EOS}
-    untrained = {"pretrained": None, "architecture": None, "embedding": "random", "pieces": None}
+    untrained = {"pretrained": None, "architecture": None, "embedding": "random", "subword_ids": None}
     whole = {"tune": Tune.all, "lora_rank": 8, "lora_alpha": 16.0}
     decoder = CausalLM(
-        **sizes, max_positions=64, max_words=MAX_WORDS, dropout=0.0, **untrained, **whole, **ids
+        **sizes, max_positions=64, max_length=MAX_LENGTH, bos=True, dropout=0.0, **untrained, **whole, **ids
     )
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
@@ -93,22 +96,19 @@ def end_captions(decoder: CausalLM, memory: Memory) -> None:
         low, high = (scale, high) if mean > MEAN_WORDS else (low, scale)
 
 
+class Ids:
+    """As much of a vocabulary as generation asks for."""
+
+    pad_id, bos_id, eos_id, unk_id = PAD, BOS, EOS, UNK
+
+
 def ours(num_beams: int) -> Generator:
-    shared: dict[str, Any] = {
-        "max_words": MAX_WORDS,
-        "min_words": MIN_WORDS,
-        "no_repeat_ngram": 0,
-        "may_repeat": (),
-        "encode": lambda text: [],
-        "allow_unk": False,
-        "pad_id": PAD,
-        "bos_id": BOS,
-        "eos_id": EOS,
-        "unk_id": UNK,
-    }
+    shared = DecodingSettings(
+        max_length=MAX_LENGTH, min_length=MIN_LENGTH, no_repeat_ngram=0, may_repeat=(), allow_unk=False
+    )
     if num_beams == 1:
-        return Greedy(**shared)
-    return Beam(num_beams=num_beams, length_penalty=1.0, early_stopping=False, **shared)
+        return Greedy(Ids(), shared=shared)
+    return Beam(Ids(), shared=shared, num_beams=num_beams, length_penalty=1.0, early_stopping=False)
 
 
 def theirs(decoder: CausalLM, memory: Memory, num_beams: int) -> torch.Tensor:
@@ -116,8 +116,8 @@ def theirs(decoder: CausalLM, memory: Memory, num_beams: int) -> torch.Tensor:
     return decoder.lm.generate(
         inputs_embeds=torch.cat([memory.tokens, bos], 1),
         attention_mask=pad(memory.mask, (0, 1), value=True).long(),
-        max_new_tokens=MAX_WORDS,
-        min_new_tokens=MIN_WORDS,
+        max_new_tokens=MAX_LENGTH,
+        min_new_tokens=MIN_LENGTH,
         num_beams=num_beams,
         do_sample=False,
         suppress_tokens=[UNK, BOS, PAD],
@@ -159,7 +159,10 @@ def measure(decoder: CausalLM, memory: Memory, num_beams: int, options: argparse
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     names = ("quick", "images", "image_tokens", "rounds")
-    return {name: getattr(options, name) for name in names} | {"max_words": MAX_WORDS, "min_words": MIN_WORDS}
+    return {name: getattr(options, name) for name in names} | {
+        "max_length": MAX_LENGTH,
+        "min_length": MIN_LENGTH,
+    }
 
 
 def as_text(row: dict[str, Any]) -> dict[str, str]:

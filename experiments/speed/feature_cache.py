@@ -4,8 +4,8 @@
     python experiments/speed/feature_cache.py --quick         # seconds; tiny models, to see that it runs
 
 Both read the same generated 640x480 JPEGs and train the same weights in turn, loading included; seconds are those of
-the processor, which other work on the machine disturbs less. The cache is filled by the first cell of a sweep over
-decoders; "other cells wait" is how long the next ones take to find it.
+the processor, which other work on the machine disturbs less. The cache is filled by the first run of a sweep over
+decoders; "other runs wait" is how long the next ones take to find it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ from loading import make_photos
 from measure import alternate, keep, machine, markdown, ratio
 from training_step import TINY, configured
 
+from easycap.data.features import CachedFeatures
 from easycap.data.loader import TrainLoader
-from easycap.experiment import Experiment
-from easycap.training.ranks import ALONE
+from easycap.tasks.base import Task
+from easycap.tasks.feature_caching import cached_view
+from easycap.tasks.training import optimization, training_loader
+from easycap.train import create_task
+from easycap.training.distributed import SINGLE_PROCESS
 from easycap.training.step import TrainStep
 from easycap.types import Batch
 
 PHOTOS = 32
-CELLS = {
+RUNS = {
     "GPT-2 small": ["decoder=causal_lm"],
     "LSTM, as Show and Tell": ["decoder=lstm", "image_tokens=split", "image_tokens.count=1"],
     "Transformer": ["decoder=transformer", "image_tokens=all"],
@@ -57,31 +61,26 @@ def main() -> None:
             photo.with_suffix(".txt").write_text(
                 "\n".join(f"a photo of {' thing' * n}" for n in range(2, 18))
             )
-        cells = {name: cell for name, cell in CELLS.items() if not options.quick or cell[0] == "decoder=lstm"}
-        rows = [measure(name, cell, photos, options) for name, cell in cells.items()]
+        runs = {name: run for name, run in RUNS.items() if not options.quick or run[0] == "decoder=lstm"}
+        rows = [measure(name, run, photos, options) for name, run in runs.items()]
     print(markdown([as_text(row) for row in rows]))
     keep(options.out, {"machine": machine(), "load_average": os.getloadavg(), "rows": rows})
 
 
-def measure(name: str, cell: list[str], photos: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, decoder: list[str], photos: Path, options: argparse.Namespace) -> dict[str, Any]:
     overrides = [
-        "experiment=easycap/coco", "encoder.pretrained=false", *cell, "data=folder", f"data.images={photos}",
+        "experiment=easycap/coco", "encoder.pretrained=false", *decoder, "data=folder", f"data.images={photos}",
         "data.captions=null", f"trainer.batch_size={options.images}", f"trainer.captions_per_image={options.captions}",
         "trainer.unfreeze_encoder_at_epoch=null", "trainer.workers=0",
     ]  # fmt: skip
     overrides += [setting for setting in TINY if options.quick and setting.startswith("encoder.")]
-    cached, live = (
-        Experiment(configured([*overrides, f"trainer.cache_features={wanted}"], options.precision))
-        for wanted in ("true", "false")
-    )
-    live.dataset, live.captioner = cached.dataset, cached.captioner
-    cached.captioner.freeze_encoder(True)
+    task = create_task(configured([*overrides, "trainer.cache_features=true"], options.precision))
+    task.model.freeze_encoder(True)
     started = time.process_time()
-    cached.cache_features()
+    features = cached_view(task, None, more_runs=False)
     waited = time.process_time() - started
-    seconds = alternate(
-        {"cache": step_of(cached), "encoder": step_of(live)}, rounds=options.rounds, clock=time.process_time
-    )
+    steps = {"cache": step_of(task, features), "encoder": step_of(task, None)}
+    seconds = alternate(steps, rounds=options.rounds, clock=time.process_time)
     return {
         "decoder": name,
         "images": options.images,
@@ -90,22 +89,23 @@ def measure(name: str, cell: list[str], photos: Path, options: argparse.Namespac
         "seconds": seconds,
         "ratio": ratio(seconds, "cache", "encoder"),
         "seconds_until_cached": waited,
-        "images_cached": sum(len(cache.examples) for cache in cached.view.caches),
+        "images_cached": sum(len(cache.examples) for cache in features.caches),
     }
 
 
-def step_of(experiment: Experiment) -> Callable[[], Any]:
-    """Load the next batch and take a training step on it."""
+def step_of(task: Task, features: CachedFeatures | None) -> Callable[[], Any]:
+    """Load the next batch, of cached features or of images, and take a training step on it."""
+    loader = training_loader(task, features)
     take = TrainStep(
-        experiment.trainer,
-        captioner=experiment.captioner.train(),
-        objective=experiment.objective,
-        optimization=experiment.optimization(),
-        pad_id=experiment.vocabulary.pad_id,
-        device=experiment.device,
-        ranks=ALONE,
+        task.settings,
+        model=task.model.train(),
+        objective=task.objective(),
+        optimization=optimization(task, task.settings.total_steps(loader)),
+        pad_id=task.vocabulary.pad_id,
+        device=task.device,
+        ranks=SINGLE_PROCESS,
     )
-    batches, steps = endless(experiment.loader), count()
+    batches, steps = endless(loader), count()
     return lambda: take([next(batches)], next(steps))
 
 

@@ -5,7 +5,7 @@
 118,287 images for training and 5,000 for validation with 5 captions each, in COCO's own layout in a folder that is
 removed at the end; the images are 64x48 JPEGs, links to 50 different ones, so that loading costs what is not decoding.
 The memory is the sum of the proportional set sizes (PSS) of the process and its workers, which counts shared pages
-once, looked at twice a second. With --cached the training images come from a feature cache of 4 cells of 64
+once, looked at twice a second. With --cached the training images come from a feature cache of 4 patches of 64
 numbers each, as after trainer.cache_features=true.
 """
 
@@ -25,9 +25,10 @@ import torch
 from measure import keep, machine, markdown
 from PIL import Image
 
+from easycap.data.array_cache import ArrayCache
 from easycap.data.coco import coco
-from easycap.data.features import FeatureCache, FrozenView
-from easycap.data.findings import OnBadImage
+from easycap.data.features import CachedFeatures
+from easycap.data.issues import OnBadImage
 from easycap.data.loader import TrainLoader
 from easycap.data.transforms import Transform
 from easycap.types import Example, Preprocessing
@@ -102,7 +103,10 @@ def load(root: Path, *, workers: int, epochs: int, cached: bool) -> dict[str, An
     read = time.perf_counter()
     examples = dataset.splits["train"]
     vocabulary = WordVocabulary(
-        size=15_000, min_count=1, captions=[text for example in examples for text in example.references]
+        size=15_000,
+        min_count=1,
+        captions=[text for example in examples for text in example.references],
+        segmenter="spaces",
     )
     words = time.perf_counter()
     found = {"reading, s": read - started, "vocabulary, s": words - read}
@@ -110,7 +114,7 @@ def load(root: Path, *, workers: int, epochs: int, cached: bool) -> dict[str, An
     view = cached_view(root / "cache", examples) if cached else TRANSFORM
     cache_made = time.perf_counter()
     loader = TrainLoader(
-        examples, view, vocabulary, {}, batch_size=32, captions_per_image=1, max_words=20, workers=workers,
+        examples, view, vocabulary, {}, batch_size=32, captions_per_image=1, max_length=20, workers=workers,
         seed=1, ranks=(0, 1),
     )  # fmt: skip
     memory = Memory()
@@ -129,11 +133,13 @@ def load(root: Path, *, workers: int, epochs: int, cached: bool) -> dict[str, An
     return found
 
 
-def cached_view(folder: Path, examples: list[Example]) -> FrozenView:
-    cache = FeatureCache(folder, examples, "generated")
-    cells = torch.randn(1000, 4, 64)
-    cache.fill(lambda images: cells[: len(images)], TRANSFORM, batch_size=1000, workers=0)
-    return FrozenView([cache], TRANSFORM, live_from=None)
+def cached_view(folder: Path, examples: list[Example]) -> CachedFeatures:
+    cache = ArrayCache(folder, examples, "generated", what="features")
+    patches = torch.randn(1000, 4, 64)
+    cache.fill(
+        lambda images: patches[: len(images)], TRANSFORM, batch_size=1000, workers=0, progress="caching"
+    )
+    return CachedFeatures([cache], TRANSFORM, live_from=None)
 
 
 class Memory:

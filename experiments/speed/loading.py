@@ -1,4 +1,4 @@
-"""Images per second and core: easycap's loading beside PIL + Resize + CenterCrop + ToTensor + Normalize.
+"""Images per second and core: easycap's loading next to PIL + Resize + CenterCrop + ToTensor + Normalize.
 
     python experiments/speed/loading.py [--folder PHOTOS] [--count 100] [--rounds 7] [--out FILE]
 
@@ -23,7 +23,8 @@ from measure import alternate, keep, machine, markdown, ratio
 from PIL import Image
 from torchvision import transforms
 
-from easycap.data.images import ImageFile, image_files
+from easycap.data.image_files import image_files
+from easycap.data.images import ImageFile
 from easycap.data.transforms import Transform
 from easycap.types import Preprocessing
 

@@ -1,4 +1,4 @@
-"""Timing two things beside each other, and writing down on what machine."""
+"""Timing two things next to each other, and writing down on what machine."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ from easycap.training.hardware import Precision, autocast
 from easycap.types import Batch
 
 
-class ResNetCells(ResNetModel):
-    """transformers' ResNet with its last feature map as a sequence of cells, as the decoder wants it."""
+class ResNetPatches(ResNetModel):
+    """transformers' ResNet with its last feature map as a sequence of patches, as the decoder wants it."""
 
     def forward(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutput:
         maps = super().forward(pixel_values).last_hidden_state
@@ -65,7 +65,7 @@ class Peer:
             tiny = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"}
             config = ResNetConfig(**({"depths": [3, 4, 23, 3]} if full else tiny))
             config.hidden_size = config.hidden_sizes[-1]
-            return ResNetCells(config)
+            return ResNetPatches(config)
         width = 512 if full else 64  # at 512 its 12 layers cost what ResNet-101 costs
         config = ViTConfig(
             hidden_size=width,
@@ -91,7 +91,7 @@ class Peer:
             pixels = (batch.inputs.images[batch.rows] - 127.5) / 63.75
             labels = batch.targets.masked_fill(batch.targets == self.ids["pad_token_id"], -100)
             with autocast(torch.device("cpu"), Precision(precision)):
-                loss = model(pixel_values=pixels, decoder_input_ids=batch.words, labels=labels).loss
+                loss = model(pixel_values=pixels, decoder_input_ids=batch.input_ids, labels=labels).loss
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), self.config["trainer"]["clip_norm"])
             optimizer.step()
@@ -103,7 +103,7 @@ class Peer:
     def flops(self) -> dict[str, int]:
         model = self.model.eval()
         image = torch.zeros(1, 3, self.image_size, self.image_size)
-        words = torch.zeros(1, self.config["decoder"]["max_words"], dtype=torch.long)
+        words = torch.zeros(1, self.config["decoder"]["max_length"], dtype=torch.long)
         return {
             "encoder": count_flops(lambda: model.encoder(image)),
             "all": count_flops(lambda: model(pixel_values=image, decoder_input_ids=words)),

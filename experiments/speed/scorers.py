@@ -209,7 +209,7 @@ def main() -> None:
 
 
 def _first_against_others(path: Path) -> tuple[dict, dict]:
-    from easycap.scoring import read_references
+    from easycap.metrics.caption_files import read_references
 
     references = {i: texts for i, texts in read_references(path).items() if len(texts) > 1}
     return {i: texts[0] for i, texts in references.items()}, {i: texts[1:] for i, texts in references.items()}

@@ -1,7 +1,7 @@
-"""Seconds of a training step: the quickstart model, and the full model beside Hugging Face's captioner.
+"""Seconds of a training step: the quickstart model, and the full model next to Hugging Face's captioner.
 
 The full model is ResNet-101, 10 image tokens and GPT-2 small. Its peer is VisionEncoderDecoderModel: GPT-2
-small with cross-attention to the cells of transformers' own ResNet-101, or to a ViT of as many operations.
+small with cross-attention to the patches of transformers' own ResNet-101, or to a ViT of as many operations.
 Both are untrained, see the same batch, and run in turn: forward, backward, clipping, AdamW.
 
     python experiments/speed/training_step.py                    # minutes; wants a quiet machine
@@ -21,12 +21,13 @@ import torch
 from measure import alternate, keep, machine, markdown, ratio
 from peer import Peer, count_flops
 
-from easycap.build import build, build_captioner
-from easycap.config import check
-from easycap.launch import compose
+from easycap.config.compose import compose
+from easycap.config.instantiate import build
+from easycap.config.schema import check
+from easycap.models.build import build_captioner
 from easycap.models.captioner import Captioner
-from easycap.training.fit import Fit
-from easycap.training.ranks import ALONE
+from easycap.training.distributed import SINGLE_PROCESS
+from easycap.training.trainer import Trainer
 from easycap.types import Batch, Inputs
 
 IDS = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
@@ -108,13 +109,13 @@ def captioner_of(config: dict[str, Any], vocab_size: int) -> Captioner:
 
 def random_batch(captioner: Captioner, num_images: int, captions: int, vocab_size: int) -> Batch:
     """Captions as long as they can be, none ended early: the most work there is."""
-    size, length = captioner.encoder.preprocessing.size, captioner.decoder.max_words
+    size, length = captioner.encoder.preprocessing.size, captioner.decoder.max_length
     words = torch.randint(len(IDS), vocab_size, (num_images * captions, length + 1))
     words[:, 0], words[:, -1] = IDS["bos_id"], IDS["eos_id"]
     return Batch(
-        ids=[str(i) for i in range(num_images)],
+        image_ids=[str(i) for i in range(num_images)],
         inputs=Inputs(torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8)),
-        words=words[:, :-1],
+        input_ids=words[:, :-1],
         targets=words[:, 1:].contiguous(),
         rows=torch.arange(num_images).repeat_interleave(captions),
     )
@@ -122,22 +123,27 @@ def random_batch(captioner: Captioner, num_images: int, captions: int, vocab_siz
 
 def our_step(config: dict[str, Any], captioner: Captioner, batch: Batch) -> Callable[[], Any]:
     """Return the product's own training step on the batch."""
-    fit = Fit(
+    fit = training_of(config, captioner, batch)
+    return lambda: fit.train_step([batch])
+
+
+def training_of(config: dict[str, Any], captioner: Captioner, batch: Batch) -> Trainer:
+    """Return a training that can take steps on such batches, and has no data or validation."""
+    return Trainer(
         build("trainer", config["trainer"]),
-        captioner=captioner.train(),
+        model=captioner.train(),
         objective=build("objective", config["objective"], **IDS),
         optimization=build("optim", config["optim"])(captioner, lambda step: 1.0),
-        loader=SimpleNamespace(batches_per_epoch=1000, batch_size=len(batch.ids)),
-        validator=None,
+        loader=SimpleNamespace(batches_per_epoch=1000, batch_size=len(batch.image_ids)),
+        validator=SimpleNamespace(metric="CIDEr-D"),
         vocabulary=SimpleNamespace(**IDS),
         tracker=None,
         checkpoints=Path(),
-        start=None,
+        resume_from=None,
         config={},
         device=torch.device("cpu"),
-        ranks=ALONE,
+        ranks=SINGLE_PROCESS,
     )
-    return lambda: fit.train_step([batch])
 
 
 def flops_of(captioner: Captioner) -> dict[str, int]:
@@ -146,7 +152,7 @@ def flops_of(captioner: Captioner) -> dict[str, int]:
     batch = random_batch(captioner, 1, 1, len(IDS) + 1)
     return {
         "encoder": count_flops(lambda: captioner.encode(batch.inputs.images)),
-        "all": count_flops(lambda: captioner(batch.inputs, batch.words, batch.rows)),
+        "all": count_flops(lambda: captioner(batch.inputs, batch.input_ids, batch.rows)),
     }
 
 
@@ -154,8 +160,8 @@ def summary(model: str, precision: str, batch: Batch, seconds: dict[str, list[fl
     row = {
         "model": model,
         "precision": precision,
-        "images": len(batch.ids),
-        "captions": len(batch.words),
+        "images": len(batch.image_ids),
+        "captions": len(batch.input_ids),
         "seconds_per_step": {name: statistics.median(values) for name, values in seconds.items()},
     }
     return row | ({"ratio": ratio(seconds, "easycap", PEER)} if PEER in seconds else {})

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from random import Random
 
 from easycap.data.scenes.graph import Scene
+from easycap.data.scenes.lexicon import NOUNS
 from easycap.data.scenes.tables import KINDS
 from easycap.data.scenes.truth import judge
-from easycap.data.scenes.words import NOUNS
-from easycap.experiment import Experiment
-from easycap.generation.captions import caption_batch
-from easycap.runs import checkpoint_of
-from easycap.training.hardware import Precision, autocast
+from easycap.generation.generate import caption_batch
+from easycap.runs.find import checkpoint_of
+from easycap.tasks.captioning import CaptioningTask
+from easycap.tasks.create import load_task
 from easycap.types import Example
 
 SCENES, BATCH = 200, 100
@@ -36,20 +35,18 @@ def wrong_thing(example: Example, known: Sequence[str]) -> str:
     return Random(example.id).choice([kind for kind in KINDS if kind in known and not words_of(kind) & shown])
 
 
-def captions(experiment: Experiment, examples: Sequence[Example], tags: Sequence[str]) -> list[str]:
-    precision = Precision(experiment.config["trainer"]["precision"])
-    context = partial(autocast, experiment.device, precision)
+def captions(task: CaptioningTask, examples: Sequence[Example], tags: Sequence[str]) -> list[str]:
     found: list[str] = []
     for first in range(0, len(examples), BATCH):
         rows = slice(first, first + BATCH)
-        inputs = experiment.inputs(examples[rows], given={"tags": tags[rows]})
+        inputs = task.pipeline.inputs(examples[rows], given={"tags": tags[rows]})
         found += caption_batch(
-            experiment.captioner,
+            task.model,
             inputs,
-            experiment.generator(),
-            experiment.vocabulary,
-            context,
-            experiment.refinement(),
+            task.generator(),
+            task.vocabulary,
+            task.pipeline.autocast,
+            task.refinement(),
         )[-1]
     return found
 
@@ -57,20 +54,21 @@ def captions(experiment: Experiment, examples: Sequence[Example], tags: Sequence
 def main(runs: Sequence[str]) -> None:
     print("| run | tags | captions that name the wrong thing | wholly true |\n|---|---|---:|---:|")
     for run in map(Path, runs):
-        experiment = Experiment.from_checkpoint(checkpoint_of(run), device="cpu")
-        examples = experiment.examples("test")[:SCENES]
+        task = load_task(checkpoint_of(run), device="cpu", with_data=True)
+        examples = task.examples("test")[:SCENES]
         scenes = [Scene.from_dict(example.annotations) for example in examples]
-        own = experiment.beside.texts("tags", examples)
-        wrong = [wrong_thing(example, experiment.beside.tag_data.vocabulary.tags) for example in examples]
+        own = task.conditions.texts("tags", examples)
+        wrong = [wrong_thing(example, task.conditions["tags"].vocabulary.tags) for example in examples]
         both = [f"{thing} {tags}" for thing, tags in zip(wrong, own, strict=True)]
         for name, tags in (("own", own), ("wrong and own", both), ("wrong alone", wrong)):
-            said = captions(experiment, examples, tags)
+            generated = captions(task, examples, tags)
             follows = sum(
-                bool(words_of(thing) & set(text.split())) for thing, text in zip(wrong, said, strict=True)
+                bool(words_of(thing) & set(text.split()))
+                for thing, text in zip(wrong, generated, strict=True)
             )
-            true = sum(judge(text, scene).true for text, scene in zip(said, scenes, strict=True))
-            shares = f"{follows / len(said):.1%} | {true / len(said):.1%}"
-            print(f"| {experiment.config['tags']['name']} | {name} | {shares} |", flush=True)
+            true = sum(judge(text, scene).true for text, scene in zip(generated, scenes, strict=True))
+            shares = f"{follows / len(generated):.1%} | {true / len(generated):.1%}"
+            print(f"| {task.config['tags']['name']} | {name} | {shares} |", flush=True)
 
 
 if __name__ == "__main__":

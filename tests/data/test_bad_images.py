@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bad_files import BAD, FINE, make_bad_files
+from helpers.bad_files import BAD, FINE, make_bad_files
+from helpers.tiny_config import TINY
 from PIL import Image
-from tiny import TINY
 
-from easycap.config import check
+from easycap.config.compose import compose
+from easycap.config.schema import check
 from easycap.data import verify
-from easycap.data.findings import OnBadImage
 from easycap.data.folder import folder
 from easycap.data.images import BadImage, ImageFile
+from easycap.data.issues import OnBadImage
 from easycap.data.loader import evaluation_batches
 from easycap.data.transforms import Transform
-from easycap.launch import compose
 from easycap.train import train
 from easycap.types import Dataset, Preprocessing
 from easycap.vocab.word import WordVocabulary
@@ -50,13 +50,13 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_skip_lists_everything_bad_and_keeps_the_rest(table: Path) -> None:
     dataset = read(table, OnBadImage.skip)
-    left_out = {f.id: f.what for f in dataset.findings if f.left_out}
-    assert left_out.keys() == BAD.keys()
-    assert all(BAD[name] in what for name, what in left_out.items())
+    dropped = {f.id: f.what for f in dataset.issues if f.dropped}
+    assert dropped.keys() == BAD.keys()
+    assert all(BAD[name] in what for name, what in dropped.items())
     kept = {example.id for examples in dataset.splits.values() for example in examples}
     assert kept == {f"good{number:02d}.jpg" for number in range(24)} | set(FINE)
-    repaired = {f.id: f.what for f in dataset.findings if not f.left_out}
-    assert repaired.keys() == {"good00.jpg", "good01.jpg", "good02.jpg"}
+    fixed = {f.id: f.what for f in dataset.issues if not f.dropped}
+    assert fixed.keys() == {"good00.jpg", "good01.jpg", "good02.jpg"}
     captions = {e.id: e.references for examples in dataset.splits.values() for e in examples}
     assert captions["good00.jpg"] == ("a picture called good00", "two lines")
     assert captions["good01.jpg"][1] == "a separator"
@@ -74,8 +74,8 @@ def test_skip_trains_and_the_result_lists_what_was_left_out(table: Path, tmp_pat
     config = check(compose([*settings, *data, "data.on_bad_image=skip"])[0])
     train(config, tmp_path / "run", command="easycap train")
     found = json.loads((tmp_path / "run" / "result.json").read_text())["data"]
-    assert found["left_out_count"] == len(BAD) and found["repaired_count"] == 3
-    assert {row["id"] for row in found["left_out"]} == BAD.keys()
+    assert found["dropped_count"] == len(BAD) and found["fixed_count"] == 3
+    assert {row["id"] for row in found["dropped"]} == BAD.keys()
     assert sum(found["images"].values()) == 24 + len(FINE)
 
 
@@ -89,9 +89,9 @@ def test_a_damaged_image_ends_the_loading_in_one_sentence(tmp_path: Path, worker
     dataset = read(photos, OnBadImage.error)
     damaged = dataset.splits["train"][3].image.path
     damaged.write_bytes(damaged.read_bytes()[:40])
-    vocabulary = WordVocabulary(size=10, min_count=1, captions=["a word"])
+    vocabulary = WordVocabulary(size=10, min_count=1, captions=["a word"], segmenter="spaces")
     batches = evaluation_batches(
-        dataset.splits["train"], SQUARE, vocabulary, {}, batch_size=2, max_words=5, workers=workers
+        dataset.splits["train"], SQUARE, vocabulary, {}, batch_size=2, max_length=5, workers=workers
     )
     with pytest.raises(ValueError) as caught:
         list(batches)
@@ -106,12 +106,12 @@ def test_what_was_found_is_remembered_until_a_file_changes(
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     Image.new("RGB", (8, 8)).save(good)
     bad.write_bytes(b"no image")
-    assert verify.bad_images([good, bad]).keys() == {bad}
+    assert verify.bad_images([ImageFile(good), ImageFile(bad)]).keys() == {ImageFile(bad)}
     with monkeypatch.context() as patched:
         patched.setattr(verify, "_what_is_wrong", lambda path: pytest.fail("read again"))
-        assert verify.bad_images([good, bad]).keys() == {bad}
+        assert verify.bad_images([ImageFile(good), ImageFile(bad)]).keys() == {ImageFile(bad)}
     Image.new("RGB", (9, 9)).save(bad)
-    assert verify.bad_images([good, bad]) == {}
+    assert verify.bad_images([ImageFile(good), ImageFile(bad)]) == {}
 
 
 def test_trouble_of_the_disk_is_no_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_trouble_of_the_disk_is_no_bad_image(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Image, "open", fails)
     with pytest.raises(OSError, match="Input/output") as caught:
-        verify.bad_images([tmp_path / "x.png"])
+        verify.bad_images([ImageFile(tmp_path / "x.png")])
     assert not isinstance(caught.value, BadImage)
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from easycap.config import check
+from easycap.config.compose import compose
+from easycap.config.schema import check
 from easycap.data.coco import coco as read_coco
-from easycap.data.findings import OnBadImage
-from easycap.experiment import Experiment
-from easycap.launch import compose
-from easycap.train import vocabulary_surveys
+from easycap.data.issues import OnBadImage
+from easycap.train import create_task
 from easycap.types import Dataset
 
 
@@ -74,11 +73,11 @@ def test_what_is_missing_is_named(root: Path) -> None:
 
 def test_a_broken_annotation_file_is_named(root: Path) -> None:
     (root / "annotations" / "captions_val2017.json").write_text('{"images": [')
-    with pytest.raises(ValueError, match="captions_val2017.json is no COCO caption file"):
+    with pytest.raises(ValueError, match="captions_val2017.json is not a COCO caption file"):
         coco(root=str(root), train="train2017", val="val2017", test=None)
 
 
-def test_images_without_captions_and_captions_without_images_are_told(root: Path) -> None:
+def test_images_without_captions_and_captions_without_images_are_reported(root: Path) -> None:
     known = {"id": 7, "file_name": f"{7:012d}.jpg"}
     captions = [{"image_id": 7, "caption": "x"}, {"image_id": 2, "caption": "x"}]
     write(root, "val2017", images=[known, {"id": 1, "file_name": "a.jpg"}], annotations=captions)
@@ -87,7 +86,7 @@ def test_images_without_captions_and_captions_without_images_are_told(root: Path
         coco(**splits)
     dataset = coco(**splits, on_bad_image=OnBadImage.skip)
     assert [example.id for example in dataset.splits["test"]] == ["7"]
-    assert {(f.id, f.what) for f in dataset.findings} == {
+    assert {(f.id, f.what) for f in dataset.issues} == {
         ("1", "has no caption"),
         ("2", "has captions of the unknown image '2'"),
     }
@@ -98,17 +97,17 @@ def test_a_caption_that_is_no_text_is_told_and_the_others_of_its_image_are_kept(
     captions = [{"image_id": 7, "caption": text} for text in ("a dog", None, 5)]
     write(root, "val2017", images=known, annotations=captions)
     splits = {"root": str(root), "train": "train2017", "val": "val2017", "test": None}
-    with pytest.raises(ValueError, match="captions_val2017.json has a caption that is no text: null .*'7'"):
+    with pytest.raises(ValueError, match="captions_val2017.json has a caption that is not text: null .*'7'"):
         coco(**splits)
     dataset = coco(**splits, on_bad_image=OnBadImage.skip)
     assert dataset.splits["val"][0].references == ("a dog",)
-    assert [f.what for f in dataset.findings if f.left_out] == [
-        "has a caption that is no text: null",
-        "has a caption that is no text: 5",
+    assert [f.what for f in dataset.issues if f.dropped] == [
+        "has a caption that is not text: null",
+        "has a caption that is not text: 5",
     ]
 
 
-def test_ids_that_come_twice_or_in_two_splits_are_told(root: Path) -> None:
+def test_ids_that_come_twice_or_in_two_splits_are_reported(root: Path) -> None:
     again = [{"id": 7, "file_name": f"{7:012d}.jpg"}, {"id": 7, "file_name": "copy.jpg"}]
     both = [*again, {"id": 9, "file_name": f"{9:012d}.jpg"}]
     write(root, "val2017", images=both, annotations=[{"image_id": n, "caption": "x"} for n in (7, 9)])
@@ -117,7 +116,7 @@ def test_ids_that_come_twice_or_in_two_splits_are_told(root: Path) -> None:
         coco(**splits)
     dataset = coco(**splits, on_bad_image=OnBadImage.skip)
     assert [example.id for example in dataset.splits["val"]] == ["7"]
-    assert {(f.id, f.what) for f in dataset.findings if f.left_out} == {
+    assert {(f.id, f.what) for f in dataset.issues if f.dropped} == {
         ("7", "has the id of 000000000007.jpg"),
         ("9", "is in the train split already"),
     }
@@ -128,11 +127,51 @@ def test_words_and_document_frequencies_come_from_training_captions_alone(root: 
     of_val = [{"image_id": 7, "caption": text} for text in ("caption zebra", "caption of zebra")]
     write(root, "val2017", images=[{"id": 7, "file_name": f"{7:012d}.jpg"}], annotations=of_val)
     settings = ["data=coco", f"data.root={root}", "vocab.min_count=1", "device=cpu", "tracking=none"]
-    experiment = Experiment(check(compose(settings)[0]))
-    vocabulary = experiment.vocabulary
+    task = create_task(check(compose(settings)[0]))
+    vocabulary = task.vocabulary
     assert vocabulary.encode("zebra") == [vocabulary.unk_id]
     assert vocabulary.unk_id not in vocabulary.encode("caption of 9")
-    surveys = vocabulary_surveys(experiment)
+    surveys = task.surveys
     assert surveys["train"].coverage == 1.0 and surveys["val"].coverage == surveys["test"].coverage == 3 / 5
-    known = experiment.training_df.tree.vocabulary
+    known = task.document_frequencies().tree.vocabulary
     assert "caption" in known and "zebra" not in known
+
+
+@pytest.mark.parametrize(
+    "spelt", ["000000000007", 7.0, "7", "000000000007.jpg", "COCO_val2014_000000000007.jpg"]
+)
+def test_an_id_is_the_same_however_it_is_written(root: Path, spelt: object) -> None:
+    known = [{"id": 7, "file_name": f"{7:012d}.jpg"}]
+    write(root, "val2017", images=known, annotations=[{"image_id": spelt, "caption": "x"}])
+    splits = {"root": str(root), "train": "train2017", "val": "val2017", "test": None}
+    assert [e.id for e in coco(**splits).splits["val"]] == ["7"]
+    known = [{"id": spelt, "file_name": f"{7:012d}.jpg"}]
+    write(root, "val2017", images=known, annotations=[{"image_id": 7, "caption": "x"}])
+    assert [e.references for e in coco(**splits).splits["val"]] == [("x",)]
+
+
+def test_entries_that_lack_something_are_named_and_the_rest_is_read(root: Path) -> None:
+    images = [{"id": 7, "file_name": f"{7:012d}.jpg"}, {"id": 8}, {"id": None, "file_name": "x"}, 3]
+    captions = [{"image_id": 7, "caption": "x"}, {"image_id": 7}, {"caption": "y"}]
+    write(root, "val2017", images=images, annotations=captions)
+    splits = {"root": str(root), "train": "train2017", "val": "val2017", "test": None}
+    with pytest.raises(
+        ValueError, match=r"captions_val2017.json, images\[1\] has no 'file_name'; it has 'id'"
+    ):
+        coco(**splits)
+    dataset = coco(**splits, on_bad_image=OnBadImage.skip)
+    places = [f.file.rpartition(", ")[2] for f in dataset.issues]
+    assert places == ["images[1]", "images[2]", "images[3]", "annotations[1]", "annotations[2]"]
+    assert [e.id for e in dataset.splits["val"]] == ["7"]
+
+
+def test_objects_must_be_known_of_all_images_or_of_none(root: Path) -> None:
+    """Scores would be refused after the training."""
+    both = [{"id": number, "file_name": f"{7:012d}.jpg"} for number in (7, 8)]
+    write(root, "val2017", images=both, annotations=[{"image_id": n, "caption": "x"} for n in (7, 8)])
+    content = {"images": [{"id": 7}], "annotations": [], "categories": [{"id": 3, "name": "car"}]}
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    splits = {"root": str(root), "train": "train2017", "val": "val2017", "test": None}
+    with pytest.raises(ValueError, match="no entry in the file of objects"):
+        coco(**splits)
+    assert [e.id for e in coco(**splits, on_bad_image=OnBadImage.skip).splits["val"]] == ["7"]

@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from bad_files import BAD, make_bad_files
+from helpers.bad_files import BAD, make_bad_files
+from helpers.tiny_config import TINY
+from PIL import Image
 
-from easycap.data_command import main
+from easycap.commands.data import main
+from easycap.config.compose import compose
+from easycap.config.schema import check
+from easycap.tasks.captioning import CaptioningTask
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +25,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_check_lists_everything_wrong(data: list[str], capsys: pytest.CaptureFixture) -> None:
     assert main(["check", "--json", *data]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert {row["id"] for row in found if row["left_out"]} == BAD.keys()
+    assert {row["id"] for row in found if row["dropped"]} == BAD.keys()
     assert main(["check", *data]) == 1
     table = capsys.readouterr().out
-    assert "6 left out, 3 repaired" in table and "nothing is wrong" not in table
+    assert "6 dropped, 3 fixed" in table and "nothing is wrong" not in table
 
 
 def test_check_of_good_data_says_so(capsys: pytest.CaptureFixture) -> None:
@@ -44,3 +49,30 @@ def test_show_writes_a_page_of_what_the_model_gets(data: list[str], tmp_path: Pa
     text = out.read_text(encoding="utf-8")
     assert text.count("data:image/png;base64,") == 3
     assert "a picture called" in text and "<code>" in text
+
+
+def test_check_prints_names_as_they_are_and_says_why_a_split_is_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    (tmp_path / "im").mkdir()
+    for name in ("a.png", "b [copy].png", "c [red].png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "im" / name)
+    (tmp_path / "c.csv").write_text("image,caption\na.png,x\nb [copy].png,x\n")
+    data = ["data=folder", f"data.images={tmp_path / 'im'}", f"data.captions={tmp_path / 'c.csv'}"]
+    assert main(["check", *data]) == 1
+    text = capsys.readouterr().out
+    assert "c [red].png" in text and "1 dropped, 0 fixed" in text and "without images" in text
+    assert "splitting by hash needs at least 3 usable images" in text
+
+
+def test_training_says_itself_why_a_split_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "im").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "im" / "a.png")
+    (tmp_path / "im" / "a.txt").write_text("a dog")
+    config = check(compose([*TINY[5:], "data=folder", f"data.images={tmp_path / 'im'}"])[0])
+    with pytest.raises(
+        ValueError,
+        match="no images for the val split: splitting by hash needs at least 3 usable images",
+    ):
+        CaptioningTask.read_data(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import shutil
 from collections import namedtuple
 from importlib.metadata import version
@@ -12,18 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_config import TINY, try_out
 from safetensors.torch import load_file
-from tiny import TINY
 
-from easycap.caption import PhotoCaptioner
-from easycap.config import check
+from easycap.config.compose import compose
+from easycap.config.schema import check
 from easycap.data import features
 from easycap.data.features import FeatureCache, fingerprint
 from easycap.data.images import PackedImage
 from easycap.data.transforms import Transform
-from easycap.launch import compose
-from easycap.train import train
-from easycap.training.stop import OutOfTime
+from easycap.errors import OutOfTime
+from easycap.predict import load
+from easycap.tasks.feature_caching import cached_view
+from easycap.train import create_task, train
 from easycap.types import Example, Features, Preprocessing
 
 COUNT = 10
@@ -39,7 +41,7 @@ def examples(tmp_path: Path) -> list[Example]:
 
 
 class Encoder:
-    """Two cells of three channels, the second masked in images whose first value is odd.
+    """Two patches of three channels, the second masked in images whose first value is odd.
 
     Counts the images it sees, fails after `breaks_after` of them.
     """
@@ -51,14 +53,14 @@ class Encoder:
         if self.breaks_after is not None and self.seen >= self.breaks_after:
             raise KeyboardInterrupt
         self.seen += len(images)
-        cells = images.float().mean(3)[:, :, :2].transpose(1, 2)
-        mask = torch.ones(cells.shape[:2], dtype=torch.bool)
+        patches = images.float().mean(3)[:, :, :2].transpose(1, 2)
+        mask = torch.ones(patches.shape[:2], dtype=torch.bool)
         mask[:, 1] = images[:, 0, 0, 0] % 2 == 0
-        return Features(cells, mask, None)
+        return Features(patches, mask, None)
 
 
 def fill(cache: FeatureCache, encoder: Encoder) -> None:
-    cache.fill(encoder, TRANSFORM, batch_size=3, workers=0)
+    cache.encode(encoder, TRANSFORM, batch_size=3, workers=0)
 
 
 def test_every_image_is_encoded_once(examples: list[Example], tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_every_image_is_encoded_once(examples: list[Example], tmp_path: Path) ->
     cached = torch.stack([cache(example.image) for example in examples])
     assert 0 < expected.mask[:, 1].sum() < COUNT
     assert torch.equal(~cached.isnan().any(2), expected.mask)
-    assert torch.equal(cached[expected.mask], expected.cells.half()[expected.mask])
+    assert torch.equal(cached[expected.mask], expected.patches.half()[expected.mask])
     fill(FeatureCache(tmp_path / "cache", examples, "a"), encoder)
     assert encoder.seen == COUNT
 
@@ -117,14 +119,14 @@ def test_other_weights_and_changed_images_are_another_cache(examples: list[Examp
     assert folder != FeatureCache(tmp_path / "cache", examples, "a").folder
 
 
-def test_features_by_another_encoder_are_not_taken_and_it_is_said(
+def test_features_by_another_encoder_are_not_taken_and_it_is_reported(
     examples: list[Example], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     fill(first := FeatureCache(tmp_path / "cache", examples, "a"), Encoder())
-    assert "not taken" not in caplog.text
+    assert "not used" not in caplog.text
     fill(FeatureCache(tmp_path / "cache", examples, "b"), encoder := Encoder())
-    assert f"{first.folder} are of the same images by another encoder" in caplog.text
+    assert f"{first.folder} are not used: another encoder" in caplog.text
     assert encoder.seen == COUNT
 
 
@@ -155,11 +157,11 @@ def test_a_disk_too_small_is_known_before(
 def test_features_beyond_half_precision_are_refused(examples: list[Example], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="too large for half precision"):
         cache = FeatureCache(tmp_path / "cache", examples, "a")
-        cache.fill(lambda images: _times(1e6, Encoder()(images)), TRANSFORM, batch_size=3, workers=0)
+        cache.encode(lambda images: _times(1e6, Encoder()(images)), TRANSFORM, batch_size=3, workers=0)
 
 
 def _times(factor: float, features: Features) -> Features:
-    return features._replace(cells=factor * features.cells)
+    return features._replace(patches=factor * features.patches)
 
 
 # ------------------------------------------------------------------------------------------- training
@@ -187,7 +189,7 @@ def test_training_from_the_cache_is_training_and_a_second_run_encodes_nothing(
     cached = run(tmp_path / "cached", *CACHED)
     live = run(tmp_path / "live", "trainer.unfreeze_encoder_at_epoch=null")
     assert losses(cached) == pytest.approx(losses(live), rel=1e-3)
-    monkeypatch.setattr(FeatureCache, "_encode_rows", lambda *args, **settings: pytest.fail("encoded again"))
+    monkeypatch.setattr(FeatureCache, "_compute_rows", lambda *args, **settings: pytest.fail("encoded again"))
     assert losses(run(tmp_path / "again", *CACHED, "decoder.width=32")) != losses(cached)
     assert losses(run(tmp_path / "same", *CACHED)) == losses(cached)
 
@@ -202,11 +204,14 @@ def test_at_the_unfreeze_epoch_training_goes_live(tmp_path: Path) -> None:
     assert not torch.equal(weights[0][name], weights[1][name])
     assert losses(frozen)[:6] == losses(released)[:6]
     photo = released / "samples" / "images"
-    assert isinstance(PhotoCaptioner(released, device="cpu")(sorted(photo.iterdir())[:1])[0], str)
+    assert isinstance(load(released, device="cpu").caption(sorted(photo.iterdir())[:1])[0], str)
 
 
 @pytest.mark.usefixtures("own_features")
-def test_cached_features_go_with_another_half_precision(tmp_path: Path) -> None:
+def test_cached_features_go_with_another_half_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("easycap.training.hardware._cpu_has_bf16", lambda: True)  # emulated it is right
     path = run(tmp_path / "run", *CACHED, "trainer.precision=bf16", "trainer.max_steps=1")
     assert all(torch.isfinite(torch.tensor(losses(path))))
 
@@ -220,6 +225,82 @@ def test_a_run_goes_on_from_the_cache(tmp_path: Path) -> None:
     last = [load_file(tmp_path / name / "checkpoints/last/model.safetensors") for name in ("whole", "cut")]
     assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
     assert losses(tmp_path / "cut") == losses(whole)
+
+
+# ------------------------------------------------------------------------------------------- auto
+
+FROZEN = ["trainer.unfreeze_encoder_at_epoch=null"]
+
+
+def is_cached(*overrides: str, start: Path | None = None, more_runs: bool = False) -> bool:
+    """Whether a training with these settings, frozen and of two epochs unless they say otherwise, would be cached."""
+    config = check(compose([*TINY, "trainer.epochs=2", *FROZEN, *overrides])[0])
+    task = create_task(config, resume_from=start)
+    assert config["trainer"]["cache_features"] == "auto"
+    return cached_view(task, start, more_runs=more_runs) is not None
+
+
+@pytest.mark.usefixtures("own_features")
+def test_features_are_cached_by_default_where_images_are_seen_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert not is_cached("trainer.epochs=1")
+    assert not is_cached("trainer.max_steps=6")  # of the 6 that an epoch has
+    assert not is_cached("trainer.unfreeze_encoder_at_epoch=0")
+    assert not is_cached("trainer.unfreeze_encoder_at_epoch=1")
+    assert not is_cached("trainer.overfit_batch=true")
+    assert "caching features of" not in caplog.text
+    assert is_cached("trainer.unfreeze_encoder_at_epoch=1", more_runs=True)
+    assert re.search(r"caching features of 24 images: 0.00 GB in .*, about \d+ s", caplog.text)
+    assert is_cached("trainer.epochs=1")  # as they are there already
+    assert "features of 30 images from " in caplog.text
+
+
+@pytest.mark.usefixtures("own_features")
+def test_a_tag_model_caches_features_too() -> None:
+    assert is_cached("task=tags", "tagger=cnn", "tag_vocab.min_count=1")
+
+
+@pytest.mark.usefixtures("own_features")
+def test_images_that_change_are_not_cached_and_it_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert not is_cached("trainer.flip=true")
+    assert "runs in every epoch, because trainer.crop or trainer.flip changes" in caplog.text
+
+
+@pytest.mark.usefixtures("own_features")
+@pytest.mark.parametrize("free", [0, 122_000])  # bytes; 30 images of 8 x 8 patches of 16 numbers take 61,440
+def test_by_default_at_most_half_of_the_disk_is_taken(
+    free: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2 * free, free, free))
+    assert not is_cached()
+    assert "30 images need 0.0 GB, more than 50% of" in caplog.text
+
+
+@pytest.mark.usefixtures("own_features")
+def test_by_default_what_cannot_be_cached_is_encoded_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(FeatureCache, "_write", lambda *args: (_ for _ in ()).throw(OSError("no space")))
+    assert not is_cached()
+    assert "not cached, so it runs in every epoch: no space" in caplog.text
+
+
+@pytest.mark.usefixtures("own_features")
+@pytest.mark.parametrize("before", [True, False])
+def test_a_resumed_run_sees_images_as_before(before: bool, tmp_path: Path) -> None:
+    live = ["trainer.epochs=2", *FROZEN, f"trainer.cache_features={before}".lower()]
+    path = run(tmp_path / "run", *live, "trainer.max_steps=1")
+    result = json.loads((path / "result.json").read_text())
+    assert result["features_cached"] is before
+    shutil.rmtree(tmp_path / "cache")
+    assert is_cached("trainer.epochs=2", start=path / "checkpoints" / "last") is before
+
+
+def test_other_words_than_auto_are_refused() -> None:
+    with pytest.raises(ValueError, match="trainer.cache_features=sometimes must be auto, true or false"):
+        try_out(check(compose([*TINY, "trainer.cache_features=sometimes"])[0]))
 
 
 def test_an_encoder_in_training_is_refused(tmp_path: Path) -> None:

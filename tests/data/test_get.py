@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from easycap.commands.data import main
 from easycap.data import get as downloading
 from easycap.data.downloads import COLLECTIONS, Archive
 from easycap.data.get import get, missing, plan
-from easycap.data_command import main
 
 
 class Server(ThreadingHTTPServer):
@@ -129,12 +129,12 @@ def test_a_server_that_cannot_go_on_is_asked_for_everything(server: Server, tmp_
 def test_a_server_that_always_cuts_at_the_same_byte_is_given_up(server: Server, tmp_path: Path) -> None:
     server.ranges, server.cut = False, 1000
     with pytest.raises(
-        ValueError, match=r"the connection ends early\): run this again to go on, or place photos.zip"
+        ValueError, match=r"the connection ends early\): run this again to continue, or place photos.zip"
     ):
         fetch(archive(server), tmp_path, patience=0.3)
 
 
-def test_wrong_bytes_are_removed_and_said(server: Server, tmp_path: Path) -> None:
+def test_wrong_bytes_are_removed_and_reported(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT[:-1] + b"!"
     with pytest.raises(ValueError, match=r"photos.zip.part has the wrong bytes .* removed: run this again"):
         fetch(archive(server), tmp_path)
@@ -183,7 +183,7 @@ def test_a_full_disk_is_known_before(tmp_path: Path) -> None:
 
 def test_the_command_says_first_what_it_would_do(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["get", "flickr8k", str(tmp_path), "--dry-run"]) == 0
-    assert "Flickr8k_Dataset.zip" in (told := capsys.readouterr().out) and "1.12 GB to fetch" in told
+    assert "Flickr8k_Dataset.zip" in (printed := capsys.readouterr().out) and "1.12 GB to fetch" in printed
     with pytest.raises(ValueError, match="did you mean 'flickr8k'"):
         main(["get", "flickr8", str(tmp_path)])
     with pytest.raises(ValueError, match="come on request"):

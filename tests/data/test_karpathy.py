@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from easycap.data.findings import OnBadImage
+from easycap.data.issues import OnBadImage
 from easycap.data.karpathy import coco_karpathy, flickr8k, flickr30k
 from easycap.types import Dataset
 
@@ -37,12 +37,12 @@ def save(path: Path) -> None:
     Image.new("RGB", (6, 6)).save(path)
 
 
-def read(root: Path, *, restval: bool = True) -> Dataset:
+def read(root: Path, *, restval: bool = True, on_bad_image: OnBadImage = OnBadImage.error) -> Dataset:
     return coco_karpathy(
         root=str(root),
         annotations="dataset_coco.json",
         restval=restval,
-        on_bad_image=OnBadImage.error,
+        on_bad_image=on_bad_image,
         pixels=True,
         with_tags=False,
     )
@@ -124,3 +124,54 @@ def test_flickr8k_comes_with_text_files_too(tmp_path: Path) -> None:
     dataset = flickr8k(root=str(tmp_path), **settings, on_bad_image=OnBadImage.error, pixels=True)
     assert ids(dataset) == {"train": ["1_a", "2_b"], "val": ["3_c"], "test": ["4_d"]}
     assert dataset.splits["val"][0].references == ("Caption 0 of 3_c.jpg .", "Caption 1 of 3_c.jpg .")
+
+
+def change(coco: Path, number: int, **changes: Any) -> None:
+    """Change an entry of the file; None takes a key away."""
+    stored = json.loads((coco / "dataset_coco.json").read_text())
+    entry = stored["images"][number]
+    entry |= changes
+    for key in [key for key, value in changes.items() if value is None]:
+        del entry[key]
+    (coco / "dataset_coco.json").write_text(json.dumps(stored))
+
+
+def test_ids_as_text_and_what_the_names_of_files_say(coco: Path) -> None:
+    change(coco, 0, cocoid="9")
+    change(coco, 1, cocoid=None, filepath=None)
+    change(coco, 2, cocoid=30.0)
+    dataset = read(coco)
+    assert ids(dataset) == {"train": ["9", "25"], "val": ["30"], "test": ["42"]}
+    (issue,) = dataset.issues
+    assert issue.what.startswith("has no cocoid and no filepath: taken from filename (1, e.g.")
+    for number in SPLITS:
+        save(coco / "train2017" / f"{number:012d}.jpg")
+    (coco / "val2017").mkdir()
+    (coco / "val2014").rename(coco / "gone")
+    assert ids(read(coco)) == {"train": ["9", "25"], "val": ["30"], "test": ["42"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"filename": 12}, r"images\[2\] has 'filename' 12, which is not text"),
+        ({"cocoid": None, "filename": "photo.jpg"}, r"images\[2\] has no 'cocoid'"),
+        ({"split": "vla"}, r"images\[2\] has the split 'vla'; did you mean 'val'"),
+        ({"sentences": "x"}, r"images\[2\] has 'sentences' \"x\", which is not a list"),
+        ({"sentences": [{"tokens": ["x"]}]}, r"images\[2\], sentences\[0\] has no 'raw'; it has 'tokens'"),
+    ],
+)
+def test_odd_entries_are_named_by_their_place(coco: Path, changes: dict[str, Any], message: str) -> None:
+    change(coco, 2, **changes)
+    with pytest.raises(ValueError, match=message):
+        read(coco)
+    dataset = read(coco, on_bad_image=OnBadImage.skip)
+    assert ids(dataset) == {"train": ["9", "25"], "val": [], "test": ["42"]}
+    assert any(issue.dropped and "images[2]" in issue.file for issue in dataset.issues)
+
+
+def test_a_split_that_no_entry_names_is_reported(coco: Path) -> None:
+    change(coco, 3, split="val")
+    assert [f.what for f in read(coco).issues] == [
+        "has no images for the test split: no entry has this split"
+    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from easycap.data.images import ImageFile, PackedImage
-from easycap.data.loader import PackedExamples
+from easycap.data.packed import PackedExamples
 from easycap.types import Example
 
 
@@ -20,5 +20,6 @@ def test_packed_examples_come_back_as_they_were(tmp_path: Path) -> None:
     assert list(packed) == examples and len(packed) == 2
     assert packed[1].image == examples[1].image and hash(packed[0].image) == hash(examples[0].image)
     assert list(PackedExamples([])) == []
+    assert packed[-1] == examples[-1] and packed[:1] == examples[:1] and packed[::-1] == examples[::-1]
     with pytest.raises(IndexError):
         packed[2]

@@ -11,30 +11,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.region_files import DIM, ids_of_data, regions, write_folder, write_hdf5
+from helpers.tiny_config import TINY, try_out
 from PIL import Image
-from region_files import DIM, ids_of_data, regions, write_folder, write_hdf5
-from tiny import TINY
 
-from easycap import data_command
-from easycap.build import build, build_captioner, build_dataset
-from easycap.caption import PhotoCaptioner
-from easycap.config import check, options
-from easycap.data.findings import OnBadImage
+from easycap.commands import data as data_command
+from easycap.commands.evaluate import main as evaluate
+from easycap.config.compose import compose
+from easycap.config.instantiate import build
+from easycap.config.schema import check, options
+from easycap.data.feature_files import PrecomputedFeatures
 from easycap.data.images import BadImage, ImageFile
-from easycap.data.loader import Collate, evaluation_batches, together
-from easycap.data.precomputed import PrecomputedFeatures
-from easycap.evaluate import main as evaluate
-from easycap.launch import compose
-from easycap.rehearsal import NoWords, rehearse
+from easycap.data.issues import OnBadImage
+from easycap.data.loader import Collate, collate, evaluation_batches
+from easycap.models.build import build_captioner
+from easycap.predict import load
+from easycap.tasks.datasets import build_dataset
+from easycap.tasks.dry_run import PlaceholderVocabulary
 from easycap.train import train
-from easycap.types import Dataset, Example
+from easycap.types import Dataset, Example, PrecomputedSettings
 
 PICTURE = ImageFile(Path("nowhere.jpg"))
 
 
 def reader(path: Path, **settings: int) -> PrecomputedFeatures:
     numbers = {"region_dim": DIM, "min_regions": 1, "max_regions": 100}
-    return PrecomputedFeatures(features=str(path), **(numbers | settings))
+    return PrecomputedFeatures(PrecomputedSettings(features=str(path), **(numbers | settings)))
 
 
 def dataset(*ids: str) -> Dataset:
@@ -109,7 +111,9 @@ def test_workers_read_one_hdf5_file_that_the_main_process_has_read(tmp_path: Pat
     view = reader(write_hdf5(tmp_path / "x.hdf5", names))
     examples = view.attach(dataset(*names), OnBadImage.error).splits["train"]
     view.of(examples[0])
-    loaded = evaluation_batches(examples, view, NoWords(), {}, batch_size=5, max_words=4, workers=2)
+    loaded = evaluation_batches(
+        examples, view, PlaceholderVocabulary(), {}, batch_size=5, max_length=4, workers=2
+    )
     for _ in range(2):
         rows = [row[~row[:, 0].isnan()] for batch in loaded for row in batch.inputs.images]
         assert all(torch.equal(a, torch.from_numpy(regions(n))) for a, n in zip(rows, names, strict=True))
@@ -136,7 +140,7 @@ def test_an_open_hdf5_file_is_closed_before_a_fork_or_a_pickle(tmp_path: Path) -
         (np.zeros((3, 5)), r"has the shape \(3, 5\), not \(regions, encoder.region_dim=6\)"),
         (np.zeros(DIM), r"has the shape \(6,\)"),
         (np.zeros((1, DIM)), "has 1 regions, fewer than encoder.min_regions=2"),
-        (np.full((3, DIM), np.nan), "has values that are no finite numbers"),
+        (np.full((3, DIM), np.nan), "has values that are not finite"),
         (np.array([{}]), "cannot be read as features"),  # a pickle
         (np.full((3, DIM), "x"), "has values of the type <U1, not numbers"),
     ],
@@ -190,23 +194,25 @@ def test_images_without_features_are_left_out_and_listed(tmp_path: Path) -> None
     np.save(folder / "5.npy", np.full((2, DIM), np.inf))
     attached = reader(folder).attach(dataset("1", "2", "3", "4", "5"), OnBadImage.skip)
     assert [example.id for example in attached.splits["train"]] == ["1", "3", "4"]
-    assert {(f.split, f.id, f.what.split(" ")[0]) for f in attached.findings} == {
+    assert {(f.split, f.id, f.what.split(" ")[0]) for f in attached.issues} == {
         ("train", "2", "holds"),
         ("train", "5", "has"),
     }
     few = reader(folder, min_regions=4).attach(dataset("1", "3", "4"), OnBadImage.skip)
     assert {e.id for e in few.splits["train"]} == {n for n in ("1", "3", "4") if len(regions(n)) >= 4}
     np.save(folder / "5.npy", regions("5"))
-    assert reader(folder).attach(dataset("5"), OnBadImage.skip).findings == ()
+    assert reader(folder).attach(dataset("5"), OnBadImage.skip).issues == ()
 
 
 def test_what_is_damaged_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_hdf5(tmp_path / "x.hdf5", ["1", "2"])
     first = reader(file, min_regions=100).attach(dataset("1", "2"), OnBadImage.skip)
-    assert {f.id for f in first.findings} == {"1", "2"} and str(file / "1_features") == first.findings[0].file
+    assert {f.id for f in first.issues if f.id} == {"1", "2"} and str(file / "1_features") == first.issues[
+        0
+    ].file
     monkeypatch.setattr(PrecomputedFeatures, "_read", lambda self, name: pytest.fail("read again"))
     again = reader(file, min_regions=100).attach(dataset("1", "2"), OnBadImage.skip)
-    assert again.findings == first.findings
+    assert again.issues == first.issues
 
 
 # ------------------------------------------------------------------------------------------------------ padding
@@ -214,7 +220,7 @@ def test_what_is_damaged_is_found_once(tmp_path: Path, monkeypatch: pytest.Monke
 OWN = ("decoder.", "image_tokens.", "encoder.", "data.", "tracking")
 SIZES = {
     "gpt2_tiny": ["decoder.max_positions=40"],
-    "m2": ["decoder.width=16", "decoder.num_heads=2", "decoder.feed_forward_dim=16", "decoder.max_words=8"],
+    "m2": ["decoder.width=16", "decoder.num_heads=2", "decoder.feed_forward_dim=16", "decoder.max_length=8"],
     "transformer": ["decoder.width=16", "decoder.num_heads=2", "decoder.feed_forward_dim=16"],
 }
 
@@ -249,14 +255,14 @@ def test_a_batch_of_mixed_counts_is_its_images_alone(decoder: str, tokens: str) 
         )[0]
     )
     torch.manual_seed(0)
-    captioner = build_captioner(settings, NoWords()).eval()
-    objective = build("objective", settings["objective"], pad_id=0)
-    collate = Collate(_Letters(), {}, max_words=6, captions_per_image=None, seed=0)
+    captioner = build_captioner(settings, PlaceholderVocabulary()).eval()
+    objective = build("objective", settings["objective"], pad_id=0, unk_id=None)
+    as_batch = Collate(_Letters(), {}, max_length=6, captions_per_image=None, seed=0)
     items = [
         (Example(str(count), PICTURE, ("abc", "dce")), torch.from_numpy(regions(str(count), count)).double())
         for count in (5, 1, 3)
     ]
-    together, alone = collate(items), [collate([item]) for item in items]
+    together, alone = as_batch(items), [as_batch([item]) for item in items]
     assert together.inputs.images.shape == (3, 5, DIM) and alone[1].inputs.images.shape == (1, 1, DIM)
 
     def loss_and_gradient(batches: list) -> tuple[torch.Tensor, torch.Tensor]:
@@ -271,15 +277,15 @@ def test_a_batch_of_mixed_counts_is_its_images_alone(decoder: str, tokens: str) 
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
-class _Letters(NoWords):
+class _Letters(PlaceholderVocabulary):
     def encode(self, text: str) -> list[int]:
         return [ord(letter) - 80 for letter in text]
 
 
 def test_pixels_are_stacked_and_features_padded_with_nan() -> None:
     pixels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    assert torch.equal(together(list(pixels)), pixels)
-    features = together([torch.ones(1, DIM), torch.ones(3, DIM)])
+    assert torch.equal(collate(list(pixels)), pixels)
+    features = collate([torch.ones(1, DIM), torch.ones(3, DIM)])
     assert features.shape == (2, 3, DIM) and features[0, 1:].isnan().all() and not features[1].isnan().any()
 
 
@@ -319,7 +325,7 @@ def test_a_run_from_files_is_one_from_hdf5_is_evaluated_and_sees_no_photo(
     assert "CIDEr-D" in result["scores"]["val"] and result["cost"]["flops_per_caption"] > 0
     assert list((tmp_path / "a" / "samples" / "images").glob("*.png"))
     with pytest.raises(ValueError, match="encoder=precomputed .* cannot see raw images"):
-        PhotoCaptioner(tmp_path / "a", device="cpu")
+        load(tmp_path / "a", device="cpu")
 
 
 def test_nothing_to_cache_and_no_grid_end_before_any_work(tmp_path: Path) -> None:
@@ -328,13 +334,13 @@ def test_nothing_to_cache_and_no_grid_end_before_any_work(tmp_path: Path) -> Non
         ValueError, match="trainer.cache_features is for encoders that see images, .*cache_features=false"
     ):
         frozen = ["trainer.cache_features=true", "trainer.unfreeze_encoder_at_epoch=null"]
-        rehearse(check(compose([*settings, *frozen])[0]))
+        try_out(check(compose([*settings, *frozen])[0]))
     with pytest.raises(ValueError, match="trainer.crop is for encoders that see images, .*trainer.crop=null"):
-        rehearse(check(compose([*settings, "trainer.crop=0.5"])[0]))
+        try_out(check(compose([*settings, "trainer.crop=0.5"])[0]))
     with pytest.raises(ValueError, match="image_tokens=grid needs an encoder whose features form a grid"):
-        rehearse(check(compose([*settings, "image_tokens=grid"])[0]))
+        try_out(check(compose([*settings, "image_tokens=grid"])[0]))
     with pytest.raises(ValueError, match="encoder.min_regions=9 .*encoder.max_regions=8"):
-        rehearse(check(compose([*settings, "encoder.min_regions=9", "encoder.max_regions=8"])[0]))
+        try_out(check(compose([*settings, "encoder.min_regions=9", "encoder.max_regions=8"])[0]))
 
 
 @pytest.mark.parametrize("source", ["coco", "coco_karpathy"])
@@ -385,10 +391,8 @@ def test_data_check_lists_images_without_features(tmp_path: Path, capsys: pytest
     data = ["data=folder", f"data.images={tmp_path / 'photos'}", "data.val_share=0.3", "data.test_share=0.3"]
     encoder = [o for o in overrides(features) if o.startswith("encoder")]
     assert data_command.main(["check", "--json", *data, *encoder]) == 1
-    (finding,) = json.loads(capsys.readouterr().out)
-    assert (
-        finding["id"] == "0.png" and "holds no features called 0.png or 0 or 000000000000" in finding["what"]
-    )
+    (issue,) = json.loads(capsys.readouterr().out)
+    assert issue["id"] == "0.png" and "holds no features called 0.png or 0 or 000000000000" in issue["what"]
     assert data_command.main(["check", *data]) == 0
 
 

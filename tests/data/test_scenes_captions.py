@@ -1,3 +1,4 @@
+import itertools
 import random
 import re
 from collections import Counter
@@ -6,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easycap.data.scenes.grammar import references
-from easycap.data.scenes.sample import sample
+from easycap.data.scenes.lexicon import NOUNS
+from easycap.data.scenes.sample_scene import sample
 from easycap.data.scenes.truth import judge
-from easycap.data.scenes.words import NOUNS
 
 seeds = st.integers(0, 2**32)
 
@@ -20,9 +21,9 @@ def captions(seed: int, *, novel: bool = False) -> tuple[str, ...]:
 
 @given(seeds)
 def test_five_different_captions_of_six_to_sixteen_words(seed):
-    told = captions(seed)
-    assert len(set(told)) == 5
-    for caption in told:
+    described = captions(seed)
+    assert len(set(described)) == 5
+    for caption in described:
         assert 6 <= len(caption.split()) <= 16
         assert caption[0].isupper() and caption.endswith(".")
         assert not re.search(r"  |\d|None|_", caption)
@@ -33,7 +34,7 @@ def test_articles_and_plurals_are_right(seed):
     plurals = {p for forms in NOUNS.values() for s, p in forms if s != p}
     for caption in captions(seed):
         words = caption.lower().rstrip(".").split()
-        for first, second in zip(words, words[1:], strict=False):
+        for first, second in itertools.pairwise(words):
             if first in ("a", "an"):
                 assert (first == "an") == (second[0] in "aeiou"), caption
                 assert second not in plurals, caption
@@ -52,7 +53,7 @@ def test_no_word_is_repeated_in_a_row_and_captions_differ_in_structure():
         assert len(openings) >= 2, captions(i)
         for caption in captions(i):
             words = caption.split()
-            assert all(a != b for a, b in zip(words, words[1:], strict=False))
+            assert all(a != b for a, b in itertools.pairwise(words))
 
 
 def test_the_vocabulary_has_150_to_400_words_each_used():
@@ -62,7 +63,7 @@ def test_the_vocabulary_has_150_to_400_words_each_used():
 
 
 def test_every_reference_is_true_and_the_five_tell_most_of_the_scene():
-    told, facts = 0, 0
+    described, facts = 0, 0
     for i in range(1500):
         rng = random.Random(i)
         scene = sample(rng, novel=i % 4 == 0)
@@ -71,5 +72,5 @@ def test_every_reference_is_true_and_the_five_tell_most_of_the_scene():
         for caption, verdict in zip(told_five, verdicts, strict=True):
             assert verdict.true, (caption, scene)
         known = {claim.fact for verdict in verdicts for claim in verdict.claims}
-        told, facts = told + len(known & verdicts[0].facts), facts + len(verdicts[0].facts)
-    assert told / facts > 0.9
+        described, facts = described + len(known & verdicts[0].facts), facts + len(verdicts[0].facts)
+    assert described / facts > 0.9

@@ -6,7 +6,7 @@ import pytest
 
 from easycap.data.scenes.draw import draw
 from easycap.data.scenes.graph import Group, Scene, Spot
-from easycap.data.scenes.sample import sample
+from easycap.data.scenes.sample_scene import sample
 from easycap.data.scenes.tables import COLOURS, KINDS
 
 SEEN = 24  # a pixel differs when one of its channels does by this much of 255

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import random
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from easycap.data.scenes import layout, store
 from easycap.data.scenes.graph import Scene
-from easycap.data.scenes.sample import pairs, sample
+from easycap.data.scenes.sample_scene import pairs, sample
 from easycap.data.scenes.tables import COLOURS, KINDS, NOVEL_PAIRS, SETTINGS
 
 # sha256 over the records 0..299 of each split with seed 0: another value means other data, so count
@@ -75,7 +76,7 @@ def test_things_stay_in_the_picture_and_side_by_side_ones_apart(seed):
         near, far = boxes[:2] if scene.relation == "left of" else boxes[1::-1]
         assert max(box[2] for box in near) + 12 <= min(box[0] for box in far)
     for group in boxes:
-        for first, second in zip(group, group[1:], strict=False):
+        for first, second in itertools.pairwise(group):
             assert first[2] <= second[0] + 1
 
 

@@ -3,19 +3,21 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.waiting import wait_for
 
-from easycap.data.scenes import store
+from easycap.data.scenes import source, store
 from easycap.data.scenes.draw import draw
 from easycap.data.scenes.graph import Scene
-from easycap.data.scenes.sample import pairs
-from easycap.data.scenes.source import scenes
+from easycap.data.scenes.sample_scene import pairs
 from easycap.data.scenes.tables import NOVEL_PAIRS
 from easycap.registry import lookup
 
+scenes = partial(source.scenes, language=source.Language.en)
 VALUES = {"size": 32, "train_images": 30, "val_images": 5, "test_images": 12, "seed": 0, "workers": 1}
 
 
@@ -24,7 +26,10 @@ def run(cache: Path, **values) -> subprocess.Popen:
     arguments = ", ".join(
         f"{k}={v!r}" for k, v in ({**VALUES, "workers": 2} | values | {"cache": str(cache)}).items()
     )
-    script = f"from easycap.data.scenes.source import scenes\nprint(len(scenes({arguments}).splits['train']))"
+    script = (
+        "from easycap.data.scenes.source import Language, scenes\n"
+        f"print(len(scenes({arguments}, language=Language.en).splits['train']))"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
@@ -86,10 +91,8 @@ def test_two_at_once_both_end_well_and_leave_one_folder(tmp_path):
 
 def test_a_killed_generation_leaves_nothing_that_looks_whole(tmp_path):
     process = run(tmp_path, train_images=20000)
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".scenes-*/train.npy")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
+    wait_for(lambda: list(tmp_path.glob(".scenes-*/train.npy")) or process.poll() is not None, 30)
+    assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=240)  # ends only when the workers, which share its output, have ended too
     assert not list(tmp_path.glob("scenes-*"))

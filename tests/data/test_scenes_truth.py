@@ -7,10 +7,10 @@ import pytest
 
 from easycap.data.scenes.grammar import references
 from easycap.data.scenes.graph import Group, Scene, Spot
-from easycap.data.scenes.sample import sample
+from easycap.data.scenes.lexicon import ACTIONS, NOUNS, PLACES, RELATIONS, WEATHER
+from easycap.data.scenes.sample_scene import sample
 from easycap.data.scenes.tables import COLOURS, KINDS
 from easycap.data.scenes.truth import TruthScorer, judge
-from easycap.data.scenes.words import ACTIONS, NOUNS, PLACES, RELATIONS, WEATHER
 from easycap.registry import lookup
 
 SPOT = (Spot(60, 240, 0, 0),)

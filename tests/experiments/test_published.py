@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from easycap.paths import config_dir
+from easycap.config.compose import compose
+from easycap.utils.paths import config_dir
 
 FILES = sorted(Path(__file__).parents[2].glob("experiments/*/published.yaml"))
 METRICS = {*(f"BLEU-{n}" for n in range(1, 5)), "METEOR", "ROUGE-L", "CIDEr-D", "SPICE"}
@@ -18,7 +19,7 @@ OPTIONAL = {"recipe", "near", "notes", "settings", "differs"}
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
 def test_every_row_says_what_it_is_and_where_it_was_read(path: Path) -> None:
     published = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert set(published) - {"shared"} == {"paper", "rows"}
+    assert set(published) - {"shared"} == {"paper", "differs", "rows"}
     for row in published["rows"]:
         assert set(row) >= NEEDED and set(row) <= NEEDED | OPTIONAL, row
         assert row["scores"] and set(row["scores"]) <= METRICS, row
@@ -48,3 +49,14 @@ def test_the_papers_of_this_project_are_there() -> None:
     assert {"show_and_tell", "show_attend_tell", "updown", "m2", "clipcap"} <= {
         path.parent.name for path in FILES
     }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
+def test_every_recipe_of_a_paper_says_in_what_it_differs_and_trains_as_precisely(path: Path) -> None:
+    differs = yaml.safe_load(path.read_text(encoding="utf-8"))["differs"]
+    folder = config_dir() / "experiment" / path.parent.name
+    assert set(differs) == {f"{path.parent.name}/{file.stem}" for file in folder.glob("*.yaml")}
+    for recipe in differs:
+        features = ["encoder.features=somewhere"] if "bottom_up" in recipe else []
+        config = compose([f"experiment={recipe}", "data.root=somewhere", *features]).config
+        assert config.trainer.precision == "fp32", recipe  # as all of these authors

@@ -22,3 +22,16 @@ def test_a_small_coco_is_generated_read_and_loaded(tmp_path: Path, monkeypatch: 
     script.main()
     found = json.loads(out.read_text())
     assert found["images"] == 64 and found["epoch 1, images/s"] > 0
+
+
+def test_a_small_peer_takes_the_steps_that_we_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(SPEED))
+    script = importlib.import_module("peers")
+    out = tmp_path / "found.json"
+    asked = ["--quick", "--images", "2", "--rounds", "1", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["peers.py", *asked])
+    script.main()
+    rows = json.loads(out.read_text())["rows"]
+    works = [row["work"].partition(",")[0] for row in rows if row["precision"] == "fp32"]
+    assert works == ["training step", "training step", "greedy", "beam 5", "features"]
+    assert all(row["peer"] == "VisionEncoderDecoder" and row["ratio"]["median"] > 0 for row in rows)

@@ -6,14 +6,14 @@ import itertools
 
 import pytest
 import torch
-from toy_decoder import BOS, COMMON, EOS, ToyDecoder, tables, without_padding
+from helpers.toy_decoder import BOS, EOS, ToyDecoder, made, tables, without_padding
 
 from easycap.generation.beam import Beam
 from easycap.generation.greedy import Greedy
 
 
 def beam(**changes) -> Beam:
-    return Beam(**{**COMMON, "num_beams": 3, "length_penalty": 1.0, "early_stopping": False, **changes})
+    return made(Beam, **{"num_beams": 3, "length_penalty": 1.0, "early_stopping": False, **changes})
 
 
 def repeats(caption: tuple[int, ...], size: int) -> bool:
@@ -22,41 +22,41 @@ def repeats(caption: tuple[int, ...], size: int) -> bool:
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.5, -1.0])
-@pytest.mark.parametrize(("min_words", "no_repeat_ngram"), [(0, 0), (2, 0), (0, 1), (3, 2)])
-def test_enough_beams_find_the_best_of_all_captions(length_penalty, min_words, no_repeat_ngram):
-    decoder, memory = ToyDecoder(vocab_size=7, max_words=4), tables(5, 7)
+@pytest.mark.parametrize(("min_length", "no_repeat_ngram"), [(0, 0), (2, 0), (0, 1), (3, 2)])
+def test_enough_beams_find_the_best_of_all_captions(length_penalty, min_length, no_repeat_ngram):
+    decoder, memory = ToyDecoder(vocab_size=7, max_length=4), tables(5, 7)
     captions = [
         caption
         for caption in decoder.captions()
-        if len([w for w in caption if w != EOS]) >= min_words
+        if len([w for w in caption if w != EOS]) >= min_length
         and not (no_repeat_ngram and repeats(caption, no_repeat_ngram))
         # with no word left to use, a caption ends: it never runs out of words and goes on
     ]
     best = [
-        max(captions, key=lambda c: decoder.log_prob(table, c) / len(c) ** length_penalty)  # noqa: B023
+        max(captions, key=lambda c: decoder.log_prob(table, c) / len(c) ** length_penalty)
         for table in memory.tokens
     ]
     generated = beam(
         num_beams=len(decoder.captions()),
         length_penalty=length_penalty,
-        min_words=min_words,
+        min_length=min_length,
         no_repeat_ngram=no_repeat_ngram,
     )(decoder, memory)
     assert without_padding(generated.words) == best
-    assert min_words or length_penalty or len({len(caption) for caption in best}) > 1
+    assert min_length or length_penalty or len({len(caption) for caption in best}) > 1
     expected = [decoder.log_prob(*pair) for pair in zip(memory.tokens, best, strict=True)]
     torch.testing.assert_close(generated.scores, torch.tensor(expected))
 
 
 def test_one_beam_is_greedy():
-    decoder, memory = ToyDecoder(vocab_size=12, max_words=9), tables(20, 12)
-    one, greedy = beam(num_beams=1)(decoder, memory), Greedy(**COMMON)(decoder, memory)
+    decoder, memory = ToyDecoder(vocab_size=12, max_length=9), tables(20, 12)
+    one, greedy = beam(num_beams=1)(decoder, memory), made(Greedy)(decoder, memory)
     assert without_padding(one.words) == without_padding(greedy.words)
     torch.testing.assert_close(one.scores, greedy.scores)
 
 
 def test_more_beams_find_likelier_captions():
-    decoder, memory = ToyDecoder(vocab_size=30, max_words=8), tables(40, 30, sharpness=1.0)
+    decoder, memory = ToyDecoder(vocab_size=30, max_length=8), tables(40, 30, sharpness=1.0)
     means = [
         beam(num_beams=k, length_penalty=0.0)(decoder, memory).scores.mean().item() for k in (1, 2, 4, 16)
     ]
@@ -66,7 +66,7 @@ def test_more_beams_find_likelier_captions():
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_a_caption_does_not_depend_on_who_is_in_the_batch(early_stopping):
-    decoder, memory = ToyDecoder(vocab_size=10, max_words=10), tables(12, 10)
+    decoder, memory = ToyDecoder(vocab_size=10, max_length=10), tables(12, 10)
     search = beam(early_stopping=early_stopping)
     together = search(decoder, memory)
     captions = without_padding(together.words)
@@ -78,7 +78,7 @@ def test_a_caption_does_not_depend_on_who_is_in_the_batch(early_stopping):
 
 
 def test_an_image_is_read_once_and_leaves_when_done():
-    decoder, memory = ToyDecoder(vocab_size=10, max_words=10), tables(12, 10)
+    decoder, memory = ToyDecoder(vocab_size=10, max_length=10), tables(12, 10)
     beam(early_stopping=True)(decoder, memory)
     assert decoder.num_starts == 12
     assert decoder.rows[0] == 12, "the first word is asked for once per image"
@@ -90,7 +90,7 @@ def test_an_image_is_read_once_and_leaves_when_done():
 
 def test_more_beams_than_words():
     """At first there are fewer continuations than beams: none is counted twice or made up."""
-    decoder, memory = ToyDecoder(vocab_size=5, max_words=3), tables(4, 5)
+    decoder, memory = ToyDecoder(vocab_size=5, max_length=3), tables(4, 5)
     generated = beam(num_beams=9)(decoder, memory)
     for table, caption, score in zip(
         memory.tokens, without_padding(generated.words), generated.scores.tolist(), strict=True
@@ -100,15 +100,15 @@ def test_more_beams_than_words():
 
 
 def test_a_search_that_runs_out_of_words_ends():
-    decoder, memory = ToyDecoder(vocab_size=6, max_words=6), tables(4, 6)
-    generated = beam(min_words=6, no_repeat_ngram=1)(decoder, memory)
+    decoder, memory = ToyDecoder(vocab_size=6, max_length=6), tables(4, 6)
+    generated = beam(min_length=6, no_repeat_ngram=1)(decoder, memory)
     orders = [(*order, EOS) for order in itertools.permutations((4, 5))]
     assert set(without_padding(generated.words)) <= set(orders)
     assert generated.scores.isfinite().all()
 
 
 def test_forbidden_words_never_appear():
-    decoder, memory = ToyDecoder(vocab_size=8, max_words=6), tables(30, 8)
+    decoder, memory = ToyDecoder(vocab_size=8, max_length=6), tables(30, 8)
     memory.tokens[..., [0, BOS, 3]] += 20  # pad, bos and unk are by far the likeliest
     words = beam()(decoder, memory).words
     assert not {BOS, 3} & set(words.flatten().tolist())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 
 import pytest
 import yaml
-from toy_decoder import COMMON, IDS, ToyDecoder, tables
+from helpers.toy_decoder import ToyDecoder, made, tables
 
 import easycap.generation.beam
 import easycap.generation.greedy
 import easycap.generation.sample  # noqa: F401
-from easycap.paths import config_dir
-from easycap.registry import lookup, names
+from easycap.registry import lookup, names, settings_of
+from easycap.utils.paths import config_dir
 
 OWN = {
     "greedy": {},
@@ -22,7 +21,7 @@ OWN = {
 }
 WRONG = [
     *((name, setting, value) for name in OWN for setting, value in [
-        ("max_words", 0), ("max_words", -3), ("min_words", -1), ("no_repeat_ngram", -1), ("max_words", 99)
+        ("max_length", 0), ("max_length", -3), ("min_length", -1), ("no_repeat_ngram", -1), ("max_length", 99)
     ]),
     ("beam", "num_beams", 0),
     ("beam", "length_penalty", float("nan")),
@@ -41,7 +40,7 @@ WRONG = [
 
 
 def generate(name: str, **changes):
-    return lookup("decoding", name)(**{**COMMON, **OWN[name], **changes})(ToyDecoder(9, 6), tables(2, 9))
+    return made(lookup("decoding", name), **{**OWN[name], **changes})(ToyDecoder(9, 6), tables(2, 9))
 
 
 def test_every_way_of_decoding_is_covered():
@@ -55,16 +54,16 @@ def test_a_setting_out_of_range_is_named(name, setting, value):
 
 
 @pytest.mark.parametrize("name", sorted(OWN))
-def test_min_words_above_the_limit_is_refused(name):
-    with pytest.raises(ValueError, match=r"decoding\.min_words=4 must not exceed decoding\.max_words=3"):
-        generate(name, min_words=4, max_words=3)
-    with pytest.raises(ValueError, match=r"decoding\.min_words=7 must not exceed decoder\.max_words=6"):
-        generate(name, min_words=7)
+def test_min_length_above_the_limit_is_refused(name):
+    with pytest.raises(ValueError, match=r"decoding\.min_length=4 must not exceed decoding\.max_length=3"):
+        generate(name, min_length=4, max_length=3)
+    with pytest.raises(ValueError, match=r"decoding\.min_length=7 must not exceed decoder\.max_length=6"):
+        generate(name, min_length=7)
 
 
 @pytest.mark.parametrize("name", sorted(OWN))
 def test_no_images_no_captions(name):
-    generator = lookup("decoding", name)(**{**COMMON, **OWN[name]})
+    generator = made(lookup("decoding", name), **OWN[name])
     generated = generator(ToyDecoder(9, 6), tables(0, 9))
     assert len(generated.words) == len(generated.scores) == 0
 
@@ -73,4 +72,4 @@ def test_no_images_no_captions(name):
 def test_yaml_states_every_setting_and_nothing_else(name):
     stated = yaml.safe_load((config_dir() / "decoding" / f"{name}.yaml").read_text())
     assert stated.pop("name") == name
-    assert set(stated) == set(inspect.signature(lookup("decoding", name)).parameters) - {*IDS, "encode"}
+    assert set(stated) == set(settings_of(lookup("decoding", name)))

@@ -1,4 +1,4 @@
-"""What overlap does not see: health of captions, diversity, things named, reference points."""
+"""What overlap does not see: health of captions, diversity, things named, baselines."""
 
 import json
 import math
@@ -12,8 +12,8 @@ from easycap.metrics import (
     most_frequent_caption,
     named_things,
     read_instances,
-    reference_points,
     score,
+    score_baselines,
 )
 from easycap.metrics.coco_objects import NOT_OBJECTS, SYNONYMS
 from easycap.metrics.health import BAD_ENDINGS, normalized
@@ -224,14 +224,14 @@ class TestCocoObjects:
         [[], {}, {"images": []}, {**INSTANCES, "categories": []}, {**INSTANCES, "images": [{"id": 5}]}],
     )
     def test_another_file_is_named(self, tmp_path, content: object) -> None:
-        with pytest.raises(ValueError, match="instances.json' is no COCO instances file"):
+        with pytest.raises(ValueError, match="instances.json' is not a COCO instances file"):
             self._read(tmp_path, content)
 
 
 class TestReferencePoints:
     def test_each_is_what_it_says(self) -> None:
         df = _df()
-        found = reference_points(CAPTIONS, REFERENCES, df=df, most_frequent="a cat on a sofa", split="val")
+        found = score_baselines(CAPTIONS, REFERENCES, df=df, most_frequent="a cat on a sofa", split="val")
         rest = {i: texts[1:] for i, texts in REFERENCES.items() if len(texts) > 1}
         people = score({i: REFERENCES[i][0] for i in rest}, rest, df=df)
         model = score({i: CAPTIONS[i] for i in rest}, rest, df=df)
@@ -246,13 +246,13 @@ class TestReferencePoints:
         assert all("split:val" in one.signature for scores in found.values() for one in scores.values())
 
     def test_images_with_one_reference_only(self) -> None:
-        found = reference_points({"3": "a bus"}, {"3": ["a bus"]}, df=_df(), most_frequent="a dog")
+        found = score_baselines({"3": "a bus"}, {"3": ["a bus"]}, df=_df(), most_frequent="a dog")
         assert not found["reference_caption"] and found["reference_caption"].absent
         assert found["reference_caption"].counts["one_reference"] == 1
 
     def test_the_most_frequent_caption_ignores_case_and_punctuation(self) -> None:
-        training = [["A dog.", "a cat"], ["a dog", "A cat!"], ["a dog", ""]]
-        assert most_frequent_caption(training) == "a dog"
-        assert most_frequent_caption([["b", "a"]]) == "a"
+        training = ["A dog.", "a cat", "a dog", "A cat!", "a dog", "", ".", "", "."]
+        assert most_frequent_caption(normalized(training)) == "a dog"
+        assert most_frequent_caption(normalized(["b", "a"])) == "a"
         with pytest.raises(ValueError, match="no word"):
-            most_frequent_caption([["", "."]])
+            most_frequent_caption(normalized(["", "."]))

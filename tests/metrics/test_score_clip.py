@@ -4,13 +4,13 @@ import json
 import shutil
 
 import pytest
+from helpers.tiny_clip import save_tiny_clip
 from PIL import Image
-from tiny_clip import save_tiny_clip
 
-from easycap.data.images import images_by_id
+from easycap.commands.score import main
+from easycap.data.image_files import images_by_id
 from easycap.metrics import score
 from easycap.metrics.clip_score import ClipScore
-from easycap.scoring import main
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -112,12 +112,12 @@ def test_images_are_found_by_their_ids(tmp_path) -> None:
         IMAGES["1"].load().save(tmp_path / name)
     found = images_by_id(tmp_path, ["42", "a 7", "x.png"])
     assert [found[i].path.name for i in found] == ["COCO_val2014_000000000042.png", "a 7.png", "x.png"]
-    with pytest.raises(ValueError, match="holds no image for id '43'"):
+    with pytest.raises(ValueError, match="has no image for id '43'"):
         images_by_id(tmp_path, ["43"])
     IMAGES["1"].load().save(tmp_path / "42.png")
-    with pytest.raises(ValueError, match="holds 2 images .*42.png.* for id '42'"):
+    with pytest.raises(ValueError, match="has 2 images .*42.png.* for id '42'"):
         images_by_id(tmp_path, ["42"])
-    with pytest.raises(ValueError, match="is no folder of images"):
+    with pytest.raises(ValueError, match="is not a folder of images"):
         images_by_id(tmp_path / "nowhere", ["42"])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import easycap
-from easycap.scoring import main
+from easycap.commands.score import main
 
 ROWS = [{"image_id": 1, "caption": "a dog runs"}, {"image_id": 2, "caption": "a cat"}]
 COCO = {
@@ -62,14 +62,21 @@ def test_metrics_can_be_chosen_and_absent_ones_are_named(tmp_path, capsys, monke
 @pytest.mark.parametrize(
     ("captions", "references", "message"),
     [
-        ("a dog", COCO, "c.json' is not JSON or was cut off: line 1"),
-        ('[{"image_id": 1,\n "capt', COCO, "c.json' is not JSON or was cut off: line 2"),
-        ("", COCO, "c.json' is not JSON"),
-        ("[" * 100_000, COCO, "c.json'"),
+        ("a dog", COCO, "c.json' cannot be read: not JSON, or cut off: line 1"),
+        ('[{"image_id": 1,\n "capt', COCO, "c.json' cannot be read: not JSON, or cut off: line 2"),
+        ("", COCO, "c.json' cannot be read: not JSON"),
+        ("[" * 100_000, COCO, "c.json' cannot be read: nested too deeply"),
+        (
+            '[{"image_id": ' + "1" * 5000 + ', "caption": "x"}]',
+            COCO,
+            "c.json' .* number of thousands of digits",
+        ),
         ("7", COCO, "c.json' holds no captions"),
         (ROWS, "[]", "r.json' holds no references"),
+        (ROWS, ROWS, "r.json' holds captions, one per image, not references: captions come first"),
+        (ROWS, '{"1": "a dog"}', "r.json' holds captions, one per image, not references"),
         (ROWS, {"annotations": [{"image_id": 1}]}, "annotation 0 of .*r.json' has no image_id or no caption"),
-        (ROWS, '{"1": ["a"], "2": ["b"], "1": ["c"]}', "the key '1' comes twice"),
+        (ROWS, '{"1": ["a"], "2": ["b"], "1": ["c"]}', "r.json': the key '1' appears twice"),
         ('[{"image_id": 1, "caption": NaN}]', COCO, "caption of image '1' is nan"),
         ('[{"image_id": NaN, "caption": "x"}]', COCO, "image id nan"),
         (ROWS, '{"1": [NaN], "2": ["a cat"]}', "a reference of image '1' is nan, not a string"),
@@ -83,7 +90,7 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path, captions, references, m
     files = [_write(tmp_path / "c.json", captions), _write(tmp_path / "r.json", references)]
     with pytest.raises(ValueError, match=message) as error:
         main(files)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and str(error.value).count(".json'") <= 1
 
 
 def test_a_file_as_windows_writes_it_is_read(tmp_path, capsys) -> None:
@@ -94,12 +101,12 @@ def test_a_file_as_windows_writes_it_is_read(tmp_path, capsys) -> None:
 
 def test_files_that_cannot_be_read(tmp_path) -> None:
     good = _write(tmp_path / "r.json", COCO)
-    with pytest.raises(ValueError, match="nowhere.json' is no file"):
+    with pytest.raises(ValueError, match="^'[^']*nowhere.json' is not a file; check the path$"):
         main([str(tmp_path / "nowhere.json"), good])
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="is not a file"):
         main([str(tmp_path), good])
     (tmp_path / "latin.json").write_bytes('["café"]'.encode("latin-1"))
-    with pytest.raises(ValueError, match="is not UTF-8"):
+    with pytest.raises(ValueError, match="not UTF-8"):
         main([str(tmp_path / "latin.json"), good])
 
 
@@ -123,7 +130,7 @@ def test_partial_and_unknown_metric(tmp_path, capsys) -> None:
 def test_it_starts_fast_and_without_torch(tmp_path) -> None:
     files = [_write(tmp_path / "c.json", ROWS), _write(tmp_path / "r.json", COCO)]
     code = (
-        "import sys; from easycap.scoring import main; main(sys.argv[1:]);"
+        "import sys; from easycap.commands.score import main; main(sys.argv[1:]);"
         "heavy = {'torch', 'transformers', 'pycocoevalcap'} & set(sys.modules); assert not heavy, heavy"
     )
     start = time.perf_counter()
@@ -148,7 +155,7 @@ def test_in_python_it_is_one_line_without_torch() -> None:
 
 def test_two_at_once_give_the_same_file(tmp_path) -> None:
     files = [_write(tmp_path / "c.json", ROWS), _write(tmp_path / "r.json", COCO)]
-    code = "import sys; from easycap.scoring import main; main(sys.argv[1:])"
+    code = "import sys; from easycap.commands.score import main; main(sys.argv[1:])"
     outputs = [tmp_path / f"{n}.json" for n in "ab"]
     runs = [
         subprocess.Popen([sys.executable, "-c", code, *files, "--json", str(o)], stdout=subprocess.DEVNULL)
@@ -162,7 +169,7 @@ def test_a_file_of_five_hundred_megabytes_is_refused_at_once(tmp_path) -> None:
     with open(tmp_path / "big.json", "wb") as file:
         file.truncate(500_000_000)
     start = time.perf_counter()
-    with pytest.raises(ValueError, match="big.json': it has 500 MB, and up to 200 MB are read"):
+    with pytest.raises(ValueError, match="big.json' has 500 MB, more than the limit of 200 MB"):
         main([str(tmp_path / "big.json"), _write(tmp_path / "r.json", COCO)])
     assert time.perf_counter() - start < 1
 
@@ -172,7 +179,7 @@ def test_memory_of_a_long_file_is_bounded(tmp_path) -> None:
     row = json.dumps({"image_id": 1, "caption": "word " * 200}) + ",\n"
     (tmp_path / "big.json").write_text("[" + row * 20_000)
     tracemalloc.start()
-    with pytest.raises(ValueError, match="is not JSON or was cut off: line 20001"):
+    with pytest.raises(ValueError, match="not JSON, or cut off: line 20001"):
         main([str(tmp_path / "big.json"), _write(tmp_path / "r.json", COCO)])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -212,8 +219,8 @@ class TestSeveral:
     def test_the_order_of_rows_changes_nothing(self) -> None:
         references = {"1": ["the dog runs"], "2": ["a cat", "two cats"]}
         first, second = (
-            easycap.score_several(SEVERAL, references),
-            easycap.score_several(SEVERAL[::-1], references),
+            easycap.score_samples(SEVERAL, references),
+            easycap.score_samples(SEVERAL[::-1], references),
         )
         assert first.to_dict() == second.to_dict() and first.per_image() == second.per_image()
 
@@ -261,7 +268,7 @@ def test_objects_named(tmp_path, capsys) -> None:
     found = json.loads((tmp_path / "out.json").read_text())["scores"]
     assert found["things_precision"]["value"] == 0.5 and found["CHAIR-i"]["value"] == 0.5
     assert "CHAIR-s" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="is not a file"):
         main([*files, "--instances", str(tmp_path / "nowhere.json")])
 
 
@@ -286,3 +293,63 @@ def test_help_reads_well(capsys) -> None:
         main(["--help"])
     shown = capsys.readouterr().out
     assert stop.value.code == 0 and "examples:" in shown and "cider_d,meteor" in shown
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ("000000000001", "000000000002"),
+        (1.0, 2.0),
+        ("000000000001.jpg", "COCO_val2014_000000000002.jpg"),
+        ("val2014/000000000001.jpg", "2"),
+    ],
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_ids_in_another_spelling_are_scored_alike(tmp_path, capsys, ids: tuple, several: bool) -> None:
+    references = _write(tmp_path / "r.json", COCO)
+
+    def scored(rows: list) -> str:
+        rows = rows * 2 if several else rows
+        flags = ["--metrics", "bleu,cider_d", *(["--several"] if several else [])]
+        assert main([_write(tmp_path / "c.json", rows), references, *flags]) == 0
+        return capsys.readouterr().out
+
+    other = [{"image_id": one, "caption": row["caption"]} for one, row in zip(ids, ROWS, strict=True)]
+    assert scored(other) == scored(ROWS)
+
+
+def test_two_spellings_of_an_id_are_two_captions_and_unknown_ones_are_refused(tmp_path) -> None:
+    references = _write(tmp_path / "r.json", COCO)
+    twice = [*ROWS, {"image_id": "0001", "caption": "x"}]
+    with pytest.raises(ValueError, match="image '1' has two captions, as '1' and as '0001'"):
+        main([_write(tmp_path / "c.json", twice), references])
+    named = {"photo_1": ["a dog"], "photo_2": ["a cat"]}
+    with pytest.raises(ValueError, match="1 caption has no references.*'foto_1'; did you mean 'photo_1'"):
+        main(
+            [_write(tmp_path / "c.json", {"foto_1": "x", "photo_2": "x"}), _write(tmp_path / "n.json", named)]
+        )
+
+
+def test_an_annotation_file_is_captions_too_where_each_image_has_one(tmp_path, capsys) -> None:
+    rows = [{"image_id": 1, "caption": "the dog runs"}, {"image_id": 2, "caption": "a cat"}]
+    file = _write(tmp_path / "r.json", {"images": [{"id": 1}, {"id": 2}], "annotations": rows})
+    assert main([file, file, "--metrics", "bleu"]) == 0
+    assert "100.0" in capsys.readouterr().out
+
+
+def test_karpathys_files_are_references_of_a_split(tmp_path, capsys) -> None:
+    def entry(split: str, text: str, **name: object) -> dict:
+        return {"split": split, "sentences": [{"raw": text}], **name}
+
+    entries = [entry("test", "a dog runs", cocoid=1), entry("val", "a cat", cocoid=2)]
+    file = _write(tmp_path / "dataset.json", {"images": entries, "dataset": "coco"})
+    captions = _write(tmp_path / "c.json", [{"image_id": 1, "caption": "a dog runs"}])
+    assert main([captions, file, "--split", "test", "--metrics", "bleu"]) == 0
+    assert "100.0" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="has several splits; choose one with --split test or --split val"):
+        main([captions, file])
+    flickr = _write(tmp_path / "f.json", {"images": [entry("test", "a dog runs", filename="1_a.jpg")]})
+    assert main([_write(tmp_path / "c.json", {"1_a": "a dog runs"}), flickr]) == 0
+    broken = _write(tmp_path / "b.json", {"images": [{"cocoid": 1, "sentences": [{"tokens": []}]}]})
+    with pytest.raises(ValueError, match=r"images\[0\] lacks a filename, or the raw text of a sentence"):
+        main([captions, broken])

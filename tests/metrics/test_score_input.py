@@ -34,8 +34,8 @@ REFERENCES = {"1": ["a brown dog", "the dog"], "2": ["a cat"], "3": ["birds in a
         (CAPTIONS, {**REFERENCES, "1": ["", "..."]}, "1 image has no reference with a word.*'1'"),
         (CAPTIONS, {**REFERENCES, "1": "a dog"}, "references of image '1' are 'a dog', not a list"),
         (CAPTIONS, {**REFERENCES, "1": [7]}, "reference of image '1' is 7, not a string"),
-        ([{"image": 1, "caption": "x"}], REFERENCES, "is no caption; each must be"),
-        (["a dog"], REFERENCES, "is no caption; each must be"),
+        ([{"image": 1, "caption": "x"}], REFERENCES, "is not a caption; each must be"),
+        (["a dog"], REFERENCES, "is not a caption; each must be"),
         ({}, {}, "nothing to score"),
     ],
 )

@@ -33,7 +33,7 @@ WATCHED = """
             touched.append(os.path.abspath(os.fsdecode(values[0])))
 
     sys.addaudithook(watch)
-    from easycap.scoring import main
+    from easycap.commands.score import main
     main(sys.argv[1:])
     print("\\n".join(["TOUCHED", *touched]))
 """

@@ -64,12 +64,12 @@ def test_so_has_one_made_of_statistics() -> None:
     assert (one.low, one.high) == pytest.approx((found.low, found.high), abs=1e-12)
 
 
-def test_five_thousand_images_take_less_than_two_seconds() -> None:
+def test_five_thousand_images_take_less_than_five_seconds() -> None:
     scores = score(*_system(0.3, seed=3, num_images=5000), intervals=False)
     start = time.perf_counter()
     with_intervals(scores, resamples=1000)
-    # 0.5 s on a free core; the rest is for a busy one.
-    assert time.perf_counter() - start < 2
+    # 0.5 s on a free core; the rest is for busy ones.
+    assert time.perf_counter() - start < 5
 
 
 class TestCompare:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import reference_tool
+from helpers.waiting import wait_for
 
 from easycap.metrics import Meteor, Spice, score
 from easycap.metrics.meteor import meteor_from_counts
@@ -90,9 +91,8 @@ def test_java_killed_in_the_middle_of_meteor(tmp_path) -> None:
     java = _fake_java(tmp_path, f'echo $$ > "{tmp_path}/pid"; exec java "$@"')
 
     def kill() -> None:
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
-            time.sleep(0.02)
-        time.sleep(0.3)
+        wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
+        time.sleep(0.3)  # nothing shows from outside how far Java is
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)

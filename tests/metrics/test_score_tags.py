@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from easycap.metrics.intervals import resampled
-from easycap.metrics.tagging import per_tag, tag_scores
+from easycap.metrics.intervals import resampled, with_intervals
+from easycap.metrics.tag_scores import per_tag, tag_scores
 
 TAGS = ["dog", "cat", "bark", "run"]
 LIKELY = {
@@ -73,3 +73,37 @@ def test_what_does_not_fit_is_named() -> None:
         tag_scores(LIKELY, {"a": [], "b": []}, TAGS, split="test")
     with pytest.raises(ValueError, match="no image has a tag"):
         tag_scores(LIKELY, {i: [] for i in LIKELY}, TAGS, split="test")
+
+
+def sparse_tags(seed: int, num_images: int = 120, num_tags: int = 50) -> tuple[dict, dict, list[str]]:
+    """Made-up probabilities and tags, most of which few images have."""
+    generator = np.random.default_rng(seed)
+    tags = [str(t) for t in range(num_tags)]
+    shares = np.maximum(0.8 / np.arange(2, num_tags + 2) ** 1.1, 1 / num_images)
+    there = generator.random((num_images, num_tags)) < shares
+    likely = there + generator.normal(size=there.shape)
+    ids = [f"{i:04}" for i in range(num_images)]
+    truth = {
+        i: [tag for tag, has in zip(tags, row, strict=True) if has] for i, row in zip(ids, there, strict=True)
+    }
+    return dict(zip(ids, likely, strict=True)), truth, tags
+
+
+def test_the_interval_of_sparse_tags_is_around_the_value_and_covers_what_other_images_give() -> None:
+    samples = [tag_scores(*sparse_tags(seed), split="t", intervals=False) for seed in range(40)]
+    typical = np.mean([scores["mAP"].value for scores in samples])
+    found = [with_intervals({"mAP": one["mAP"]}, resamples=150)["mAP"] for one in samples]
+    for one in found:
+        middle = (one.low + one.high) / 2
+        assert one.low < one.value < one.high
+        assert abs(middle - one.value) < 0.15 * (one.high - one.low)  # without the bias taken off: half of it
+    covered = sum(one.low <= typical <= one.high for one in found)
+    assert covered >= 33  # 38 of 40 on average if 95 % are covered; 15 to 40 % with the bias
+
+
+def test_intervals_of_shares_stay_within_0_and_1() -> None:
+    likely = {f"{i}": np.array([1.0, 0.0]) for i in range(9)}
+    one = tag_scores(likely, {i: ["a"] if i < "8" else ["a", "b"] for i in likely}, ["a", "b"], split="t")[
+        "mAP"
+    ]
+    assert 0 <= one.low <= one.value <= one.high <= 1

@@ -20,15 +20,16 @@ TINY = {
     "num_layers": 2,
     "num_heads": 2,
     "max_positions": 12,
-    "max_words": 6,
+    "max_length": 6,
     "dropout": 0.0,
     "architecture": None,
     "embedding": "random",
     "tune": Tune.all,
     "lora_rank": 2,
     "lora_alpha": 4.0,
+    "bos": True,
 }
-IDS = {"vocab_size": 30, "pad_id": 0, "bos_id": 1, "eos_id": 2, "pieces": None}
+IDS = {"vocab_size": 30, "pad_id": 0, "bos_id": 1, "eos_id": 2, "subword_ids": None}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_the_architecture_of_another_model_than_the_weights_is_refused(saved: Pa
     """A checkpoint is built from the architecture: it would be one that nothing can load."""
     own = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 12}
     CausalLM(**(TINY | {"architecture": own}), pretrained=str(saved), **IDS)
-    with pytest.raises(ValueError, match="another model than decoder.pretrained=.*architecture=null"):
+    with pytest.raises(ValueError, match="not the model of decoder.pretrained=.*architecture=null"):
         CausalLM(**(TINY | {"architecture": own | {"n_layer": 3}}), pretrained=str(saved), **IDS)
 
 
@@ -81,24 +82,28 @@ def test_damaged_weights_are_named(saved: Path, tmp_path: Path) -> None:
     tensors = load(whole)
     del tensors["transformer.h.1.mlp.c_fc.bias"]
     (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
-    with pytest.raises(ValueError, match="lacks 1 tensors of its model, e.g. transformer.h.1.mlp.c_fc.bias"):
+    with pytest.raises(
+        ValueError, match="lacks 1 of its model's tensors, e.g. transformer.h.1.mlp.c_fc.bias"
+    ):
         CausalLM(**TINY, pretrained=str(folder), **IDS)
 
 
 def test_too_many_image_tokens_are_refused() -> None:
     decoder = CausalLM(**TINY, pretrained=None, **IDS)
     memory = Memory(torch.zeros(1, 7, 16), torch.ones(1, 7, dtype=torch.bool), {"image": slice(0, 7)})
-    with pytest.raises(ValueError, match="7 memory slots do not fit: the decoder has room for 6"):
+    with pytest.raises(ValueError, match="7 memory positions do not fit: the decoder has room for 6"):
         decoder.start(memory)
 
 
 def test_counted_operations_are_those_of_a_hand_count() -> None:
-    """A multiply and an add are two: per layer 24 T D^2 for the matrices and 4 T L D for attention over L slots."""
+    """A multiply and an add are two: per layer 24 T D^2 for the matrices and 4 T L D for attention over L positions."""
     torch.manual_seed(0)
     decoder = CausalLM(**TINY, pretrained=None, **IDS).eval()
-    num_words, slots, width, vocabulary, layers = 5, 3, 16, 30, 2
+    num_words, positions, width, vocabulary, layers = 5, 3, 16, 30, 2
     memory = Memory(
-        torch.randn(1, slots, width), torch.ones(1, slots, dtype=torch.bool), {"image": slice(0, slots)}
+        torch.randn(1, positions, width),
+        torch.ones(1, positions, dtype=torch.bool),
+        {"image": slice(0, positions)},
     )
 
     def matrices_and_attention(read: int, seen: int) -> int:
@@ -106,7 +111,7 @@ def test_counted_operations_are_those_of_a_hand_count() -> None:
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         state = decoder.start(memory)
-        assert counter.get_total_flops() == matrices_and_attention(slots, slots)
+        assert counter.get_total_flops() == matrices_and_attention(positions, positions)
         decoder(torch.ones(1, num_words, dtype=torch.long), state)
-    words = matrices_and_attention(num_words, slots + num_words) + 2 * num_words * width * vocabulary
-    assert counter.get_total_flops() == matrices_and_attention(slots, slots) + words
+    words = matrices_and_attention(num_words, positions + num_words) + 2 * num_words * width * vocabulary
+    assert counter.get_total_flops() == matrices_and_attention(positions, positions) + words

@@ -1,108 +1,18 @@
-"""The decoder contract, over every registered decoder: a new one needs a row in TINY and nothing else.
+"""The decoder contract, over every registered decoder: a new one needs a row in helpers/tiny_decoders.py, nothing else.
 
-A prefix decoder reads memory slot by slot as if it were words; an attending one looks at all of it each time.
+A prefix decoder reads memory position by position as if it were words; an attending one looks at all of it each time.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
-
 import pytest
 import torch
+from helpers.tiny_decoders import PREFIX, SUPPLIED, TINY, VARIANTS
 
-import easycap.models.decoders
-from easycap.models.decoders.attention_lstm import Attention, Reduction
-from easycap.models.decoders.language_models import Tune
-from easycap.models.decoders.m2 import Mesh
-from easycap.models.decoders.transformer_blocks import Norm
-from easycap.registry import lookup, names
+from easycap.registry import construct, lookup, names
 from easycap.types import Decoder, Memory
 
-for _module in pkgutil.iter_modules(easycap.models.decoders.__path__):
-    importlib.import_module(f"easycap.models.decoders.{_module.name}")
-
-# The constructor arguments that YAML states, at toy size; dropout is 0 where there is one.
-TINY = {
-    "causal_lm": {
-        "width": 16,
-        "num_layers": 2,
-        "num_heads": 2,
-        "max_positions": 40,
-        "max_words": 6,
-        "dropout": 0.0,
-        "pretrained": None,
-        "architecture": None,
-        "embedding": "random",
-        "tune": Tune.all,
-        "lora_rank": 2,
-        "lora_alpha": 4.0,
-    },
-    "attention_lstm": {
-        "embed_dim": 8,
-        "hidden_dim": 16,
-        "attention_dim": 8,
-        "memory_width": None,
-        "segments": ("tags", "image"),
-        "attention": Attention.hard,
-        "alpha_weight": 1.0,
-        "alpha_reduction": Reduction.paper,
-        "reinforce_weight": 0.1,
-        "entropy_weight": 0.002,
-        "max_words": 6,
-        "dropout": 0.0,
-    },
-    "updown": {
-        "embed_dim": 8,
-        "hidden_dim": 16,
-        "attention_dim": 8,
-        "memory_width": None,
-        "segments": ("tags", "image"),
-        "max_words": 6,
-        "dropout": 0.0,
-    },
-    "lstm": {"embed_dim": 12, "hidden_dim": 16, "max_words": 6, "dropout": 0.0},
-    "transformer": {
-        "width": 16,
-        "num_layers": 2,
-        "num_encoder_layers": 1,
-        "num_heads": 2,
-        "feed_forward_dim": 32,
-        "max_words": 6,
-        "dropout": 0.0,
-        "norm": Norm.pre,
-        "tied": False,
-        "raw_features": True,
-        "segments": ("tags", "image"),
-    },
-    "m2": {
-        "width": 16,
-        "num_layers": 2,
-        "num_levels": 3,
-        "num_heads": 2,
-        "feed_forward_dim": 32,
-        "num_memory_vectors": 3,
-        "max_words": 6,
-        "dropout": 0.0,
-        "mesh": Mesh.paper,
-        "raw_features": True,
-        "segments": (),
-    },
-}
-PREFIX = {"causal_lm", "lstm"}
-# What build.py supplies, as far as a decoder asks for it.
-SUPPLIED = {
-    "channels": 12,
-    "vocab_size": 30,
-    "pad_id": 0,
-    "bos_id": 1,
-    "eos_id": 2,
-    "unk_id": 3,
-    "pieces": None,
-}
-
-NUM_IMAGES, NUM_TAGS, NUM_SLOTS = 3, 2, 7
+NUM_IMAGES, NUM_TAGS, NUM_POSITIONS = 3, 2, 7
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -116,15 +26,14 @@ def one_core_in_double_precision():
     torch.set_default_dtype(dtype)
 
 
-@pytest.fixture(params=names("decoder"))
+@pytest.fixture(params=[*names("decoder"), *VARIANTS])
 def decoder(request: pytest.FixtureRequest) -> Decoder:
-    name = request.param
+    name, changes = VARIANTS.get(request.param, (request.param, {}))
     if name not in TINY:
         pytest.fail(f"decoder {name!r} has no row in TINY: add its constructor arguments at toy size")
     constructor = lookup("decoder", name)
-    asked = inspect.signature(constructor).parameters
     torch.manual_seed(0)
-    decoder = constructor(**TINY[name], **{key: value for key, value in SUPPLIED.items() if key in asked})
+    decoder = construct(constructor, TINY[name] | changes, SUPPLIED)
     with torch.no_grad():  # weights as they are drawn make logits so flat that a broken mask would not show
         for parameter in decoder.parameters():
             if parameter.ndim > 1:
@@ -134,17 +43,17 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
 
 @pytest.fixture
 def memory(decoder: Decoder) -> Memory:
-    """Three images: all slots valid; a tag and an image slot masked; padded at the end."""
-    tokens = torch.randn(NUM_IMAGES, NUM_SLOTS, decoder.memory_dim, generator=torch.manual_seed(1))
-    mask = torch.ones(NUM_IMAGES, NUM_SLOTS, dtype=torch.bool)
+    """Three images: all positions valid; a tag and an image position masked; padded at the end."""
+    tokens = torch.randn(NUM_IMAGES, NUM_POSITIONS, decoder.memory_dim, generator=torch.manual_seed(1))
+    mask = torch.ones(NUM_IMAGES, NUM_POSITIONS, dtype=torch.bool)
     mask[1, [0, 4]] = False
     mask[2, 5:] = False
-    return Memory(tokens, mask, {"tags": slice(0, NUM_TAGS), "image": slice(NUM_TAGS, NUM_SLOTS)})
+    return Memory(tokens, mask, {"tags": slice(0, NUM_TAGS), "image": slice(NUM_TAGS, NUM_POSITIONS)})
 
 
 def words_of(num_rows: int, decoder: Decoder) -> torch.Tensor:
     words = torch.randint(
-        4, SUPPLIED["vocab_size"], (num_rows, decoder.max_words), generator=torch.manual_seed(2)
+        4, SUPPLIED["vocab_size"], (num_rows, decoder.max_length), generator=torch.manual_seed(2)
     )
     words[:, 0] = SUPPLIED["bos_id"]
     return words
@@ -164,9 +73,9 @@ def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
 
 def test_logits_are_those_of_the_words(decoder, memory):
     output = decoder(words_of(NUM_IMAGES, decoder), decoder.start(memory))
-    assert output.logits.shape == (NUM_IMAGES, decoder.max_words, SUPPLIED["vocab_size"])
+    assert output.logits.shape == (NUM_IMAGES, decoder.max_length, SUPPLIED["vocab_size"])
     if output.attention is not None:
-        assert output.attention.shape == (NUM_IMAGES, decoder.max_words, NUM_SLOTS)
+        assert output.attention.shape == (NUM_IMAGES, decoder.max_length, NUM_POSITIONS)
         assert not output.attention.masked_select(~memory.mask.unsqueeze(1)).any()
     assert all(loss.ndim == 0 for loss in output.losses.values())
 
@@ -190,13 +99,13 @@ def test_a_logit_depends_on_earlier_words_only(decoder, memory):
 def test_every_valid_slot_is_read_and_no_masked_one(decoder, memory):
     words = words_of(NUM_IMAGES, decoder)
     before = decoder(words, decoder.start(memory)).logits
-    for slot in range(NUM_SLOTS):
+    for position in range(NUM_POSITIONS):
         tokens = memory.tokens.clone()
-        tokens[:, slot] *= -2  # layer normalisation does not see a constant added
+        tokens[:, position] *= -2  # layer normalisation does not see a constant added
         after = decoder(words, decoder.start(memory._replace(tokens=tokens))).logits
-        valid = memory.mask[:, slot]
+        valid = memory.mask[:, position]
         close(after[~valid], before[~valid])
-        assert ((after - before)[valid].abs().amax((1, 2)) > 1e-4).all(), f"slot {slot} is ignored"
+        assert ((after - before)[valid].abs().amax((1, 2)) > 1e-4).all(), f"position {position} is ignored"
 
 
 def test_padding_changes_nothing(decoder, memory):
@@ -205,7 +114,7 @@ def test_padding_changes_nothing(decoder, memory):
     padded = Memory(
         torch.cat([memory.tokens, padding], 1),
         torch.cat([memory.mask, torch.zeros(NUM_IMAGES, 4, dtype=torch.bool)], 1),
-        {**memory.segments, "image": slice(NUM_TAGS, NUM_SLOTS + 4)},
+        {**memory.segments, "image": slice(NUM_TAGS, NUM_POSITIONS + 4)},
     )
     expected = decoder(words, decoder.start(memory)).logits
     close(decoder(words, decoder.start(padded)).logits, expected)
@@ -214,7 +123,7 @@ def test_padding_changes_nothing(decoder, memory):
 
 def test_a_prefix_decoder_reads_masked_slots_as_if_they_were_not_there(decoder, memory, request):
     if request.node.callspec.params["decoder"] not in PREFIX:
-        pytest.skip("an attending decoder knows a slot by its index within the segment")
+        pytest.skip("an attending decoder knows a position by its index within the segment")
     words = words_of(NUM_IMAGES, decoder)
     expected = decoder(words, decoder.start(memory)).logits
     for i, valid in enumerate(memory.mask):
@@ -253,7 +162,9 @@ def test_select_leaves_the_old_state_usable(decoder, memory):
 def test_selected_rows_equal_repeated_memory_with_gradients(decoder, memory):
     rows = torch.tensor([0, 0, 1, 2, 2, 2])
     words = words_of(len(rows), decoder)
-    weight = torch.randn(len(rows), decoder.max_words, SUPPLIED["vocab_size"], generator=torch.manual_seed(3))
+    weight = torch.randn(
+        len(rows), decoder.max_length, SUPPLIED["vocab_size"], generator=torch.manual_seed(3)
+    )
 
     def run(repeat_first: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
         tokens = memory.tokens.clone().requires_grad_()
@@ -271,7 +182,7 @@ def test_selected_rows_equal_repeated_memory_with_gradients(decoder, memory):
     for actual, reference in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(actual, reference, rtol=1e-4, atol=1e-4 * float(reference.abs().max() + 1))
     reached = gradients[0].abs().amax(2) > 0
-    assert torch.equal(reached, memory.mask), "valid slots get a gradient, masked slots none"
+    assert torch.equal(reached, memory.mask), "valid positions get a gradient, masked positions none"
 
 
 def test_every_parameter_is_trained(decoder, memory):
@@ -301,12 +212,10 @@ def test_too_much_memory_is_refused_or_read(decoder):
 class TestCausalLMAgainstHuggingFace:
     """The contract's view of GPT-2 equals the model itself, run on image tokens and words side by side."""
 
-    @pytest.fixture(params=["causal_lm"], scope="function")
+    @pytest.fixture(params=["causal_lm"])
     def decoder(self, request: pytest.FixtureRequest) -> Decoder:
         torch.manual_seed(0)
-        constructor = lookup("decoder", request.param)
-        asked = inspect.signature(constructor).parameters
-        return constructor(**TINY["causal_lm"], **{k: v for k, v in SUPPLIED.items() if k in asked}).eval()
+        return construct(lookup("decoder", request.param), TINY["causal_lm"], SUPPLIED).eval()
 
     def test_same_logits(self, decoder, memory):
         words = words_of(NUM_IMAGES, decoder)
@@ -314,12 +223,13 @@ class TestCausalLMAgainstHuggingFace:
         mask = torch.cat([memory.mask, torch.ones_like(words, dtype=torch.bool)], 1).long()
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         together = decoder.lm(inputs_embeds=embeds, attention_mask=mask, position_ids=positions).logits
-        close(decoder(words, decoder.start(memory)).logits, together[:, NUM_SLOTS:])
+        close(decoder(words, decoder.start(memory)).logits, together[:, NUM_POSITIONS:])
 
     def test_without_masked_slots_these_are_its_default_positions(self, decoder, memory):
         words = words_of(NUM_IMAGES, decoder)
         embeds = torch.cat([memory.tokens, decoder.lm.get_input_embeddings()(words)], 1)
         full = memory._replace(mask=torch.ones_like(memory.mask))
         close(
-            decoder(words, decoder.start(full)).logits, decoder.lm(inputs_embeds=embeds).logits[:, NUM_SLOTS:]
+            decoder(words, decoder.start(full)).logits,
+            decoder.lm(inputs_embeds=embeds).logits[:, NUM_POSITIONS:],
         )

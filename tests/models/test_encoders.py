@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers.tiny_config import TINY
 from safetensors.torch import save_file
-from tiny import TINY
 
-from easycap.config import check, to_plain
-from easycap.experiment import Experiment
-from easycap.hub import hub
-from easycap.launch import compose
+from easycap.config.compose import compose
+from easycap.config.schema import check, to_plain
 from easycap.models.captioner import Captioner
 from easycap.models.encoders.small import SmallEncoder
 from easycap.models.encoders.timm import TimmEncoder
-from easycap.training.checkpoint import save_checkpoint
+from easycap.tasks.create import load_task
+from easycap.train import create_task
+from easycap.training.checkpoint_files import save_checkpoint
 from easycap.types import Inputs, Preprocessing
+from easycap.utils.hub import hub
 
 UNTRAINED = {"pretrained": False, "weights": None, "pooled": False}
 
@@ -32,12 +33,12 @@ UNTRAINED = {"pretrained": False, "weights": None, "pooled": False}
         ("resnet10t", 512),
     ],
 )
-def test_pooled_is_one_cell_and_clips_own_embedding(model: str, channels: int) -> None:
+def test_pooled_is_one_patch_and_clips_own_embedding(model: str, channels: int) -> None:
     with torch.device("meta"):
         encoder = TimmEncoder(model=model, image_size=None, **(UNTRAINED | {"pooled": True}))
         size = encoder.preprocessing.size
         features = encoder(torch.zeros(2, 3, size, size))
-    assert features.cells.shape == (2, 1, channels) and features.mask.shape == (2, 1)
+    assert features.patches.shape == (2, 1, channels) and features.mask.shape == (2, 1)
     assert (encoder.channels, encoder.grid) == (channels, None)
 
 
@@ -61,25 +62,25 @@ def test_timm_models_give_the_grid_they_promise(model: str, size: int, grid: tup
         features = encoder(torch.randn(1, 3, size, size))
     height, width = encoder.grid
     assert features.grid == encoder.grid
-    assert features.cells.shape == (1, height * width, encoder.channels)
+    assert features.patches.shape == (1, height * width, encoder.channels)
     assert features.mask.all()
     if model != "test_convnext":
         assert encoder.grid == grid
 
 
-def test_channels_last_models_keep_their_cells_in_place() -> None:
-    """Swin's maps are (N,h,w,C): a cell must be one position's channels, not one channel's positions."""
+def test_channels_last_models_keep_their_patches_in_place() -> None:
+    """Swin's maps are (N,h,w,C): a patch must be one position's channels, not one channel's positions."""
     encoder = TimmEncoder(model="swin_tiny_patch4_window7_224", image_size=224, **UNTRAINED).eval()
     with torch.no_grad():
         images = torch.randn(1, 3, 224, 224)
         maps = encoder.network.forward_features(images)
-        assert torch.allclose(encoder(images).cells[0, 9], maps[0, 1, 2])
+        assert torch.allclose(encoder(images).patches[0, 9], maps[0, 1, 2])
 
 
 def test_small_gives_the_grid_it_promises() -> None:
     features = small()(torch.randn(2, 3, 32, 32))
     assert features.grid == small().grid == (8, 8)
-    assert features.cells.shape == (2, 64, 16)
+    assert features.patches.shape == (2, 64, 16)
 
 
 def test_normalisation_follows_the_weights() -> None:
@@ -154,17 +155,15 @@ def test_a_checkpoint_remembers_what_its_weights_expect(own_config: Path, tmp_pa
     weights = ["encoder=timm", "encoder.model=test_vit", f"encoder.weights={own_config}"]
     tiny = [setting for setting in TINY if not setting.startswith("encoder.")]
     config = check(compose([*tiny, *weights])[0])
-    experiment = Experiment(config)
-    save_checkpoint(
-        tmp_path / "best", experiment.captioner, experiment.vocabulary, to_plain(config), progress={}
-    )
+    task = create_task(config)
+    save_checkpoint(tmp_path / "best", task.model, task.vocabulary, to_plain(config), progress={})
     shutil.rmtree(own_config)
-    again = Experiment.from_checkpoint(tmp_path / "best", device="cpu")
-    assert again.captioner.encoder.preprocessing == experiment.captioner.encoder.preprocessing
+    again = load_task(tmp_path / "best", device="cpu")
+    assert again.model.encoder.preprocessing == task.model.encoder.preprocessing
     images = torch.randint(0, 255, (2, 3, 96, 96), dtype=torch.uint8)
-    before, after = (e.captioner.eval().remember(Inputs(images)).tokens for e in (experiment, again))
+    before, after = (e.model.eval().build_memory(Inputs(images)).tokens for e in (task, again))
     assert torch.equal(before, after)
-    assert vars(again.transform) == vars(experiment.transform)
+    assert vars(again.pipeline.transform) == vars(task.pipeline.transform)
 
 
 def test_a_folder_of_another_architecture_is_named(own_config: Path) -> None:
@@ -226,7 +225,7 @@ def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("easycap.hub._reachable", lambda: False)
+    monkeypatch.setattr("easycap.utils.hub._reachable", lambda: False)
     with pytest.raises(
         ValueError, match=r"encoder.weights=FOLDER, or train from scratch with encoder.pretrained=false"
     ):
@@ -236,7 +235,7 @@ def test_without_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tm
 def test_offline_mode_ends_with_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr("easycap.hub._reachable", lambda: False)
+    monkeypatch.setattr("easycap.utils.hub._reachable", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with hub():
         assert constants.HF_HUB_OFFLINE
@@ -245,7 +244,7 @@ def test_offline_mode_ends_with_the_context(monkeypatch: pytest.MonkeyPatch) -> 
 
 class _Tokens(torch.nn.Module):
     def forward(self, features):
-        return features.cells, features.mask
+        return features.patches, features.mask
 
 
 def test_a_frozen_encoder_gets_no_gradient_and_does_not_drift() -> None:
@@ -254,11 +253,11 @@ def test_a_frozen_encoder_gets_no_gradient_and_does_not_drift() -> None:
     captioner.freeze_encoder(True)
     captioner.train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    memory = captioner.remember(Inputs(torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)))
+    memory = captioner.build_memory(Inputs(torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)))
     assert not memory.tokens.requires_grad
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
     captioner.freeze_encoder(False)
-    assert captioner.remember(Inputs(torch.zeros(4, 3, 32, 32, dtype=torch.uint8))).tokens.requires_grad
+    assert captioner.build_memory(Inputs(torch.zeros(4, 3, 32, 32, dtype=torch.uint8))).tokens.requires_grad
     assert any(not torch.equal(before[name], value) for name, value in encoder.state_dict().items())
 
 
@@ -267,5 +266,5 @@ def test_normalisation_is_done_once_on_the_device() -> None:
     captioner = Captioner(encoder=encoder, image_tokens=_Tokens(), decoder=torch.nn.Linear(1, 1))
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in encoder.preprocessing[1:3])
-    expected = encoder((images / 255 - mean) / std).cells
-    assert torch.allclose(captioner.remember(Inputs(images)).tokens, expected, atol=1e-5)
+    expected = encoder((images / 255 - mean) / std).patches
+    assert torch.allclose(captioner.build_memory(Inputs(images)).tokens, expected, atol=1e-5)

@@ -19,17 +19,17 @@ LLAMA = {
 }  # fmt: skip
 
 
-def decoder(architecture: dict) -> CausalLM:
+def decoder(architecture: dict, *, bos: bool = True) -> CausalLM:
     torch.manual_seed(0)
     return CausalLM(
-        width=None, num_layers=None, num_heads=None, max_positions=None, max_words=8, dropout=0.0, pretrained=None,
-        architecture=architecture, embedding="random", tune=Tune.all, lora_rank=1, lora_alpha=1.0, vocab_size=20,
-        pad_id=0, bos_id=1, eos_id=2, pieces=None,
+        width=None, num_layers=None, num_heads=None, max_positions=None, max_length=8, bos=bos, dropout=0.0,
+        pretrained=None, architecture=architecture, embedding="random", tune=Tune.all, lora_rank=1, lora_alpha=1.0,
+        vocab_size=20, pad_id=0, bos_id=1, eos_id=2, subword_ids=None,
     ).train()  # fmt: skip
 
 
 def read(model: CausalLM) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Logits and all gradients of two images, one with a masked slot, with three captions."""
+    """Logits and all gradients of two images, one with a masked position, with three captions."""
     torch.manual_seed(1)
     tokens = torch.randn(2, 3, 16, requires_grad=True)
     mask = torch.tensor([[True, True, True], [False, True, True]])
@@ -40,9 +40,10 @@ def read(model: CausalLM) -> tuple[torch.Tensor, list[torch.Tensor]]:
     return logits.detach(), [tokens.grad, *(p.grad for p in model.parameters() if p.grad is not None)]
 
 
+@pytest.mark.parametrize("bos", [True, False])
 @pytest.mark.parametrize("architecture", [GPT2, LLAMA], ids=["gpt2", "llama"])
-def test_checkpointing_changes_neither_logits_nor_gradients(architecture: dict) -> None:
-    plain, saving = decoder(architecture), decoder(architecture)
+def test_checkpointing_changes_neither_logits_nor_gradients(architecture: dict, bos: bool) -> None:
+    plain, saving = decoder(architecture, bos=bos), decoder(architecture, bos=bos)
     saving.checkpoint_gradients()
     calls = []
     inner = next(module for name, module in saving.named_modules() if name.endswith(".mlp"))
@@ -54,8 +55,9 @@ def test_checkpointing_changes_neither_logits_nor_gradients(architecture: dict) 
     assert len(calls) == 2  # forward, and again in the backward pass
 
 
-def test_stepping_in_training_sees_the_image_too() -> None:
-    model = decoder(GPT2)
+@pytest.mark.parametrize("bos", [True, False])
+def test_stepping_in_training_sees_the_image_too(bos: bool) -> None:
+    model = decoder(GPT2, bos=bos)
     model.checkpoint_gradients()
     words = torch.randint(3, 20, (2, 4))
     memory = Memory(torch.randn(2, 3, 16), torch.ones(2, 3, dtype=torch.bool), {})
@@ -78,7 +80,7 @@ def test_a_timm_encoder_gives_the_same_gradients() -> None:
         ).train()
         if saving:
             encoder.checkpoint_gradients()
-        encoder(torch.ones(1, 3, 32, 32)).cells.square().sum().backward()
+        encoder(torch.ones(1, 3, 32, 32)).patches.square().sum().backward()
         gradients.append([p.grad for p in encoder.parameters() if p.grad is not None])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
 

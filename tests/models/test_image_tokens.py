@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from easycap.models.image_tokens.all import All
-from easycap.models.image_tokens.grid import Grid, grid_shape
+from easycap.models.image_tokens.grid import All, Grid, grid_shape
 from easycap.models.image_tokens.mapper import Mapper
 from easycap.models.image_tokens.mlp import MLP
 from easycap.models.image_tokens.resampler import Resampler
@@ -26,12 +25,12 @@ CONFIGURED = {
 
 
 def features(height: int = 3, width: int = 5, padded: int = 0) -> Features:
-    """Cells of N images; the last `padded` of each are masked, and then the cells form no grid."""
-    cells = torch.randn(N, height * width, C)
+    """Patches of N images; the last `padded` of each are masked, and then the patches form no grid."""
+    patches = torch.randn(N, height * width, C)
     mask = torch.ones(N, height * width, dtype=torch.bool)
     if padded:
         mask[:, -padded:] = False
-    return Features(cells, mask, None if padded else (height, width))
+    return Features(patches, mask, None if padded else (height, width))
 
 
 @pytest.mark.parametrize("name", names("image_tokens"))
@@ -41,25 +40,25 @@ def test_every_mode_gives_tokens_with_gradient(name: str) -> None:
     wanted = component.__init__.__kwdefaults__ or component.__init__.__annotations__
     mode = component(**CONFIGURED[name], **{k: v for k, v in supplied.items() if k in wanted})
     view = features()
-    view.cells.requires_grad_()
+    view.patches.requires_grad_()
     tokens, mask = mode(view)
     count = CONFIGURED[name].get("count", 15)
     assert tokens.shape == (N, count, D) and mask.shape == (N, count) and mask.all()
     assert mode.grid is None or mode.grid[0] * mode.grid[1] == count
     tokens.square().sum().backward()
-    assert (view.cells.grad.abs().sum(-1) > 0).all(), "every cell should matter"
+    assert (view.patches.grad.abs().sum(-1) > 0).all(), "every patch should matter"
 
 
 @pytest.mark.parametrize("name", ["split", "resampler", "all", "mlp", "mapper"])
-def test_padded_cells_change_nothing(name: str) -> None:
+def test_padded_patches_change_nothing(name: str) -> None:
     torch.manual_seed(0)
     extra = {"source_grid": None} if name in ("resampler", "all") else {}
     mode = lookup("image_tokens", name)(**CONFIGURED[name], channels=C, memory_dim=D, **extra)
     view = features(padded=4)
     tokens, mask = mode(view)
-    changed = view.cells.clone()
+    changed = view.patches.clone()
     changed[:, -4:] = 1e3
-    again, _ = mode(view._replace(cells=changed))
+    again, _ = mode(view._replace(patches=changed))
     assert torch.allclose(tokens[mask], again[mask])
 
 
@@ -67,17 +66,17 @@ def test_split_cuts_one_vector_into_pieces() -> None:
     mode = Split(count=4, channels=C, memory_dim=D)
     view = features()
     tokens, _ = mode(view)
-    pooled = view.cells.mean(1)
+    pooled = view.patches.mean(1)
     assert torch.allclose(tokens.flatten(1), mode.project(pooled), atol=1e-6)
 
 
-def test_grid_pools_cells_where_they_are() -> None:
+def test_grid_pools_patches_where_they_are() -> None:
     mode = Grid(count=4, channels=C, memory_dim=C, source_grid=(4, 4))
     torch.nn.init.eye_(mode.project.weight)
     torch.nn.init.zeros_(mode.project.bias)
     view = features(4, 4)
     tokens, _ = mode(view)
-    upper_left = view.cells.unflatten(1, (4, 4))[:, :2, :2].mean((1, 2))
+    upper_left = view.patches.unflatten(1, (4, 4))[:, :2, :2].mean((1, 2))
     assert torch.allclose(tokens[:, 0], upper_left, atol=1e-6)
 
 
@@ -103,14 +102,14 @@ def test_resampler_tells_positions_apart() -> None:
     torch.manual_seed(0)
     mode = Resampler(count=4, num_layers=1, num_heads=2, channels=C, memory_dim=D, source_grid=(3, 5))
     view = features()
-    swapped = view._replace(cells=view.cells.flip(1))
+    swapped = view._replace(patches=view.patches.flip(1))
     assert not torch.allclose(mode(view)[0], mode(swapped)[0], atol=1e-4)
 
 
 def test_all_is_the_identity_when_widths_agree() -> None:
     view = features(padded=2)
     tokens, mask = All(channels=C, memory_dim=C, source_grid=None)(view)
-    assert tokens is view.cells and mask is view.mask
+    assert tokens is view.patches and mask is view.mask
 
 
 def test_clipcaps_mappers_have_the_papers_sizes() -> None:

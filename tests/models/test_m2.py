@@ -7,7 +7,7 @@ import torch
 
 from easycap.models.decoders.m2 import Mesh, MeshedMemory
 from easycap.models.decoders.transformer_blocks import sinusoids
-from easycap.models.image_tokens.all import All
+from easycap.models.image_tokens.grid import All
 from easycap.types import Memory
 
 TINY = {
@@ -17,8 +17,10 @@ TINY = {
     "num_heads": 2,
     "feed_forward_dim": 32,
     "num_memory_vectors": 4,
-    "max_words": 6,
+    "max_length": 6,
     "dropout": 0.0,
+    "dropout_words": True,
+    "dropout_feed_forward": False,
     "mesh": Mesh.paper,
     "raw_features": True,
     "channels": 5,
@@ -32,8 +34,10 @@ PAPER = {
     "num_heads": 8,
     "feed_forward_dim": 2048,
     "num_memory_vectors": 40,
-    "max_words": 55,
+    "max_length": 55,
     "dropout": 0.1,
+    "dropout_words": True,
+    "dropout_feed_forward": False,
     "raw_features": True,
     "channels": 2048,
     "segments": (),
@@ -64,7 +68,7 @@ def test_positions_and_memory_vectors_keep_their_own_distribution() -> None:
 
 @pytest.mark.parametrize("mesh", Mesh)
 def test_the_padding_mask_fires(mesh: Mesh) -> None:
-    """Rows of zeros become non-zero by bias and LN; added padding must change no logit and no key of a real slot."""
+    """Rows of zeros become non-zero by bias and LN; added padding must change no logit and no key of real positions."""
     torch.manual_seed(0)
     decoder = MeshedMemory(**(TINY | {"mesh": mesh})).eval()
     with torch.no_grad():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from easycap.registry import lookup, names, parameters
+from easycap.registry import construct, lookup, names
 from easycap.types import Features
 
 SETTINGS = {
@@ -20,14 +20,12 @@ TAGGERS = [name for name in names("tagger") if name != "none"]
 @pytest.fixture(params=TAGGERS)
 def tagger(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
-    constructor = lookup("tagger", request.param)
-    supplied = {key: value for key, value in SUPPLIED.items() if key in parameters(constructor)}
-    return constructor(**SETTINGS[request.param], **supplied)
+    return construct(lookup("tagger", request.param), SETTINGS[request.param], SUPPLIED)
 
 
 def features(count: int = 4) -> Features:
-    cells = torch.randn(count, 3, 6, generator=torch.manual_seed(1))
-    return Features(cells, torch.ones(count, 3, dtype=torch.bool), None)
+    patches = torch.randn(count, 3, 6, generator=torch.manual_seed(1))
+    return Features(patches, torch.ones(count, 3, dtype=torch.bool), None)
 
 
 # Tags 0..4 are ids 3..7; the images have 0 and 2, 1, none, 0 and 1 and 4.
@@ -49,14 +47,14 @@ def test_it_learns_the_tags_of_images(tagger: nn.Module) -> None:
 def test_probabilities_are_of_each_image_and_between_0_and_1(tagger: nn.Module) -> None:
     likely = tagger.eval().probabilities(features())
     assert likely.shape == (4, 5) and (likely >= 0).all() and (likely <= 1).all()
-    one = tagger.probabilities(Features(features().cells[1:2], features().mask[1:2], None))
+    one = tagger.probabilities(Features(features().patches[1:2], features().mask[1:2], None))
     torch.testing.assert_close(one, likely[1:2])
 
 
-def test_padded_cells_change_nothing(tagger: nn.Module) -> None:
+def test_padded_patches_change_nothing(tagger: nn.Module) -> None:
     seen = features()
     padded = Features(
-        torch.cat([seen.cells, 9 + seen.cells], 1), torch.tensor([[True] * 3 + [False] * 3] * 4), None
+        torch.cat([seen.patches, 9 + seen.patches], 1), torch.tensor([[True] * 3 + [False] * 3] * 4), None
     )
     torch.testing.assert_close(tagger.eval().probabilities(padded), tagger.probabilities(seen))
 
@@ -79,7 +77,7 @@ def test_a_batch_in_parts_counts_as_one(tagger: nn.Module) -> None:
     whole, seen = tagger.loss(features(), WORDS, TARGETS), features()
     counts, parts = [], []
     for rows in (slice(0, 1), slice(1, 4)):
-        part = Features(seen.cells[rows], seen.mask[rows], None)
+        part = Features(seen.patches[rows], seen.mask[rows], None)
         counts.append((TARGETS[rows] != 0).sum())
         parts.append(tagger.loss(part, WORDS[rows], TARGETS[rows]))
     shares = [count / sum(counts) for count in counts]
@@ -88,8 +86,7 @@ def test_a_batch_in_parts_counts_as_one(tagger: nn.Module) -> None:
 
 def test_no_tag_is_written_twice_and_the_end_ends() -> None:
     """A tagger that says tag 0, 0, 0: with 0 taken it must say what comes next."""
-    supplied = {k: v for k, v in SUPPLIED.items() if k in parameters(lookup("tagger", "lstm"))}
-    tagger = lookup("tagger", "lstm")(**SETTINGS["lstm"], **supplied).eval()
+    tagger = construct(lookup("tagger", "lstm"), SETTINGS["lstm"], SUPPLIED).eval()
     with torch.no_grad():
         tagger.decoder.output.weight.zero_()
         tagger.decoder.output.bias.copy_(torch.tensor([0.0, 0.0, 1.0, 3.0, 2.0, 0.0, 0.0, 0.0]))

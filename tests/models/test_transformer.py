@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from easycap.models.decoders.transformer import Transformer
-from easycap.models.decoders.transformer_blocks import Norm, sinusoids
+from easycap.models.decoders.transformer_blocks import LayerNormKind, Norm, sinusoids
 from easycap.types import Memory
 
 TINY = {
@@ -15,8 +15,11 @@ TINY = {
     "num_encoder_layers": 1,
     "num_heads": 2,
     "feed_forward_dim": 32,
-    "max_words": 6,
+    "max_length": 6,
     "dropout": 0.0,
+    "dropout_words": True,
+    "dropout_feed_forward": False,
+    "layer_norm": LayerNormKind.torch,
     "norm": Norm.pre,
     "tied": True,
     "raw_features": False,
@@ -44,7 +47,7 @@ def test_positions_are_the_papers_and_no_parameter() -> None:
 
 
 def test_a_padding_mask_fires_in_the_encoder_too() -> None:
-    """Real slots must see nothing of padding, also with biases that make a zero row non-zero after LN."""
+    """Real positions must see nothing of padding, also with biases that make a zero row non-zero after LN."""
     decoder = Transformer(**(TINY | {"raw_features": True}))
     with torch.no_grad():
         for parameter in decoder.parameters():
@@ -58,7 +61,7 @@ def test_a_padding_mask_fires_in_the_encoder_too() -> None:
         torch.testing.assert_close(seen.keys[..., :4, :], expected.keys)
 
 
-def test_attention_sums_to_one_over_real_slots() -> None:
+def test_attention_sums_to_one_over_real_positions() -> None:
     mask = torch.tensor([[True, True, False], [True, True, True]])
     decoder = Transformer(**TINY)
     attention = decoder(torch.ones(2, 4, dtype=torch.long), decoder.start(memory_of(16, mask))).attention
@@ -103,7 +106,7 @@ def test_tying_saves_the_output_layer() -> None:
         ({"width": 15, "num_heads": 3}, "decoder.width=15 must be even"),
         ({"num_encoder_layers": -1}, "decoder.num_encoder_layers=-1"),
         ({"dropout": 1.0}, "decoder.dropout=1.0"),
-        ({"segments": ("image", "picture")}, "must name each of tags, image, draft"),
+        ({"segments": ("image", "picture")}, "must name each of draft, image, tags"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict, words: str) -> None:

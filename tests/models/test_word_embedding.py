@@ -9,25 +9,24 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.tiny_config import TINY, try_out
+from helpers.tiny_tokenizers import CAPTIONS, tiny_bert, tiny_gpt2
 from omegaconf import OmegaConf
-from tiny import TINY
-from tokenizers_on_disk import CAPTIONS, tiny_bert, tiny_gpt2
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from easycap.build import build_captioner
-from easycap.config import check
-from easycap.experiment import Experiment
-from easycap.launch import compose
+from easycap.config.compose import compose
+from easycap.config.schema import check
+from easycap.models.build import build_captioner
 from easycap.models.captioner import Captioner
-from easycap.models.decoders.word_embedding import means_of_pieces, start_words
-from easycap.rehearsal import rehearse
-from easycap.sweep_plan import make_plan
-from easycap.train import train
+from easycap.models.decoders.token_embedding import means_of_subwords, start_words
+from easycap.sweeps.plan import make_plan
+from easycap.tasks.create import load_task
+from easycap.train import create_task, train
 from easycap.training.validation import Validator
 from easycap.types import Vocabulary
 from easycap.vocab.bert import BertVocabulary
-from easycap.vocab.files import read_tokenizer
 from easycap.vocab.gpt2 import GPT2Vocabulary
+from easycap.vocab.tokenizer_files import read_tokenizer
 from easycap.vocab.word import WordVocabulary
 
 
@@ -71,7 +70,7 @@ def table_of(made: Captioner) -> torch.Tensor:
 
 
 def test_gpt2s_vocabulary_keeps_gpt2s_table(folder: Path, theirs: torch.Tensor) -> None:
-    words = GPT2Vocabulary(path=str(folder))
+    words = GPT2Vocabulary(path=str(folder), segmenter="spaces")
     table = table_of(captioner(folder, words))
     assert torch.equal(table[: len(theirs)], theirs)
     assert torch.equal(table[words.bos_id], theirs[words.eos_id])  # GPT-2 starts a text with its end of text
@@ -79,7 +78,7 @@ def test_gpt2s_vocabulary_keeps_gpt2s_table(folder: Path, theirs: torch.Tensor) 
 
 
 def test_a_word_starts_at_the_mean_of_its_pieces_in_running_text(folder: Path, theirs: torch.Tensor) -> None:
-    words = WordVocabulary(size=99, min_count=1, captions=CAPTIONS)
+    words = WordVocabulary(size=99, min_count=1, captions=CAPTIONS, segmenter="spaces")
     table = table_of(captioner(folder, words))
     tokenizer = read_tokenizer(str(folder))
     assert table.shape == (len(words), 16)
@@ -92,7 +91,7 @@ def test_a_word_starts_at_the_mean_of_its_pieces_in_running_text(folder: Path, t
 
 
 def test_inner_pieces_of_bert_start_without_a_space(folder: Path, theirs: torch.Tensor) -> None:
-    words = BertVocabulary(path=str(tiny_bert()))
+    words = BertVocabulary(path=str(tiny_bert()), segmenter="spaces")
     table = table_of(captioner(folder, words, "vocab=bert", f"vocab.path={tiny_bert()}"))
     tokenizer = read_tokenizer(str(folder))
     whole, inner = words.tokens.index("on"), words.tokens.index("##s")
@@ -101,13 +100,13 @@ def test_inner_pieces_of_bert_start_without_a_space(folder: Path, theirs: torch.
 
 
 def test_random_takes_nothing_over(folder: Path, theirs: torch.Tensor) -> None:
-    words = GPT2Vocabulary(path=str(folder))
+    words = GPT2Vocabulary(path=str(folder), segmenter="spaces")
     table = table_of(captioner(folder, words, "decoder.embedding=random"))
     assert not torch.isclose(table[: len(theirs)], theirs).all(1).any()
 
 
 @pytest.mark.parametrize("vocab", ["gpt2", "word"])
-def test_the_sweep_of_embeddings_trains_what_its_cells_say(
+def test_the_sweep_of_embeddings_trains_what_its_runs_say(
     folder: Path, theirs: torch.Tensor, vocab: str
 ) -> None:
     chosen = ["vocab=gpt2", f"vocab.path={folder}"] if vocab == "gpt2" else ["vocab=word"]
@@ -115,15 +114,15 @@ def test_the_sweep_of_embeddings_trains_what_its_cells_say(
     plan = make_plan(
         ["sweep=embedding", f"decoder.pretrained={folder}", "decoder.max_positions=40", *chosen, *sizes]
     )
-    words = GPT2Vocabulary(path=str(folder)) if vocab == "gpt2" else WordVocabulary(
-        size=99, min_count=1, captions=CAPTIONS
+    words = GPT2Vocabulary(path=str(folder), segmenter="spaces") if vocab == "gpt2" else WordVocabulary(
+        size=99, min_count=1, captions=CAPTIONS, segmenter="spaces"
     )  # fmt: skip
     dog = [words.encode("dog")[0], theirs[read_tokenizer(str(folder)).encode(" dog").ids].mean(0)]
     if vocab == "gpt2":
         dog[1] = theirs[dog[0]]
     starts = {}
-    for cell in plan.cells:
-        settings = check(compose(cell.overrides)[0])
+    for planned in plan.runs:
+        settings = check(compose(planned.overrides)[0])
         assert settings["decoder"]["name"] == "causal_lm" and settings["vocab"]["name"] == vocab
         table = table_of(build_captioner(settings, words))
         starts[settings["decoder"]["embedding"]] = torch.allclose(table[dog[0]], dog[1], atol=1e-6)
@@ -147,28 +146,28 @@ def test_an_output_layer_of_its_own_starts_at_its_own_rows() -> None:
 
 def test_means() -> None:
     table = torch.tensor([[0.0, 2.0], [4.0, 4.0], [2.0, 0.0]])
-    means = means_of_pieces(table, [[], [1], [0, 1], [2, 2, 1, 1], []])
+    means = means_of_subwords(table, [[], [1], [0, 1], [2, 2, 1, 1], []])
     assert means.tolist() == [[2, 2], [4, 4], [2, 3], [3, 2], [2, 2]]
 
 
 def test_a_checkpoint_needs_neither_the_weights_nor_the_tokenizer(folder: Path, tmp_path: Path) -> None:
-    from easycap.config import to_plain
-    from easycap.training.checkpoint import save_checkpoint
+    from easycap.config.schema import to_plain
+    from easycap.training.checkpoint_files import save_checkpoint
 
     copy = shutil.copytree(folder, tmp_path / "gone")
     config = settings(copy, "vocab=gpt2", f"vocab.path={copy}")
-    experiment = Experiment(config)
+    task = create_task(config)
     save_checkpoint(
         tmp_path / "best",
-        experiment.captioner,
-        experiment.vocabulary,
-        to_plain(experiment.config),
+        task.model,
+        task.vocabulary,
+        to_plain(task.config),
         progress={},
     )
     shutil.rmtree(copy)
-    again = Experiment.from_checkpoint(tmp_path / "best", device="cpu")
-    assert torch.equal(table_of(again.captioner), table_of(experiment.captioner))
-    assert again.vocabulary.encode(CAPTIONS[0]) == experiment.vocabulary.encode(CAPTIONS[0])
+    again = load_task(tmp_path / "best", device="cpu")
+    assert torch.equal(table_of(again.model), table_of(task.model))
+    assert again.vocabulary.encode(CAPTIONS[0]) == task.vocabulary.encode(CAPTIONS[0])
 
 
 def test_a_killed_run_goes_on_without_what_it_was_built_from(
@@ -201,12 +200,12 @@ def test_a_killed_run_goes_on_without_what_it_was_built_from(
 )
 def test_settings_that_cannot_be_end_before_any_work(overrides: list[str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        rehearse(check(compose([*TINY, *overrides])[0]))
+        try_out(check(compose([*TINY, *overrides])[0]))
 
 
 def test_a_model_without_its_tokenizer_is_named(folder: Path, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         shutil.copy(folder / name, tmp_path)
-    words = WordVocabulary(size=9, min_count=1, captions=CAPTIONS)
+    words = WordVocabulary(size=9, min_count=1, captions=CAPTIONS, segmenter="spaces")
     with pytest.raises(ValueError, match="tokenizer.json.*into that folder, or set decoder.embedding=random"):
         captioner(tmp_path, words)

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_scst_contract import PAIRS, REFERENCES, Letters, batch_of, captioner_of
-from vocab.test_contract import made
+from helpers.condition_data import condition_data
+from helpers.tiny_captioners import PAIRS, REFERENCES, Letters, batch_of, captioner_of
+from helpers.tiny_vocabularies import tiny_vocabulary
 
-from easycap.build import build, special_ids
-from easycap.config import option_from_text
-from easycap.context.draft import DraftData
+from easycap.config.instantiate import build, special_ids
+from easycap.config.schema import option_from_text
 from easycap.data.loader import context_ids
-from easycap.generation.captions import Refinement, captions_of_batch
+from easycap.generation.generate import Refinement, captions_of_batch
 from easycap.registry import names
 from easycap.types import Batch, Example, Objective, Vocabulary
 
@@ -25,8 +25,8 @@ TRIPLES = [
     (*pair, OBJECTIVES[(place + place // len(names("vocab"))) % len(OBJECTIVES)])
     for place, pair in enumerate(PAIRS)
 ]
-DATA = DraftData(
-    lambda: {"train": [Example(i, None, references) for i, references in REFERENCES.items()]},
+DATA = condition_data(
+    {"train": [Example(i, None, references) for i, references in REFERENCES.items()]},
     captions_per_image=1,
     seed=0,
 )
@@ -34,7 +34,7 @@ SHARES = {"another": 0.0, "nothing": 0.0, "as_tested": 0.0, "drop": 0.1, "replac
 
 
 def draft_batch(words: Vocabulary) -> Batch:
-    source = build("draft", {"name": "own", "max_words": 5, "training": SHARES}, draft_data=DATA)
+    source = build("draft", {"name": "own", "max_length": 5, "training": SHARES}, data=DATA)
     return batch_of(words, {"draft": source}, epoch=0)
 
 
@@ -53,38 +53,36 @@ def test_every_two_choices_meet() -> None:
 
 @pytest.mark.parametrize(("name", "vocabulary", "objective"), TRIPLES)
 def test_drafts_are_learned_from(name: str, vocabulary: str, objective: str) -> None:
-    words = made(vocabulary)
+    words = tiny_vocabulary(vocabulary)
     captioner, batch = captioner_of(name, words, "draft"), draft_batch(words)
     read: list[torch.Tensor] = []
     captioner.context["draft"].register_forward_hook(lambda module, given, out: read.append(given[0]))
     loss, _ = made_objective(objective, words)(captioner, batch)
     loss.backward()
     assert loss.isfinite()
-    # Whatever is said, sampled or scored, it is beside the draft that the batch has.
+    # Whatever is generated, sampled or scored is conditioned on the draft in the batch.
     ids = batch.inputs.context["draft"]
-    assert read and all(torch.equal(vectors, captioner.decoder.word_table(ids)) for vectors in read)
-    of_draft = [*captioner.context.parameters(), captioner.decoder.word_table.weight]
+    assert read and all(torch.equal(vectors, captioner.decoder.token_embedding(ids)) for vectors in read)
+    of_draft = [*captioner.context.parameters(), captioner.decoder.token_embedding.weight]
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in of_draft)
     drafted = ids[ids != words.pad_id].unique()
-    assert captioner.decoder.word_table.weight.grad[drafted].any(1).float().mean() > 0.5
+    assert captioner.decoder.token_embedding.weight.grad[drafted].any(1).float().mean() > 0.5
 
 
 @pytest.mark.parametrize(("name", "vocabulary"), PAIRS)
-def test_rounds_feed_back_what_was_said(name: str, vocabulary: str) -> None:
-    words = made(vocabulary)
+def test_rounds_feed_back_what_was_generated(name: str, vocabulary: str) -> None:
+    words = tiny_vocabulary(vocabulary)
     captioner, batch = captioner_of(name, words, "draft").eval(), draft_batch(words)
-    generate = build(
-        "decoding", option_from_text("decoding", "greedy"), encode=words.encode, **special_ids(words)
-    )
+    generate = build("decoding", option_from_text("decoding", "greedy"), vocabulary=words)
 
-    def said(inputs, rounds: int) -> list[list[list[str]]]:
-        refinement = Refinement(rounds, lambda texts: context_ids(texts, words, max_words=5))
+    def generated(inputs, rounds: int) -> list[list[list[str]]]:
+        refinement = Refinement(rounds, lambda texts: context_ids(texts, words, max_length=5))
         return captions_of_batch(captioner, inputs, generate, words, nullcontext, refinement)
 
-    rounds = said(batch.inputs, 2)
+    rounds = generated(batch.inputs, 2)
     assert len(rounds) == 3
     inputs = batch.inputs
     for texts in rounds:
-        assert said(inputs, 0) == [texts]
-        ids = context_ids([one for (one,) in texts], words, max_words=5)
+        assert generated(inputs, 0) == [texts]
+        ids = context_ids([one for (one,) in texts], words, max_length=5)
         inputs = replace(inputs, context={"draft": ids})

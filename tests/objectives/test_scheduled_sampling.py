@@ -6,39 +6,31 @@ import math
 
 import pytest
 import torch
+from helpers.tiny_captioners import WIDTH, AsTheyAre, Pixels
 from torch import nn
 
 from easycap.models.captioner import Captioner
-from easycap.models.decoders.lstm import LSTM
+from easycap.models.decoders.lstm import LSTM, Cell, Init
 from easycap.objectives.scheduled_sampling import Growth, ScheduledSampling
 from easycap.objectives.xe import CrossEntropy
-from easycap.types import Batch, Features, Inputs, Preprocessing
+from easycap.types import Batch, Inputs
 
-VOCAB, WIDTH = 9, 6
-
-
-class Pixels(nn.Module):
-    """The image as one cell: an encoder with nothing to learn."""
-
-    channels, grid = WIDTH, None
-    preprocessing = Preprocessing(size=1, mean=(0.5,) * 3, std=(0.5,) * 3)
-    calls = 0
-
-    def forward(self, images: torch.Tensor) -> Features:
-        self.calls += 1
-        cells = images.flatten(1).repeat(1, WIDTH // 3).unsqueeze(1)
-        return Features(cells, cells.new_ones(cells.shape[:2], dtype=torch.bool), None)
-
-
-class AsTheyAre(nn.Module):
-    def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-        return features.cells, features.mask
+VOCAB = 9
 
 
 @pytest.fixture
 def captioner() -> Captioner:
     torch.manual_seed(0)
-    decoder = LSTM(embed_dim=WIDTH, hidden_dim=8, max_words=5, dropout=0.0, vocab_size=VOCAB)
+    decoder = LSTM(
+        embed_dim=WIDTH,
+        hidden_dim=8,
+        max_length=5,
+        dropout=0.0,
+        vocab_size=VOCAB,
+        dropout_inputs=True,
+        cell=Cell.lstm,
+        init=Init.im2txt,
+    )
     return Captioner(encoder=Pixels(), image_tokens=AsTheyAre(), decoder=decoder).train()
 
 
@@ -73,7 +65,7 @@ def test_without_a_share_it_is_cross_entropy(captioner: Captioner, batch: Batch)
     objective = make()
     objective.begin_epoch(0)
     loss, parts = objective(captioner, batch)
-    expected, _ = CrossEntropy(label_smoothing=0.0, pad_id=0)(captioner, batch)
+    expected, _ = CrossEntropy(label_smoothing=0.0, ignore_unk=False, unk_id=None, pad_id=0)(captioner, batch)
     assert torch.equal(loss, expected) and parts["own_words"] == 0
     objective.begin_epoch(30)
     assert not torch.equal(objective(captioner, batch)[0], expected)
@@ -82,7 +74,7 @@ def test_without_a_share_it_is_cross_entropy(captioner: Captioner, batch: Batch)
 
 def test_the_share_of_words_is_replaced_and_padding_never(batch: Batch) -> None:
     torch.manual_seed(0)
-    words = batch.words.repeat(500, 1)
+    words = batch.input_ids.repeat(500, 1)
     own = make()._own_words(words, 0.2)
     assert not own[words == 0].any()
     assert float(own[words != 0].float().mean()) == pytest.approx(0.2, abs=0.03)
@@ -101,7 +93,7 @@ def test_words_are_drawn_one_after_another_from_what_was_drawn(captioner: Captio
     read: list[torch.Tensor] = []
     decoder.forward = lambda words, state: read.append(words)
     own = torch.tensor([[True, True, True, True], [False, True, False, False], [False, False, True, True]])
-    captioner(batch.inputs, batch.words, batch.rows, own)
+    captioner(batch.inputs, batch.input_ids, batch.rows, own)
     assert read[0].tolist() == [[1, 2, 3, 4], [1, 2, 0, 0], [1, 8, 0, 1]]
 
 

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 import torch
-from test_scheduled_sampling import AsTheyAre, Pixels
+from helpers.tiny_captioners import AsTheyAre, Pixels
 from torch import nn
 
 from easycap.metrics import DocumentFrequencies
 from easycap.metrics.rewards import Rewards
 from easycap.models.captioner import Captioner
-from easycap.models.decoders.lstm import LSTM
+from easycap.models.decoders.lstm import LSTM, Cell, Init
 from easycap.objectives.scst import Baseline, SelfCritical, without_dropout
 from easycap.objectives.xe import CrossEntropy
 from easycap.types import Batch, Inputs
 
-WIDTH, MAX_WORDS = 6, 3
+WIDTH, MAX_LENGTH = 6, 3
 PAD, BOS, EOS, UNK = range(4)
 
 
@@ -65,10 +65,11 @@ def make(**changes: object) -> SelfCritical:
         "eos_in_reward": True,
         "baseline": Baseline.others,
         "num_samples": 5,
-        "max_words": None,
+        "max_length": None,
         "rows_per_pass": None,
         "cross_entropy": 0.0,
         "label_smoothing": 0.0,
+        "ignore_unk": False,
         "xe_first": False,
         "lr_factor": 0.1,
     }
@@ -77,7 +78,16 @@ def make(**changes: object) -> SelfCritical:
 
 def captioner_of(dropout: float = 0.0) -> Captioner:
     torch.manual_seed(0)
-    decoder = LSTM(embed_dim=WIDTH, hidden_dim=8, max_words=MAX_WORDS, dropout=dropout, vocab_size=6)
+    decoder = LSTM(
+        embed_dim=WIDTH,
+        hidden_dim=8,
+        max_length=MAX_LENGTH,
+        dropout=dropout,
+        vocab_size=6,
+        dropout_inputs=True,
+        cell=Cell.lstm,
+        init=Init.im2txt,
+    )
     with torch.no_grad():  # as drawn, its captions hardly depend on the image or on the words before
         for parameter in decoder.parameters():
             parameter.mul_(4)
@@ -101,9 +111,9 @@ def batch_of(copies: int = 1) -> Batch:
 
 
 def every_caption() -> list[list[int]]:
-    """All that can be said: ended by eos, or of MAX_WORDS words."""
-    ended = [[*some, EOS] for n in range(MAX_WORDS) for some in itertools.product((4, 5), repeat=n)]
-    return ended + [list(some) for some in itertools.product((4, 5), repeat=MAX_WORDS)]
+    """All that can be generated: ended by eos, or of MAX_LENGTH words."""
+    ended = [[*some, EOS] for n in range(MAX_LENGTH) for some in itertools.product((4, 5), repeat=n)]
+    return ended + [list(some) for some in itertools.product((4, 5), repeat=MAX_LENGTH)]
 
 
 def flat_gradient(loss: torch.Tensor, captioner: Captioner) -> torch.Tensor:
@@ -113,12 +123,12 @@ def flat_gradient(loss: torch.Tensor, captioner: Captioner) -> torch.Tensor:
 
 
 def log_probs_of(captioner: Captioner, batch: Batch, captions: list[list[int]]) -> torch.Tensor:
-    """Log-probability (N,C) of each caption for each image, by stepping; pad, bos and unk are never said."""
+    """Log-probability (N,C) of each caption for each image, by stepping; pad, bos and unk are never generated."""
     decoder, found = captioner.decoder, []
     for caption in captions:
-        state, last, total = decoder.start(captioner.remember(batch.inputs)), BOS, 0
+        state, last, total = decoder.start(captioner.build_memory(batch.inputs)), BOS, 0
         for word in caption:
-            logits, state = decoder.step(torch.full((len(batch.ids),), last), state)
+            logits, state = decoder.step(torch.full((len(batch.image_ids),), last), state)
             total = total + logits[:, [EOS, 4, 5]].log_softmax(1)[:, {EOS: 0, 4: 1, 5: 2}[word]]
             last = word
         found.append(total)
@@ -130,7 +140,9 @@ def expected_gradient(captioner: Captioner, batch: Batch) -> torch.Tensor:
     captions, table = every_caption(), Table()
     log_probs = log_probs_of(captioner, batch, captions)
     assert torch.allclose(log_probs.exp().sum(1), torch.ones(2)), "these are all captions"
-    rewards = torch.tensor([[table.of(i, Words().decode(c), EOS in c) for c in captions] for i in batch.ids])
+    rewards = torch.tensor(
+        [[table.of(i, Words().decode(c), EOS in c) for c in captions] for i in batch.image_ids]
+    )
     return flat_gradient(-(log_probs.exp() * rewards).sum(1).mean(), captioner)
 
 
@@ -162,7 +174,7 @@ def test_equal_rewards_teach_nothing(captioner: Captioner) -> None:
 
 def test_samples_may_be_beams_against_their_mean(captioner: Captioner) -> None:
     objective, batch = make(baseline=Baseline.beam, num_samples=4), batch_of()
-    loss, parts = objective(captioner, batch)
+    loss, _parts = objective(captioner, batch)
     asked = objective.rewards.asked
     assert len(set(asked)) == 8, "beams of an image differ"
     captions = [[Words().encode(text) + [EOS] * ended for _, text, ended in asked[i : i + 4]] for i in (0, 4)]
@@ -196,13 +208,13 @@ def test_an_image_is_encoded_once_and_only_eos_ends_a_caption(captioner: Caption
     samples, plain = objective.rewards.asked[:32], objective.rewards.asked[32:]
     assert [row[0] for row in samples] == ["x"] * 16 + ["y"] * 16 and [row[0] for row in plain] == ["x", "y"]
     assert {ended for *_, ended in samples} == {True, False}
-    assert all(ended or len(text.split()) == MAX_WORDS for _, text, ended in samples)
+    assert all(ended or len(text.split()) == MAX_LENGTH for _, text, ended in samples)
     lengths = [len(text.split()) + ended for _, text, ended in samples]
     assert float(parts["words_per_sample"]) == pytest.approx(sum(lengths) / 32)
 
 
 def test_cross_entropy_is_validated_on_and_mixed_in(captioner: Captioner) -> None:
-    plain, batch = CrossEntropy(label_smoothing=0.0, pad_id=PAD), batch_of()
+    plain, batch = CrossEntropy(label_smoothing=0.0, ignore_unk=False, unk_id=None, pad_id=PAD), batch_of()
     assert torch.equal(make()(captioner.eval(), batch)[0], plain(captioner, batch)[0])
     captioner.train()
     torch.manual_seed(3)
@@ -227,7 +239,7 @@ def test_dropout_is_off_within_and_as_before_afterwards() -> None:
     [
         ({"num_samples": 1}, "num_samples=1 must be at least 2 with objective.baseline=others"),
         ({"num_samples": 0, "baseline": Baseline.greedy}, "num_samples=0 must be at least 1"),
-        ({"max_words": 0}, "max_words=0"),
+        ({"max_length": 0}, "max_length=0"),
         ({"rows_per_pass": 0}, "rows_per_pass=0"),
         ({"cross_entropy": 1.0}, "cross_entropy=1.0"),
         ({"lr_factor": 0.0}, "lr_factor=0.0"),
@@ -239,8 +251,8 @@ def test_wrong_settings_are_named(setting: dict, message: str) -> None:
 
 
 def test_samples_longer_than_the_decoder_can_are_refused(captioner: Captioner) -> None:
-    with pytest.raises(ValueError, match="objective.max_words=9 .* decoder.max_words=3"):
-        make(max_words=9)(captioner, batch_of())
+    with pytest.raises(ValueError, match="objective.max_length=9 .* decoder.max_length=3"):
+        make(max_length=9)(captioner, batch_of())
 
 
 # ------------------------------------------------------------------------------------------------ rewards

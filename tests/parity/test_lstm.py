@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity.tools import close, naive_lstm, random_memory, random_words, spread_weights
+from helpers.memories import close, naive_lstm, random_memory, random_words, spread_weights
 
-from easycap.models.decoders.lstm import LSTM
+from easycap.models.decoders.lstm import LSTM, Cell, Init
 from easycap.types import Memory
 
 EMBED, HIDDEN, VOCAB = 5, 7, 11
@@ -15,7 +15,16 @@ EMBED, HIDDEN, VOCAB = 5, 7, 11
 @pytest.fixture
 def decoder() -> LSTM:
     torch.manual_seed(0)
-    decoder = LSTM(embed_dim=EMBED, hidden_dim=HIDDEN, max_words=6, dropout=0.0, vocab_size=VOCAB)
+    decoder = LSTM(
+        embed_dim=EMBED,
+        hidden_dim=HIDDEN,
+        max_length=6,
+        dropout=0.0,
+        vocab_size=VOCAB,
+        dropout_inputs=True,
+        cell=Cell.lstm,
+        init=Init.im2txt,
+    )
     return spread_weights(decoder).eval()
 
 
@@ -30,9 +39,9 @@ def naive(decoder: LSTM, memory: Memory, words: torch.Tensor, image: int) -> tor
         nonlocal m, c
         m, c = naive_lstm(torch.cat([x_to[gate] @ x + h_to[gate] @ m + bias[gate] for gate in range(4)]), c)
 
-    for slot, valid in zip(memory.tokens[image], memory.mask[image], strict=True):
+    for token, valid in zip(memory.tokens[image], memory.mask[image], strict=True):
         if valid:
-            read(slot)
+            read(token)
     logits = []
     for word in words:
         read(weights["embedding.weight"][word])
@@ -49,7 +58,16 @@ def test_equals_the_papers_equations(decoder: LSTM) -> None:
 
 def test_the_start_is_the_papers() -> None:
     torch.manual_seed(0)
-    decoder = LSTM(embed_dim=40, hidden_dim=50, max_words=6, dropout=0.0, vocab_size=60)
+    decoder = LSTM(
+        embed_dim=40,
+        hidden_dim=50,
+        max_length=6,
+        dropout=0.0,
+        vocab_size=60,
+        dropout_inputs=True,
+        cell=Cell.lstm,
+        init=Init.im2txt,
+    )
     for weight in (decoder.embedding.weight, decoder.lstm.weight_hh_l0, decoder.output.weight):
         assert float(weight.detach().abs().max()) <= 0.08
         assert float(weight.detach().std()) == pytest.approx(0.08 / 3**0.5, rel=0.1)
@@ -60,7 +78,7 @@ def test_the_start_is_the_papers() -> None:
 
 def test_dropout_is_on_inputs_and_outputs_but_not_in_the_recurrence(decoder: LSTM) -> None:
     memory, words = random_memory(EMBED), random_words(VOCAB)
-    decoder.dropout.p = 1.0
+    decoder.dropout.p = decoder.dropout_inputs.p = 1.0
     logits = decoder.train()(words, decoder.start(memory)).logits
     close(logits, decoder.output.bias.expand_as(logits))
     hidden = decoder.start(memory._replace(mask=torch.ones_like(memory.mask))).hidden

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity.tools import NUM_TAGS, close, naive_lstm, pad_memory, random_memory, random_words, spread_weights
+from helpers.attention_decoders import HIDDEN, VOCAB, WIDTH, build_updown
+from helpers.memories import (
+    NUM_TAGS,
+    close,
+    naive_lstm,
+    pad_memory,
+    random_memory,
+    random_words,
+    spread_weights,
+)
 
 from easycap.models.decoders.updown import UpDown
 from easycap.types import Memory
 
-EMBED, HIDDEN, WIDTH, VOCAB = 4, 5, 6, 11
-
-
-def build(**changes: object) -> UpDown:
-    torch.manual_seed(0)
-    sizes = {
-        "embed_dim": EMBED,
-        "hidden_dim": HIDDEN,
-        "attention_dim": 3,
-        "memory_width": None,
-        "segments": (),
-    }
-    rest = {"max_words": 6, "dropout": 0.0, "channels": WIDTH, "vocab_size": VOCAB}
-    return UpDown(**(sizes | rest | changes))
-
 
 @pytest.fixture
 def decoder() -> UpDown:
-    return spread_weights(build()).eval()
+    return spread_weights(build_updown()).eval()
 
 
 def naive(
@@ -35,9 +29,9 @@ def naive(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Equations 1 to 7 for one caption (T,) of one image -> logits (T,V), attention (T,M)."""
     w = dict(decoder.named_parameters())
-    slots, valid = memory.tokens[image], memory.mask[image]
-    cells = [v for v, real in zip(slots[NUM_TAGS:], valid[NUM_TAGS:], strict=True) if real]
-    mean = sum(cells) / len(cells)
+    tokens, valid = memory.tokens[image], memory.mask[image]
+    patches = [v for v, real in zip(tokens[NUM_TAGS:], valid[NUM_TAGS:], strict=True) if real]
+    mean = sum(patches) / len(patches)
     # one matrix for the whole of LSTM 1's input, as the paper has it: [h2 ; v ; word ; h1]
     gates1 = w["lstm1.gates.weight"]
     w1 = torch.cat(
@@ -50,15 +44,15 @@ def naive(
         h1, c1 = naive_lstm(w1 @ x1 + w["lstm1.gates.bias"], c1)
         energy = {
             i: w["attention.energy.weight"][0]
-            @ torch.tanh(w["attention.key.weight"] @ slots[i] + w["attention.query.weight"] @ h1)
-            for i in range(len(slots))
+            @ torch.tanh(w["attention.key.weight"] @ tokens[i] + w["attention.query.weight"] @ h1)
+            for i in range(len(tokens))
             if valid[i]
         }
         total = sum(e.exp() for e in energy.values())
-        alpha = torch.zeros(len(slots))
+        alpha = torch.zeros(len(tokens))
         for i, e in energy.items():
             alpha[i] = e.exp() / total
-        seen = sum(alpha[i] * slots[i] for i in energy)
+        seen = sum(alpha[i] * tokens[i] for i in energy)
         h2, c2 = naive_lstm(w["lstm2.gates.weight"] @ torch.cat([seen, h1, h2]) + w["lstm2.gates.bias"], c2)
         logits.append(w["output.weight"] @ h2 + w["output.bias"])
         attention.append(alpha)
@@ -84,7 +78,7 @@ def test_padding_changes_nothing_and_is_never_looked_at(decoder: UpDown) -> None
 
 
 def test_the_start_is_the_papers() -> None:
-    decoder = build(embed_dim=40, hidden_dim=40, channels=40, vocab_size=60)
+    decoder = build_updown(embed_dim=40, hidden_dim=40, channels=40, vocab_size=60)
     for name, parameter in decoder.named_parameters():
         values = parameter.detach()
         if not name.endswith("bias"):
@@ -98,7 +92,9 @@ def test_the_start_is_the_papers() -> None:
 def test_the_papers_size() -> None:
     """Ten thousand and ten words, 2048-d regions: counted from the paper's own sizes."""
     with torch.device("meta"):
-        decoder = build(embed_dim=1000, hidden_dim=1000, attention_dim=512, channels=2048, vocab_size=10_010)
+        decoder = build_updown(
+            embed_dim=1000, hidden_dim=1000, attention_dim=512, channels=2048, vocab_size=10_010
+        )
     lstm1 = 4 * 1000 * (1000 + 2048 + 1000 + 1000 + 1)
     lstm2 = 4 * 1000 * (2048 + 1000 + 1000 + 1)
     attention = 512 * (2048 + 1000 + 1)
@@ -112,4 +108,4 @@ def test_the_papers_size() -> None:
 )
 def test_wrong_settings_are_named(setting: dict, word: str) -> None:
     with pytest.raises(ValueError, match=f"decoder.{word}"):
-        build(**setting)
+        build_updown(**setting)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fabricated_run import make
+from helpers.fabricated_run import make
 
 
 @pytest.fixture

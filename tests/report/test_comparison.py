@@ -1,4 +1,4 @@
-"""Runs beside each other: what differs, on which terms, as table, page, CSV, LaTeX and Markdown."""
+"""Runs beside each other: what differs, which protocol, as table, page, CSV, LaTeX and Markdown."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import csv
 import io
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
-from fabricated_run import status, write
-from fabricated_sweep import IDS, REFERENCES, make_cell, make_sweep
+import yaml
+from helpers.fabricated_run import status, write
+from helpers.fabricated_sweep import IDS, REFERENCES, make_run, make_sweep
 from rich.console import Console
 
-from easycap.report.comparison import EXPORTS, comparison_table, notes, read_comparison
-from easycap.report.comparison.captions import chosen_images, per_image
+from easycap.report.comparison import EXPORTS, comparison_table, notes, read_comparison, table_of
 from easycap.report.comparison.page import render
+from easycap.report.comparison.per_image import chosen_images, per_image
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def page_of(*paths: Path) -> str:
 
 
 def printed(comparison, width: int) -> str:
-    console = Console(width=width, file=io.StringIO())
+    console = Console(markup=False, emoji=False, width=width, file=io.StringIO())
     table, _ = comparison_table(comparison, width=width)
     console.print(table)
     return console.file.getvalue()
@@ -56,18 +58,18 @@ def test_columns_are_the_settings_that_differ(sweep: Path) -> None:
 
 
 def test_a_setting_that_only_one_choice_has_is_no_difference(tmp_path: Path) -> None:
-    make_cell(tmp_path / "a", {"image_tokens.num_heads": 4}, 0.5)
-    make_cell(tmp_path / "b", {"image_tokens.name": "split", "tracking": {"name": "wandb"}}, 0.5)
-    make_cell(tmp_path / "c", {"image_tokens.name": "split", "tracking": {"name": "none"}}, 0.5)
+    make_run(tmp_path / "a", {"image_tokens.num_heads": 4}, 0.5)
+    make_run(tmp_path / "b", {"image_tokens.name": "split", "tracking": {"name": "wandb"}}, 0.5)
+    make_run(tmp_path / "c", {"image_tokens.name": "split", "tracking": {"name": "none"}}, 0.5)
     assert compared(tmp_path).settings == ("image_tokens",)
 
 
 def test_an_entry_that_was_added_to_a_table_is_a_difference(tmp_path: Path) -> None:
     rewards = {"objective.name": "scst", "objective.rewards": {"CIDEr-D": 1.0}}
-    make_cell(tmp_path / "a", rewards, 0.5)
-    make_cell(tmp_path / "b", rewards | {"objective.rewards": {"CIDEr-D": 1.0, "truth": 1.0}}, 0.5)
+    make_run(tmp_path / "a", rewards, 0.5)
+    make_run(tmp_path / "b", rewards | {"objective.rewards": {"CIDEr-D": 1.0, "truth": 1.0}}, 0.5)
     assert compared(tmp_path).settings == ("objective.rewards.truth",)
-    make_cell(tmp_path / "b", {"objective.name": "xe"}, 0.5)
+    make_run(tmp_path / "b", {"objective.name": "xe"}, 0.5)
     assert compared(tmp_path).settings == ("objective",)
 
 
@@ -75,7 +77,7 @@ def test_what_follows_from_a_choice_comes_last(tmp_path: Path) -> None:
     for name, width in (("causal_lm", 256), ("lstm", 512)):
         for count in (1, 5):
             own = {"decoder.name": name, "decoder.width": width, "image_tokens.count": count}
-            make_cell(tmp_path / f"{name}{count}", own, 0.5)
+            make_run(tmp_path / f"{name}{count}", own, 0.5)
     found = compared(tmp_path)
     assert found.settings == ("image_tokens.count", "decoder") and found.following == ("decoder.width",)
     assert list(rows_of(found)[0])[-1] == "decoder.width"
@@ -96,21 +98,48 @@ def test_the_csv_has_the_numbers_of_the_results(sweep: Path) -> None:
     assert float(first["flops_per_caption"]) == 5.5e6 and first["CIDEr-D signature"] == score["signature"]
 
 
+def test_runs_on_other_data_are_told_apart_by_where_it_lies(tmp_path: Path) -> None:
+    """The same data at two places is one; rows over seeds do not mix two."""
+    other = {image: ["a cat"] for image in IDS}
+    for name, root, seed, references in (
+        ("a1", "/data/a/coco", 1, REFERENCES),
+        ("a2", "/moved/a/coco", 2, REFERENCES),
+        ("b1", "/data/b/coco", 1, other),
+        ("b2", "/data/b/coco", 2, other),
+    ):
+        folder = make_run(tmp_path / name, {"seed": seed}, 0.5, references=references)
+        settings = yaml.safe_load((folder / "config.yaml").read_text())
+        settings["data"] = {"name": "coco", "root": root}
+        settings["trainer"] |= {"max_hours": float(seed), "threads": seed}  # how it ran, not what was trained
+        write(folder / "config.yaml", yaml.safe_dump(settings))
+    found = compared(tmp_path)
+    assert found.settings == ("data.root",)
+    assert {run.name: run.settings["data.root"] for run in found.runs} == {
+        "a1": "a/coco",
+        "a2": "a/coco",
+        "b1": "b/coco",
+        "b2": "b/coco",
+    }
+    table = table_of(found, wanted=["data.root", "seeds"], over_seeds=True)
+    rows = sorted(zip(*([cell.text for cell in column.cells] for column in table), strict=True))
+    assert rows == [("a/coco", "2"), ("b/coco", "2")]
+
+
 def test_other_terms_are_marked_and_take_no_part(sweep: Path) -> None:
-    make_cell(sweep / "other-df", {"image_tokens.count": 9}, 2.0, signature="CIDEr-D|n:4|df:train")
+    make_run(sweep / "other-df", {"image_tokens.count": 9}, 2.0, signature="CIDEr-D|n:4|df:train")
     fewer = {image: texts for image, texts in REFERENCES.items() if image != IDS[3]} | {IDS[5]: ["a cat"]}
-    make_cell(sweep / "other-data", {"image_tokens.count": 8}, 1.5, references=fewer)
-    make_cell(sweep / "old", {"image_tokens.count": 7}, 1.2, references=None)
+    make_run(sweep / "other-data", {"image_tokens.count": 8}, 1.5, references=fewer)
+    make_run(sweep / "old", {"image_tokens.count": 7}, 1.2, references=None)
     found = compared(sweep)
-    reasons = {found.runs[number - 1].name: why for number, why in found.terms["CIDEr-D"].reasons.items()}
+    reasons = {found.runs[number - 1].name: why for number, why in found.protocols["CIDEr-D"].reasons.items()}
     assert reasons["other-df"] == "df: test / train"
     assert reasons["other-data"] == f"other images or references (2 images, e.g. '{IDS[3]}')"
     assert reasons["old"] == "references are known of one side only"
     assert len(reasons) == 3 and len(found.comparable("CIDEr-D")) == 4
     assert printed(found, 160).count("≠") == 3
-    told = "\n".join(notes(found))
-    assert "≠ CIDEr-D of #1 is on other terms than most: df: test / train" in told
-    assert "work per caption: #7, #6, #5, #4" in told
+    printed_notes = "\n".join(notes(found))
+    assert "≠ CIDEr-D of #1 is under another protocol than most: df: test / train" in printed_notes
+    assert "work per caption: #7, #6, #5, #4" in printed_notes
     page = page_of(sweep)
     assert page.count("<abbr") == 3 and "df: test / train" in page
     assert all(
@@ -120,19 +149,19 @@ def test_other_terms_are_marked_and_take_no_part(sweep: Path) -> None:
 
 def test_more_per_second_is_no_cost(tmp_path: Path) -> None:
     for name, speed in (("a", 100.0), ("b", 200.0)):
-        make_cell(tmp_path / name, {"seed": speed}, 0.5, cost={"images_per_second": speed})
+        make_run(tmp_path / name, {"seed": speed}, 0.5, cost={"images_per_second": speed})
     page = page_of(tmp_path)
     assert "images_<wbr>per" not in page and "200" in page and 'id="cost"' not in page
 
 
 def test_the_order_of_references_is_no_difference(sweep: Path) -> None:
     turned = {image: REFERENCES[image][::-1] for image in reversed(IDS)}
-    make_cell(sweep / "turned", {"image_tokens.count": 9}, 0.7, references=turned)
-    assert compared(sweep).terms["CIDEr-D"].reasons == {}
+    make_run(sweep / "turned", {"image_tokens.count": 9}, 0.7, references=turned)
+    assert compared(sweep).protocols["CIDEr-D"].reasons == {}
 
 
 def test_unfinished_runs_stay_in_the_table(sweep: Path) -> None:
-    failed = make_cell(sweep / "failed", {"image_tokens.count": 9}, 0.7)
+    failed = make_run(sweep / "failed", {"image_tokens.count": 9}, 0.7)
     (failed / "result.json").unlink()
     write(failed / "status.json", status("failed", error="OutOfMemoryError: 3 <GiB>"))
     write(sweep / "at-once" / "status.json", status("failed", error="ValueError: no config yet"))
@@ -145,17 +174,18 @@ def test_unfinished_runs_stay_in_the_table(sweep: Path) -> None:
     assert "OutOfMemoryError: 3 &lt;GiB&gt;" in page and "2 runs with an error" in page
 
 
-def test_cells_that_have_not_started_are_named(sweep: Path) -> None:
-    cells = [{"folder": run.name, "overrides": []} for run in sweep.iterdir()]
-    cells.append({"folder": "grid-1-s1", "overrides": ["image_tokens=grid", "seed=1"]})
+@pytest.mark.parametrize("key", ["runs", "cells"])  # cells: as earlier versions wrote it
+def test_runs_that_have_not_started_are_named(sweep: Path, key: str) -> None:
+    runs = [{"folder": run.name, "overrides": []} for run in sweep.iterdir()]
+    runs.append({"folder": "grid-1-s1", "overrides": ["image_tokens=grid", "seed=1"]})
     command = "easycap train -m image_tokens=split,resampler,grid"
-    write(sweep / "sweep.json", {"name": "x", "commands": [command], "axes": {}, "cells": cells})
+    write(sweep / "sweep.json", {"name": "x", "commands": [command], "axes": {}, key: runs})
     found = compared(sweep)
     assert found.waiting == ("image_tokens=grid seed=1",) and found.commands == (command,)
     assert "not started: image_tokens=grid seed=1" in notes(found)
     assert command in page_of(sweep)
     write(sweep / "sweep.json", {"name": "x"})
-    with pytest.raises(ValueError, match=r"sweep.json is no list of a sweep's cells"):
+    with pytest.raises(ValueError, match=r"sweep.json is not a list of a sweep's runs"):
         compared(sweep)
 
 
@@ -167,7 +197,7 @@ def test_one_run(sweep: Path) -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 def test_the_table_fits_the_terminal_and_keeps_the_score(sweep: Path, width: int) -> None:
-    make_cell(sweep / "x", {"optim.lr": 0.123, "decoder.num_layers": 7, "data.train_images": 7}, 0.7)
+    make_run(sweep / "x", {"optim.lr": 0.123, "decoder.num_layers": 7, "data.train_images": 7}, 0.7)
     found = compared(sweep)
     lines = printed(found, width).splitlines()
     assert max(map(len, lines)) <= width and any("CIDEr-D" in line for line in lines)
@@ -176,34 +206,34 @@ def test_the_table_fits_the_terminal_and_keeps_the_score(sweep: Path, width: int
 
 
 def test_images_that_differ_most_come_first(sweep: Path) -> None:
-    steep = make_cell(sweep / "steep", {"image_tokens.count": 9}, 0.6, slope=-0.02, pictures=3)
+    steep = make_run(sweep / "steep", {"image_tokens.count": 9}, 0.6, slope=-0.02, pictures=3)
     found = compared(sweep)
     values = per_image(found)["CIDEr-D"]
     assert set(values.values) == {1, 2, 3, 4, 5} and values.ids == tuple(IDS)
     images = chosen_images(found, values)
     # Of the three images with a picture the first is furthest from the middle, where all lines cross.
     assert [image.sample.id for image in images if image.chosen == "runs differ most"] == IDS[:3]
-    said = images[0].said
-    assert [one.score for one in said] == sorted((one.score for one in said), reverse=True)
-    best = {run.number: run.name for run in found.runs}[said[0].runs[0]]
-    assert best == "resampler-5-s1" and said[0].caption == "a dog in resampler-5-s1"
-    assert steep.name in {found.runs[one.runs[0] - 1].name for one in said}
+    captions = images[0].captions
+    assert [one.score for one in captions] == sorted((one.score for one in captions), reverse=True)
+    best = {run.number: run.name for run in found.runs}[captions[0].runs[0]]
+    assert best == "resampler-5-s1" and captions[0].caption == "a dog in resampler-5-s1"
+    assert steep.name in {found.runs[one.runs[0] - 1].name for one in captions}
 
 
 def test_equal_captions_stand_once(sweep: Path) -> None:
     same = dict.fromkeys(IDS, "a dog")
     for name in ("one", "two"):
-        make_cell(sweep / name, {"image_tokens.count": 9}, 0.5, captions=same, pictures=1)
+        make_run(sweep / name, {"image_tokens.count": 9}, 0.5, captions=same, pictures=1)
     found = compared(sweep)
     image = chosen_images(found, per_image(found)["CIDEr-D"])[0]
-    assert len(next(one for one in image.said if one.caption == "a dog").runs) == 2
+    assert len(next(one for one in image.captions if one.caption == "a dog").runs) == 2
 
 
 def test_nothing_from_a_run_is_markup(tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script>"
     captions = dict.fromkeys(IDS, evil)
     for name in ("a", "b"):
-        folder = make_cell(
+        folder = make_run(
             tmp_path / f"<img src=x>{name}",
             {"decoder.name": f"{evil}{name}"},
             0.5,
@@ -243,7 +273,7 @@ def test_the_data_of_the_page(sweep: Path) -> None:
 
 def test_latex_and_markdown_are_escaped(tmp_path: Path) -> None:
     for name in ("a|b_c", "x&y%"):
-        make_cell(tmp_path / name, {"decoder.name": f"{name}#$~^\\{{}}"}, 0.5)
+        make_run(tmp_path / name, {"decoder.name": f"{name}#$~^\\{{}}"}, 0.5)
     latex, markdown = (EXPORTS[name](compared(tmp_path)) for name in ("latex", "markdown"))
     assert r"a\textbar{}b\_c\#\$\textasciitilde{}\textasciicircum{}\textbackslash{}\{\}" in latex
     rows = latex[latex.index(r"\toprule") :].splitlines()
@@ -256,8 +286,50 @@ def test_latex_and_markdown_are_escaped(tmp_path: Path) -> None:
     assert "50.0 (45.0 – 55.0)" in markdown and "Signature: CIDEr-D" in markdown
 
 
+def test_over_seeds_is_a_row_per_setting_with_mean_and_deviation(tmp_path: Path) -> None:
+    comparison = compared(make_sweep(tmp_path / "sweep", seeds=(1, 2, 4)))
+    wanted = ("image_tokens", "image_tokens.count", "seeds", "CIDEr-D")
+    table = table_of(comparison, wanted=wanted, over_seeds=True)
+    rows = list(csv.DictReader(io.StringIO(EXPORTS["csv"](comparison, table))))
+    assert list(rows[0]) == [*wanted, "CIDEr-D sd"]
+    assert [(row["image_tokens"], row["image_tokens.count"], row["seeds"]) for row in rows] == [
+        ("resampler", "5", "3"), ("split", "5", "3"), ("resampler", "1", "3"), ("split", "1", "3")
+    ]  # fmt: skip
+    values = [0.91, 0.92, 0.94]
+    assert float(rows[0]["CIDEr-D"]) == pytest.approx(statistics.mean(values))
+    assert float(rows[0]["CIDEr-D sd"]) == pytest.approx(statistics.stdev(values))
+    latex = EXPORTS["latex"](comparison, table)
+    assert r"resampler & 5 & 3 & \textbf{92.3} {\scriptsize $\pm$ 1.5} \\" in latex
+    assert latex.count(r"\textbf") == 1 and "standard deviation over runs" in latex
+    assert "| resampler | 5 | 3 | 92.3 ± 1.5 |" in EXPORTS["markdown"](comparison, table)
+
+
+def test_a_seed_without_a_score_is_counted_out(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", {"seed": 1}, 0.5)
+    make_run(tmp_path / "b", {"seed": 2}, 0.7)
+    write(make_run(tmp_path / "c", {"seed": 3}, 0.9) / "result.json", {})
+    (cell,) = next(c for c in table_of(compared(tmp_path), wanted=["CIDEr-D"], over_seeds=True)).cells
+    assert (cell.text, cell.interval) == ("60.0", "± 14.1 of 2")
+
+
+def test_the_best_of_comparable_scores_alone_is_bold(tmp_path: Path) -> None:
+    for count, value, signature in (
+        (1, 0.5, "CIDEr-D|n:4"),
+        (2, 0.6, "CIDEr-D|n:4"),
+        (3, 0.9, "CIDEr-D|n:2"),
+    ):
+        make_run(tmp_path / str(count), {"image_tokens.count": count}, value, signature=signature)
+    latex = EXPORTS["latex"](compared(tmp_path))
+    assert re.findall(r"\\textbf{([^}]*)}", latex) == ["60.0"]
+
+
+def test_a_column_that_is_not_there_is_named(sweep: Path) -> None:
+    with pytest.raises(ValueError, match="--columns CIDEr: no such column; did you mean 'CIDEr-D'"):
+        table_of(compared(sweep), wanted=["CIDEr"], over_seeds=False)
+
+
 def test_old_runs_without_a_field_are_shown(sweep: Path) -> None:
-    old = make_cell(sweep / "old", {"image_tokens.count": 9}, 0.7)
+    old = make_run(sweep / "old", {"image_tokens.count": 9}, 0.7)
     result = json.loads((old / "result.json").read_text())
     del result["cost"], result["scores"]["test"]["CIDEr-D"]["low"]
     write(old / "result.json", result)
@@ -271,11 +343,11 @@ def test_old_runs_without_a_field_are_shown(sweep: Path) -> None:
 
 def test_mistakes_are_named(sweep: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    waiting = make_cell(tmp_path / "waiting" / "a", {}, 0.5)
+    waiting = make_run(tmp_path / "waiting" / "a", {}, 0.5)
     (waiting / "result.json").unlink()
     for path, words in (
-        (tmp_path / "empty", "there is no run in .*empty or below"),
-        (tmp_path / "nowhere", "nowhere is no folder"),
+        (tmp_path / "empty", "there is not a run in .*empty or below"),
+        (tmp_path / "nowhere", "nowhere is not a folder"),
         (sweep / "split-1-s1" / "captions.test.json", "is a file; runs are folders"),
         (tmp_path / "waiting", r"no run has been scored yet \(1 completed\)"),
     ):
@@ -291,6 +363,6 @@ def test_two_hundred_runs_make_a_small_page(tmp_path: Path) -> None:
     for number in range(200):
         settings = {"optim.lr": 0.001 * (1 + number // 4), "seed": number % 4}
         captions = {image: f"a {number % 30} dog of many words on a long street" for image in IDS}
-        make_cell(tmp_path / f"{number:03}", settings, 0.3 + 0.002 * number, captions=captions, pictures=2)
+        make_run(tmp_path / f"{number:03}", settings, 0.3 + 0.002 * number, captions=captions, pictures=2)
     page = page_of(tmp_path)
     assert len(page) < 3_000_000 and page.count('id="run-') == 200

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fabricated_run import write
-from fabricated_sweep import make_sweep
+from helpers.fabricated_run import write
+from helpers.fabricated_sweep import make_sweep
 
-from easycap.compare import main
+from easycap.commands.compare import main
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +60,13 @@ def test_exports_go_to_files_or_to_the_terminal_alone(sweep: Path, tmp_path: Pat
         main([str(sweep), f"--{name}", "-"])
         captured = capsys.readouterr()
         assert captured.out == path.read_text(encoding="utf-8") and captured.err.startswith("page: ")
+
+
+def test_columns_and_rows_of_the_exports_are_chosen(sweep: Path, capsys) -> None:
+    main([str(sweep), "--columns", "CIDEr-D,image_tokens", "--over-seeds", "--csv", "-"])
+    assert capsys.readouterr().out.splitlines()[0] == "CIDEr-D,CIDEr-D sd,image_tokens"
+    with pytest.raises(ValueError, match="--columns needs one of --csv, --latex, --markdown"):
+        main([str(sweep), "--columns", "CIDEr-D"])
 
 
 def test_mistakes_with_many_are_one_sentence(sweep: Path, tmp_path: Path) -> None:

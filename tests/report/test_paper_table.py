@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from easycap.cli import main
-from easycap.launch import options_of
-from easycap.paths import experiments_dirs
+from easycap.config.schema import options
 from easycap.report.published import read_paper
+from easycap.utils.paths import experiments_dirs
 
 ROW = {
     "name": "ResNet baseline",
@@ -39,9 +39,9 @@ COMMAND = "easycap train experiment=updown/resnet data=coco_karpathy data.root=/
 TERMS = "|v:1|tok:ptb1|df:refs,N=5000|eos:no|refs:5|images:{images}|split:test"
 
 
-def write_paper(folder: Path, *rows: dict) -> str:
+def write_paper(folder: Path, *rows: dict, **more: object) -> str:
     path = folder / "published.yaml"
-    path.write_text(yaml.safe_dump({"paper": "A paper", "rows": list(rows)}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({"paper": "A paper", "rows": list(rows)} | more), encoding="utf-8")
     return str(path)
 
 
@@ -95,7 +95,7 @@ def test_a_run_of_a_rows_recipe_stands_beside_it(ours: Path, tmp_path: Path, cap
 def test_what_was_not_read_is_marked_and_compared_with_nothing(ours: Path, tmp_path: Path, capsys) -> None:
     paper = write_paper(tmp_path, ROW, MEMORY)
     text = terminal(capsys, paper)
-    assert "not run: CIDEr-D 99.8?" in text and "not to be quoted as the paper's" in text
+    assert "not run: CIDEr-D 99.8?" in text and "do not cite as the paper's" in text
     assert "CIDEr-D 105.4, BLEU-4 33.4, SPICE 19.2" in text
     (*_, line) = table(capsys, paper, "--row", "From memory", str(ours))
     assert (line["run"], line["difference"], line["checked"]) == (ours.name, "", "false")
@@ -103,7 +103,7 @@ def test_what_was_not_read_is_marked_and_compared_with_nothing(ours: Path, tmp_p
     assert "quoted" not in terminal(capsys, write_paper(tmp_path, ROW))
 
 
-def test_what_differs_is_said(ours: Path, tmp_path: Path, capsys) -> None:
+def test_what_differs_is_reported(ours: Path, tmp_path: Path, capsys) -> None:
     paper = write_paper(tmp_path, ROW)
     change(ours / "status.json", command=f"{COMMAND} trainer.max_steps=100 tracking=none")
     odd = TERMS.replace("df:refs,N=5000", "df:train,N=113287")
@@ -115,7 +115,7 @@ def test_what_differs_is_said(ours: Path, tmp_path: Path, capsys) -> None:
         "changed in the recipe: trainer.max_steps=100",
         "decoding greedy, published beam",
         "decoding.num_beams –, published 5",
-        "CIDEr-D on other terms than coco-caption's: df:train,N=113287",
+        "CIDEr-D under another protocol than coco-caption's: df:train,N=113287",
     ]
 
 
@@ -143,13 +143,22 @@ def test_a_row_of_other_features_is_never_marked_equal(ours: Path, tmp_path: Pat
     assert "what else differs is unknown: the row states no settings" in text and "≈" not in text
 
 
+def test_what_a_recipe_deviates_in_is_said_and_never_marked_equal(ours: Path, tmp_path: Path, capsys) -> None:
+    plain, deviating = (write_paper(tmp_path, ROW), str(ours)), {"updown/resnet": ["another clipping"]}
+    assert "≈" in terminal(capsys, *plain)
+    text = terminal(capsys, write_paper(tmp_path, ROW, differs=deviating), str(ours))
+    assert "recipe: another clipping" in text and "≈" not in text
+    assert main(["table", write_paper(tmp_path, ROW, differs=["clipping"])]) == 1
+    assert "'differs' must be {recipe: list of texts}" in capsys.readouterr().err
+
+
 def test_whose_regions_a_run_has_read_is_not_known(ours: Path, tmp_path: Path, capsys) -> None:
     change(ours / "status.json", command=f"{COMMAND} encoder.features=/data/regions")
     config = yaml.safe_load((ours / "config.yaml").read_text())
     config["encoder"] = {"name": "precomputed", "features": "/data/regions"}
     (ours / "config.yaml").write_text(yaml.safe_dump(config))
     paper = write_paper(tmp_path, REGIONS | {"recipe": "updown/resnet"})
-    words = "features of /data/regions, not known to be the published ones"
+    words = "features of regions, not known to be the published ones"
     assert table(capsys, paper, str(ours))[0]["differs"] == words
     assert "≈" not in terminal(capsys, paper, str(ours))
 
@@ -264,6 +273,16 @@ def test_a_run_without_scores_or_unfinished_is_shown_as_it_is(ours: Path, tmp_pa
     assert f"run: {ours.name} (failed)" in terminal(capsys, write_paper(tmp_path, ROW), str(ours))
 
 
+def test_latex_is_escaped_and_has_every_metric(ours: Path, tmp_path: Path, capsys) -> None:
+    paper = write_paper(tmp_path, ROW | {"name": "50% & more_or_less"})
+    assert main(["table", paper, str(ours), "--latex", "-"]) == 0
+    latex = capsys.readouterr().out
+    rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 1 + len(ROW["scores"]) and all(row.replace(r"\&", "").count("&") == 6 for row in rows)
+    assert r"50\% \& more\_or\_less" in latex and r"101.5 -- 105.5" in latex and r"-1.9 $\approx$" in latex
+    assert r"\begin{tabular}{lllrrrr}" in latex and r"95 \% interval" in latex
+
+
 def test_markdown_has_every_row(ours: Path, tmp_path: Path, capsys) -> None:
     paper = write_paper(tmp_path, ROW, {**MEMORY, "name": "a|b"})
     out = tmp_path / "table.md"
@@ -277,12 +296,12 @@ def test_markdown_has_every_row(ours: Path, tmp_path: Path, capsys) -> None:
     ("argv", "words"),
     [
         (["updwn"], "no published scores of 'updwn'; did you mean 'updown'? allowed: "),
-        (["PAPER", "nowhere"], "there is no run in nowhere"),
+        (["PAPER", "nowhere"], "there is not a run in nowhere"),
         (
             ["PAPER", "--row", "ResNet", "RUN"],
             "--row 'ResNet': no row has that name; did you mean 'ResNet base",
         ),
-        (["PAPER", "STRAY"], "was trained with experiment=easycap/quickstart, which stands for no row"),
+        (["PAPER", "STRAY"], "was trained with experiment=easycap/quickstart, which matches no row"),
         (
             ["PAPER", "RUN", "--split", "tset"],
             "has no scores of it; did you mean 'test'? allowed: test; further",
@@ -290,7 +309,7 @@ def test_markdown_has_every_row(ours: Path, tmp_path: Path, capsys) -> None:
         (["PAPER", "RUN", "--split", "test@beem"], "decoding 'beem' does not exist; did you mean 'beam'?"),
         (
             ["PAPER", "RUN", "--split", "test@beam,num_beam=3"],
-            "'num_beam=3' is no KEY=VALUE of decoding 'beam'; did you mean 'num_beams'?",
+            "'num_beam=3' is not a KEY=VALUE of decoding 'beam'; did you mean 'num_beams'?",
         ),
     ],
 )
@@ -310,7 +329,7 @@ def test_mistakes_end_with_one_sentence(
     [
         ({"sources": 0}, "cannot be checked with 'sources: 0'"),
         ({"scores": {"CIDEr-D": "high"}}, "'scores' must be"),
-        ({"recepi": "updown/resnet"}, "'recepi' is no key; did you mean 'recipe'?"),
+        ({"recepi": "updown/resnet"}, "'recepi' is not a key; did you mean 'recipe'?"),
         ({"near": "updown/resnet"}, "'near' must be a list of texts"),
     ],
 )
@@ -325,7 +344,7 @@ PAPERS = sorted(path for folder in experiments_dirs() for path in folder.glob("*
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.parent.name)
 def test_every_published_row_can_be_read_and_its_recipe_is_there(path: Path) -> None:
-    recipes = options_of("experiment")
+    recipes = options("experiment")
     for row in read_paper(path).rows:
         assert {row.recipe, *row.near} <= {None, *recipes}, row.name
 
@@ -335,7 +354,7 @@ def test_every_recipe_of_a_paper_has_a_row_beside_which_it_is_set(path: Path) ->
     rows = read_paper(path).rows
     placed = {recipe for row in rows for recipe in (row.recipe, *row.near)}
     paper = path.parent.name
-    assert {recipe for recipe in options_of("experiment") if recipe.startswith(f"{paper}/")} <= placed
+    assert {recipe for recipe in options("experiment") if recipe.startswith(f"{paper}/")} <= placed
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.parent.name)

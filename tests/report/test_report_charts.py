@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from easycap.report.charts import MAX_POINTS, Level, Series, line_chart, nice_ticks
-from easycap.report.curves import curves
+from easycap.report.curve_panels import curves
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fabricated_run import config, metric_lines, result, row, status, write
+from helpers.fabricated_run import config, metric_lines, result, row, status, write
 from PIL import Image
 
-from easycap.report import page
-from easycap.report.captions import histories, repeated
-from easycap.report.images import Thumbnails
-from easycap.report.page import write_report
-from easycap.report.reading import Sample
+from easycap.report import run_page as page
+from easycap.report.caption_history import histories, repeated
+from easycap.report.run_page import write_report
 from easycap.report.scores import dot_groups
+from easycap.report.thumbnails import Thumbnails
+from easycap.runs.samples import Sample
 
 _VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -84,11 +84,11 @@ def test_the_page_is_whole_and_needs_no_other_file(run: Path) -> None:
 
 def test_numbers_are_shown_as_measured(run: Path) -> None:
     text = _page(run).text
-    assert "CIDEr-D, test, beside a reference caption 98.8 97.0 – 100.6" in text
+    assert "CIDEr-D, test, compared with a reference caption 98.8 97.0 – 100.6" in text
     assert "the reference caption itself 101.2; ratio 0.98" in text
     assert "CIDEr-D, test 102.3 100.5 – 104.1" in text
     assert "truth, test 82.3 79.9 – 84.7" in text
-    assert "claims_per_caption 3.41 2 3.36 – 3.47" in text  # a count is no share; 2 is its footnote
+    assert "claims_per_caption 3.41 2 3.36 – 3.47" in text  # a count is not a share; 2 is its footnote
     assert "METEOR not measured not measured" in text and "METEOR: Java was not found" in text
     assert "CIDEr-D|refs:2-5|df:train:20000|n:4|sigma:6|tok:ptb|v:0.1.0" in text
     assert "wall time 3 min 20 s" in text and "peak memory 1.25 GiB" in text
@@ -134,7 +134,7 @@ def test_without_a_result_the_page_says_so_and_shows_validation(run: Path) -> No
     (run / "result.json").unlink()
     write(run / "status.json", status("running"))
     made = _page(run)
-    assert "This run is still going" in made.text
+    assert "This run is still in progress" in made.text
     assert "No split has been scored yet" in made.text
     assert "val/CIDEr-D 100.1 last, at step 1,600; best 100.1" in made.text
     assert "scores" not in made.ids
@@ -207,7 +207,7 @@ def test_more_pictures_make_smaller_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [None, math.nan])
-def test_a_loss_that_is_not_finite_is_said(run: Path, value: float | None) -> None:
+def test_a_loss_that_is_not_finite_is_reported(run: Path, value: float | None) -> None:
     lines = metric_lines()[:50]
     lines[30]["train/loss"] = value
     write(run / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
@@ -230,7 +230,7 @@ def test_an_old_page_stays_whole_if_writing_fails(run: Path, monkeypatch: pytest
 def test_only_equal_signatures_share_an_axis() -> None:
     groups = dot_groups(result(), "test")
     assert [[dot.label for dot in group.dots] for group in groups] == [
-        ["reference caption", "this model, same terms"],
+        ["reference caption", "this model, same protocol"],
         ["this model on test", "most frequent caption"],
     ]
     top = groups[1].dots[0]
@@ -239,8 +239,8 @@ def test_only_equal_signatures_share_an_axis() -> None:
 
 
 def test_a_caption_history_tells_changes_once() -> None:
-    said = ("a dog", "a dog", "a brown dog", "a dog")
-    (history,) = histories({epoch: [Sample("7", None, text)] for epoch, text in enumerate(said, 1)})
+    texts = ("a dog", "a dog", "a brown dog", "a dog")
+    (history,) = histories({epoch: [Sample("7", None, text)] for epoch, text in enumerate(texts, 1)})
     assert [(stage.epochs, stage.words) for stage in history.stages] == [
         ("1–2", (("a", False), ("dog", False))),
         ("3", (("a", False), ("brown", True), ("dog", False))),
@@ -258,5 +258,5 @@ def test_captions_said_once_are_not_called_frequent() -> None:
 
 
 def test_the_room_does_not_load_torch() -> None:
-    code = "import sys, easycap.report.page, easycap.report.terminal; sys.exit('torch' in sys.modules)"
+    code = "import sys, easycap.report.run_page, easycap.report.rich_tables; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

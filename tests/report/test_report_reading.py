@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fabricated_run import status, write
+from helpers.fabricated_run import status, write
 
-from easycap.report.reading import find_runs, last_step, read_run, read_status, series
+from easycap.runs.reading import find_runs, last_step, read_run, read_status, series
 
 
 def test_everything_in_a_runs_folder_is_read(run: Path) -> None:
@@ -25,7 +25,7 @@ def test_everything_in_a_runs_folder_is_read(run: Path) -> None:
     assert files.notes == ()
 
 
-def test_a_line_cut_off_by_a_kill_is_left_out_and_said(run: Path) -> None:
+def test_a_line_cut_off_by_a_kill_is_left_out_and_reported(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1700, "train/lo')
     files = read_run(run)
@@ -108,6 +108,14 @@ def test_images_outside_the_runs_folder_are_not_taken(run: Path) -> None:
     images = [sample.image for sample in read_run(run).epochs[8]]
     assert images[0] is None
     assert all(images[1:])
+
+
+@pytest.mark.parametrize("key", ["conditioning", "beside"])
+def test_conditioning_text_of_this_and_earlier_versions_is_read(run: Path, key: str) -> None:
+    rows = [{"id": "1", "caption": "a dog", key: {"tags": "dog grass"}}]
+    (run / "samples" / "test.json").write_text(json.dumps({"random": rows}))
+    (sample,) = read_run(run).galleries["test"]["random"]
+    assert sample.conditioning == {"tags": "dog grass"}
 
 
 def test_unreadable_samples_cost_nothing_but_themselves(run: Path) -> None:

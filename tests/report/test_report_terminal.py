@@ -4,16 +4,16 @@ import io
 from pathlib import Path
 
 import pytest
-from fabricated_run import config, make, result, score, status, write
+from helpers.fabricated_run import config, make, result, score, status, write
 from rich.console import Console
 from rich.table import Table
 
-from easycap.report.numbers import amount_text, bytes_text, duration_text, number_text, score_text
-from easycap.report.terminal import list_runs, runs_table, scores_table, scores_tables
+from easycap.report.rich_tables import list_runs, runs_table, scores_table, scores_tables
+from easycap.utils.text import amount_text, bytes_text, duration_text, number_text, score_text
 
 
 def _lines(table: Table, width: int = 160) -> list[str]:
-    console = Console(width=width, file=io.StringIO(), record=True)
+    console = Console(markup=False, emoji=False, width=width, file=io.StringIO(), record=True)
     console.print(table)
     return [" ".join(line.split()) for line in console.export_text().splitlines() if line.strip()]
 
@@ -23,7 +23,7 @@ def test_scores_are_times_a_hundred_with_intervals_and_reference_points() -> Non
     assert "CIDEr-D 102.3 100.5 – 104.1 87.1 85.3 – 88.9" in lines
     assert "METEOR not measured not measured" in lines
     assert "CIDEr-D, reference caption 101.2 99.4 – 103.0" in lines
-    assert "CIDEr-D, this model, same terms 98.8 97.0 – 100.6" in lines
+    assert "CIDEr-D, this model, same protocol 98.8 97.0 – 100.6" in lines
     assert sum("×100" in line for line in lines) == 1
     assert "Not measured: METEOR: Java was not found" in lines
 

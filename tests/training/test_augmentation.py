@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.interrupted_runs import killed, left_behind, run
+from helpers.tiny_config import TINY, try_out
 from PIL import Image
-from test_resume import killed, left_behind, run
-from tiny import TINY
 
-from easycap.config import check
+from easycap.config.compose import compose
+from easycap.config.schema import check
 from easycap.data.images import ImageFile
 from easycap.data.loader import TrainLoader
-from easycap.data.transforms import Augmented, Transform
-from easycap.experiment import Experiment
-from easycap.launch import compose
-from easycap.rehearsal import rehearse
-from easycap.training.fit import Fit
+from easycap.data.transforms import Augmentation, Transform
+from easycap.tasks.training import training_loader
+from easycap.train import create_task
+from easycap.training.trainer import Trainer
 from easycap.types import Example, Preprocessing
 from easycap.vocab.word import WordVocabulary
 
@@ -34,7 +34,7 @@ def slope(tmp_path: Path, size: tuple[int, int] = (96, 64), *, caption: str = "a
 
 
 def views(example: Example, count: int = 40, **settings: object) -> list[torch.Tensor]:
-    view = Augmented(WHOLE, **({"crop": None, "flip": False, "seed": 1} | settings))
+    view = Augmentation(WHOLE, **({"crop": None, "flip": False, "seed": 1} | settings))
     seen = []
     for epoch in range(count):
         view.begin_epoch(epoch)
@@ -61,6 +61,9 @@ def test_half_of_the_epochs_see_the_mirrored_square(tmp_path: Path) -> None:
         "rightmost",
         "Topleft a cat",
         "bottomright",
+        "ein Hund links von einer Katze",
+        "auf der rechten Seite",
+        "一只狗在猫的左边",
     ],
 )
 def test_an_image_with_left_or_right_in_a_caption_is_never_mirrored(tmp_path: Path, caption: str) -> None:
@@ -68,7 +71,9 @@ def test_an_image_with_left_or_right_in_a_caption_is_never_mirrored(tmp_path: Pa
     assert all(torch.equal(square, WHOLE(example.image)) for square in views(example, flip=True))
     assert any(
         s[0, 0, 0] > s[0, 0, -1]
-        for s in views(slope(tmp_path, caption="a bright, upright copyright"), flip=True)
+        for s in views(
+            slope(tmp_path, caption="a bright, upright copyright, linked; ein Link, das Gerechte"), flip=True
+        )
     )
 
 
@@ -112,12 +117,12 @@ def test_a_view_depends_on_seed_epoch_and_id_alone(tmp_path: Path) -> None:
 def test_worker_processes_see_the_same_epoch(tmp_path: Path) -> None:
     example = slope(tmp_path)
     examples = [Example(str(n), example.image, ("a picture",)) for n in range(8)]
-    vocabulary = WordVocabulary(size=10, min_count=1, captions=["a picture"])
+    vocabulary = WordVocabulary(size=10, min_count=1, captions=["a picture"], segmenter="spaces")
     images = []
     for workers in (0, 2):
         loader = TrainLoader(
-            examples, Augmented(WHOLE, crop=0.5, flip=True, seed=1), vocabulary, {}, batch_size=4,
-            captions_per_image=1, max_words=5, workers=workers, seed=1, ranks=(0, 1),
+            examples, Augmentation(WHOLE, crop=0.5, flip=True, seed=1), vocabulary, {}, batch_size=4,
+            captions_per_image=1, max_length=5, workers=workers, seed=1, ranks=(0, 1),
         )  # fmt: skip
         list(loader.epoch(0))
         images.append(torch.stack([batch.inputs.images for batch in loader.epoch(3)]))
@@ -128,18 +133,20 @@ AUGMENTED = ["trainer.crop=0.5", "trainer.flip=true"]
 
 
 def test_validation_sees_the_plain_square(tmp_path: Path) -> None:
-    experiment = Experiment(check(compose([*TINY, *AUGMENTED])[0]))
-    examples = experiment.examples("train")[:4]
-    plain = torch.stack([experiment.transform(example.image) for example in examples])
-    assert torch.equal(next(iter(experiment.batches(examples, 4))).inputs.images, plain)
-    batch = next(experiment.loader.epoch(0))
-    known = {example.id: experiment.transform(example.image) for example in experiment.examples("train")}
-    assert not torch.equal(batch.inputs.images, torch.stack([known[image_id] for image_id in batch.ids]))
+    task = create_task(check(compose([*TINY, *AUGMENTED])[0]))
+    examples, transform = task.examples("train")[:4], task.pipeline.transform
+    plain = torch.stack([transform(example.image) for example in examples])
+    assert torch.equal(next(iter(task.pipeline.batches(examples, 4))).inputs.images, plain)
+    batch = next(training_loader(task).epoch(0))
+    known = {example.id: transform(example.image) for example in task.examples("train")}
+    assert not torch.equal(
+        batch.inputs.images, torch.stack([known[image_id] for image_id in batch.image_ids])
+    )
 
 
 def test_a_kill_leaves_no_trace_of_an_augmented_run(tmp_path: Path) -> None:
     whole = left_behind(run(tmp_path / "whole", *AUGMENTED))
-    cut = run(killed(tmp_path / "cut", Fit, "train_step", 5, *AUGMENTED, "trainer.workers=1"))
+    cut = run(killed(tmp_path / "cut", Trainer, "train_step", 5, *AUGMENTED, "trainer.workers=1"))
     assert left_behind(cut) == whole
     assert left_behind(run(tmp_path / "plain")) != whole
 
@@ -156,10 +163,10 @@ def test_a_kill_leaves_no_trace_of_an_augmented_run(tmp_path: Path) -> None:
         (["trainer.crop=0.5", "trainer.overfit_batch=true"], "trainer.overfit_batch=true shows every image"),
         (
             ["trainer.flip=true", "objective=scst", "+objective.rewards.truth=0.5"],
-            "trainer.flip=true does not go with a reward for truth",
+            "trainer.flip=true cannot be combined with a reward for truth",
         ),
     ],
 )
 def test_what_does_not_go_together_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        rehearse(check(compose([*TINY, *overrides])[0]))
+        try_out(check(compose([*TINY, *overrides])[0]))

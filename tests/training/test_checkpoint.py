@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,12 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-import easycap.training.checkpoint as checkpoint
+import easycap.training.checkpoint_files as checkpoint
+from easycap.models.checkpoint import load_weights
 from easycap.training.optim import Muon, Optimization
 from easycap.types import Preprocessing
 from easycap.vocab.word import WordVocabulary
 
-WORDS = WordVocabulary(size=5, min_count=1, captions=["a b c"])
+WORDS = WordVocabulary(size=5, min_count=1, captions=["a b c"], segmenter="spaces")
 
 
 class Model(nn.Module):
@@ -65,7 +68,7 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     torch.manual_seed(7)
     again = Model()
     others = optimization(again)
-    checkpoint.load_weights(again, tmp_path / "last")
+    load_weights(again, tmp_path / "last")
     torch.set_rng_state(checkpoint.load_training(others, tmp_path / "last")["rng.cpu"])
     assert checkpoint.read_progress(tmp_path / "last") == {"step": 3}
     take_steps(again, others, range(3, 6))
@@ -104,9 +107,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplo
         save(tmp_path / "last", model, optimizers, step)
     _cut_short(tmp_path / "last" / name)
     assert checkpoint.newest(tmp_path / "last") == tmp_path / "last.previous"
-    assert "is damaged" in caplog.text and "going on from last.previous" in caplog.text
+    assert "is damaged" in caplog.text and "resuming from last.previous" in caplog.text
     _cut_short(tmp_path / "last.previous" / name)
-    with pytest.raises(ValueError, match="last is damaged .*last.previous is damaged .*start again"):
+    with pytest.raises(ValueError, match="last is damaged .*last.previous is damaged .*start from scratch"):
         checkpoint.newest(tmp_path / "last")
 
 
@@ -127,7 +130,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     other = Model()
     other.encoder = nn.Linear(5, 3)
     with pytest.raises(ValueError, match="cannot be loaded into this model"):
-        checkpoint.load_weights(other, tmp_path / "last")
+        load_weights(other, tmp_path / "last")
 
 
 def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path) -> None:
@@ -140,10 +143,24 @@ def test_no_module_can_unpickle_a_file() -> None:
     package = Path(checkpoint.__file__).parents[1]
     for path in package.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        if path.name == "loader.py":  # examples in memory, packed by itself
+        if path.name == "packed.py":  # examples in memory, packed by itself
             text = text.replace("pickle.loads(self.packed[", "")
         assert "pickle.load" not in text and "allow_pickle=True" not in text, path
         loads = [line for line in text.splitlines() if "torch.load(" in line]
         assert all("weights_only=True" in line for line in loads), (
             path
         )  # torchvision's own files: tensors alone
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077], ids=oct)
+def test_every_file_follows_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        model = Model()
+        save(tmp_path / "last", model, optimization(model), 3)
+    finally:
+        os.umask(before)
+    files = list((tmp_path / "last").iterdir())
+    assert {checkpoint.MODEL, checkpoint.TRAINING} < {file.name for file in files}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o666 & ~umask}

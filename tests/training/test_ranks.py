@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from test_resume import left_behind, run
+from helpers.interrupted_runs import left_behind, run
+from helpers.waiting import wait_for
 from torch import nn
 
+import easycap.training.distributed as distributed
 import easycap.training.heartbeat as heartbeat
-import easycap.training.ranks as ranks
-from easycap.data.loader import EpochSampler
-from easycap.models.decoders.reinforce import AttentionReinforce
-from easycap.train import follow
-from easycap.training.fit import Fit
+from easycap.data.sampler import EpochSampler
+from easycap.models.decoders.reinforce import AttentionReinforce, Cost
+from easycap.train import join_training
 from easycap.training.place import Place, place
+from easycap.training.trainer import Trainer
 
 
 def free_port() -> int:
@@ -61,7 +62,7 @@ def together(*targets: Callable[[], Any], seconds: float = 60) -> list[int]:
 
 
 def run_together(path: Path, *overrides: str) -> Path:
-    assert together(lambda: run(path, *overrides), follow) == [0, 0]
+    assert together(lambda: run(path, *overrides), join_training) == [0, 0]
     return path
 
 
@@ -101,40 +102,40 @@ def test_two_ranks_give_a_tag_model_the_losses_of_one(tmp_path: Path) -> None:
 def test_a_rank_that_dies_ends_the_run_which_goes_on_to_the_same_bits(
     pair: dict[str, Any], tmp_path: Path, monkeypatch
 ) -> None:
-    original = Fit.train_step
+    original = Trainer.train_step
 
-    def dying(self: Fit, batches: list) -> dict[str, float]:
-        if self.reached.step == 4 and self.ranks.number == 1:
+    def dying(self: Trainer, batches: list) -> dict[str, float]:
+        if self.state.step == 4 and self.ranks.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, batches)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fit, "train_step", dying)
+        patch.setattr(Trainer, "train_step", dying)
         started = time.monotonic()
-        assert together(lambda: run(tmp_path / "run"), follow) == [3, -9]
+        assert together(lambda: run(tmp_path / "run"), join_training) == [3, -9]
         assert time.monotonic() - started < 50
     status = json.loads((tmp_path / "run/status.json").read_text())
-    assert status["status"] == "failed" and "rank 0 of 2 lost another one" in status["error"]
+    assert status["status"] == "failed" and "rank 0 of 2 lost another rank" in status["error"]
     assert left_behind(run_together(tmp_path / "run")) == pair
 
 
 def test_a_signal_to_one_rank_saves_all(pair: dict[str, Any], tmp_path: Path, monkeypatch) -> None:
-    original = Fit.train_step
+    original = Trainer.train_step
 
-    def signalled(self: Fit, batches: list) -> dict[str, float]:
-        if self.reached.step == 4 and self.ranks.number == 1:
+    def signalled(self: Trainer, batches: list) -> dict[str, float]:
+        if self.state.step == 4 and self.ranks.rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, batches)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fit, "train_step", signalled)
-        assert together(lambda: run(tmp_path / "run"), follow) == [3, 3]
-    assert json.loads((tmp_path / "run/status.json").read_text())["error"] == "interrupted"
+        patch.setattr(Trainer, "train_step", signalled)
+        assert together(lambda: run(tmp_path / "run"), join_training) == [3, 3]
+    assert json.loads((tmp_path / "run/status.json").read_text())["status"] == "interrupted"
     assert left_behind(run_together(tmp_path / "run")) == pair
 
 
 def test_one_rank_may_go_on_with_the_run_of_two(tmp_path: Path) -> None:
-    assert together(lambda: run(tmp_path / "run", "trainer.max_hours=1e-9"), follow) == [3, 3]
+    assert together(lambda: run(tmp_path / "run", "trainer.max_hours=1e-9"), join_training) == [3, 3]
     kept = left_behind(run(tmp_path / "run", "trainer.max_hours=null"))
     assert [line["step"] for line in kept["metrics"] if "train/loss" in line] == [1, 2, 3, 4, 5, 6]
 
@@ -147,12 +148,12 @@ def test_a_rank_that_waits_for_a_silent_one_is_ended(tmp_path: Path, monkeypatch
     def wait() -> None:
         store, _, _ = next(dist.rendezvous("env://", 0, 2))
         with heartbeat.Heartbeat(store, 0, 2, (tmp_path / "why").write_text):
-            time.sleep(30)
+            signal.pause()
 
     def die() -> None:
         store, _, _ = next(dist.rendezvous("env://", 1, 2))
         with heartbeat.Heartbeat(store, 1, 2, print):
-            time.sleep(0.5)
+            wait_for(lambda: store.check(["alive/1"]))
             os.kill(os.getpid(), signal.SIGKILL)
 
     assert together(wait, die, seconds=20) == [1, -9]
@@ -160,16 +161,16 @@ def test_a_rank_that_waits_for_a_silent_one_is_ended(tmp_path: Path, monkeypatch
 
 
 def test_gradients_are_added_up_whoever_used_a_parameter(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(ranks, "_BUCKET_BYTES", 8)  # a message or two per parameter
+    monkeypatch.setattr(distributed, "_BUCKET_BYTES", 8)  # a message or two per parameter
 
     def add() -> None:
-        with ranks.joined() as group:
+        with distributed.init_distributed() as group:
             used, mixed, unused, frozen = (nn.Parameter(torch.zeros(2, 3)) for _ in range(4))
             frozen.requires_grad_(False)
-            used.grad = torch.full((2, 3), 1.0 + group.number)
-            if group.number:
+            used.grad = torch.full((2, 3), 1.0 + group.rank)
+            if group.rank:
                 mixed.grad = torch.arange(6.0).view(2, 3)
-            group.add_gradients([used, mixed, unused, frozen])
+            group.all_reduce_gradients([used, mixed, unused, frozen])
             assert torch.equal(used.grad, torch.full((2, 3), 3.0))
             assert torch.equal(mixed.grad, torch.arange(6.0).view(2, 3))
             assert unused.grad is None and frozen.grad is None
@@ -179,18 +180,25 @@ def test_gradients_are_added_up_whoever_used_a_parameter(tmp_path: Path, monkeyp
 
 def test_what_ranks_measure_of_their_parts_is_averaged() -> None:
     def average() -> None:
-        with ranks.joined() as group:
+        with distributed.init_distributed() as group:
             norm, blind = nn.BatchNorm2d(1), nn.BatchNorm2d(1, track_running_stats=False)
             rule, resting = (
-                AttentionReinforce(reward_weight=1.0, entropy_weight=0.0, max_words=5, pad_id=0, eos_id=2)
+                AttentionReinforce(
+                    reward_weight=1.0,
+                    entropy_weight=0.0,
+                    cost=Cost.caption,
+                    max_length=5,
+                    pad_id=0,
+                    eos_id=2,
+                )
                 for _ in range(2)
             )
             resting.eval()
             for seen in (norm.running_mean, rule.baseline, resting.baseline):
-                seen.fill_(group.number)
-            group.average_statistics(nn.ModuleList([norm, blind, rule, resting]))
+                seen.fill_(group.rank)
+            group.average_buffers(nn.ModuleList([norm, blind, rule, resting]))
             assert norm.running_mean.item() == 0.5 and norm.running_var.item() == 1.0
-            assert rule.baseline.item() == 0.5 and resting.baseline.item() == group.number
+            assert rule.baseline.item() == 0.5 and resting.baseline.item() == group.rank
 
     assert together(average, average) == [0, 0]
 
@@ -208,12 +216,12 @@ def test_the_ranks_share_every_batch() -> None:
     for batch in range(4):
         own = [part[2 * batch : 2 * batch + 2] for part in (first, second)]
         assert own[0] + own[1] == whole[4 * batch : 4 * batch + 4]
-    parts = [ranks.Ranks(number, 3).part(range(10), 2) for number in range(3)]
+    parts = [distributed.Ranks(number, 3).shard(range(10), 2) for number in range(3)]
     assert parts == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5]]
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(tmp_path: Path, capfd) -> None:
-    assert together(lambda: run(tmp_path / "run", "trainer.batch_size=3"), follow) == [3, 3]
+    assert together(lambda: run(tmp_path / "run", "trainer.batch_size=3"), join_training) == [3, 3]
     assert "trainer.batch_size=3 is the batch of all ranks together: it must be a multiple of 2" in (
         capfd.readouterr().out
     )

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.interrupted_runs import killed, left_behind, run
 from safetensors.torch import load_file
-from test_resume import killed, left_behind, run
 from torch import nn
 
+from easycap.errors import UserError
 from easycap.objectives.scst import SelfCritical
 from easycap.training.average import AverageWeights
-from easycap.training.fit import Fit
-from easycap.training.hardware import Precision, autocast
+from easycap.training.hardware import Precision, training_precision
 from easycap.training.memory import first_images
 from easycap.training.optim import Muon
 from easycap.training.scaling import ScaledOptimization
+from easycap.training.step import TrainStep
+from easycap.training.trainer import Trainer
 from easycap.training.validation import Validator
 from easycap.types import Batch, Inputs
 
@@ -87,7 +89,7 @@ def test_muon_still_moves_the_weights_after_averages_were_applied() -> None:
 def test_the_best_checkpoint_holds_averages_and_a_kill_does_not_change_them(tmp_path: Path) -> None:
     overrides = ["trainer.ema=0.9", "trainer.epochs=1"]
     whole = left_behind(run(tmp_path / "whole", *overrides))
-    assert left_behind(run(killed(tmp_path / "run", Fit, "train_step", 3, *overrides))) == whole
+    assert left_behind(run(killed(tmp_path / "run", Trainer, "train_step", 3, *overrides))) == whole
     best, last = (
         load_file(tmp_path / f"whole/checkpoints/{name}/model.safetensors") for name in ("best", "last")
     )
@@ -132,7 +134,9 @@ def test_scaling_changes_no_step_that_does_not_overflow() -> None:
 
 def test_a_run_in_fp16_learns_what_fp32_learns_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     half = left_behind(run(tmp_path / "half", "trainer.precision=fp16"))
-    assert left_behind(run(killed(tmp_path / "run", Fit, "train_step", 6, "trainer.precision=fp16"))) == half
+    assert (
+        left_behind(run(killed(tmp_path / "run", Trainer, "train_step", 6, "trainer.precision=fp16"))) == half
+    )
     single = left_behind(run(tmp_path / "single"))
     losses = [
         [line["train/loss"] for line in kept["metrics"] if "train/loss" in line] for kept in (half, single)
@@ -143,7 +147,7 @@ def test_a_run_in_fp16_learns_what_fp32_learns_and_goes_on_to_the_same_bits(tmp_
 
 def test_fp16_is_refused_where_it_was_never_tried() -> None:
     with pytest.raises(ValueError, match="trainer.precision=fp16 is not supported on mps; use fp32 or auto"):
-        autocast(torch.device("mps"), Precision.fp16)
+        training_precision(Precision.fp16, torch.device("mps"))
 
 
 # ---------------------------------------------------------------------------------------------- memory
@@ -169,7 +173,7 @@ def test_out_of_memory_says_which_batch_was_tried_and_fits(
     original = xe.CrossEntropy.__call__
 
     def narrow(self, captioner, batch):
-        if captioner.training and len(batch.ids) > most:
+        if captioner.training and len(batch.image_ids) > most:
             raise out_of_memory(kind)
         return original(self, captioner, batch)
 
@@ -198,7 +202,7 @@ def test_rewarded_captions_have_a_setting_of_their_own_for_memory(
     original = SelfCritical.__call__
 
     def narrow(self, captioner, batch):
-        if captioner.training and len(batch.ids) > most:
+        if captioner.training and len(batch.image_ids) > most:
             raise out_of_memory(RuntimeError)
         return original(self, captioner, batch)
 
@@ -232,7 +236,7 @@ def test_part_of_a_batch_keeps_captions_with_their_images() -> None:
     rows = torch.tensor([0, 0, 1, 2, 2])
     words = torch.arange(5)[:, None]
     batch = first_images(Batch(["a", "b", "c"], Inputs(torch.arange(3)), words, words + 1, rows), 2)
-    assert (batch.ids, batch.rows.tolist(), batch.words.flatten().tolist()) == (
+    assert (batch.image_ids, batch.rows.tolist(), batch.input_ids.flatten().tolist()) == (
         ["a", "b"],
         [0, 0, 1],
         [0, 1, 2],
@@ -274,3 +278,13 @@ def test_a_run_with_gradient_checkpointing_measures_the_same(tmp_path: Path, cap
     for ours, theirs in zip(left_behind(saving)["metrics"], left_behind(plain)["metrics"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-4)
     assert "this encoder has no gradient checkpointing" in caplog.text
+
+
+def test_a_batch_of_one_image_that_cannot_be_normalised_is_explained(
+    tmp_path: Path, scenes_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's own words for it are recognised, as it gives them today."""
+    normalise = nn.BatchNorm1d(3)
+    monkeypatch.setattr(TrainStep, "run", lambda self, batches, step: normalise(torch.ones(1, 3)))
+    with pytest.raises(UserError, match="1 image: .* at least 2 images"):
+        run(tmp_path / "run", "trainer.batch_size=1")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models.test_decoder_contract import TINY as DECODERS
-from vocab.test_contract import made
+from helpers.tiny_decoders import TINY as DECODERS
+from helpers.tiny_vocabularies import tiny_vocabulary
 
-from easycap.build import build
-from easycap.config import option_from_text
+from easycap.config.instantiate import build
+from easycap.config.schema import option_from_text
 from easycap.data.loader import Collate
 from easycap.registry import names
 from easycap.types import Batch, Decoder, Example, Memory, Vocabulary
@@ -20,8 +20,8 @@ def ids_of(words: Vocabulary) -> dict[str, int | None]:
     return {name: getattr(words, name) for name in ("pad_id", "bos_id", "eos_id", "unk_id")}
 
 
-def batch_of(words: Vocabulary, max_words: int) -> Batch:
-    collate = Collate(words, {}, max_words=max_words, captions_per_image=None, seed=0)
+def batch_of(words: Vocabulary, max_length: int) -> Batch:
+    collate = Collate(words, {}, max_length=max_length, captions_per_image=None, seed=0)
     return collate([(Example("x", None, CAPTIONS), torch.zeros(3, 2, 2, dtype=torch.uint8))])
 
 
@@ -31,7 +31,7 @@ def memory_for(decoder: Decoder) -> Memory:
 
 
 def cross_entropy(decoder: Decoder, batch: Batch, words: Vocabulary) -> torch.Tensor:
-    output = decoder(batch.words, decoder.start(memory_for(decoder)).select(batch.rows))
+    output = decoder(batch.input_ids, decoder.start(memory_for(decoder)).select(batch.rows))
     return torch.nn.functional.cross_entropy(
         output.logits.flatten(0, 1), batch.targets.flatten(), ignore_index=words.pad_id
     )
@@ -40,11 +40,13 @@ def cross_entropy(decoder: Decoder, batch: Batch, words: Vocabulary) -> torch.Te
 @pytest.mark.parametrize("vocabulary", names("vocab"))
 @pytest.mark.parametrize("name", names("decoder"))
 def test_every_pair_learns_and_speaks(name: str, vocabulary: str) -> None:
-    words = made(vocabulary)
+    words = tiny_vocabulary(vocabulary)
     torch.manual_seed(0)
     settings = {"name": name, **DECODERS[name]}
-    decoder = build("decoder", settings, channels=12, vocab_size=len(words), pieces=None, **ids_of(words))
-    batch = batch_of(words, decoder.max_words)
+    decoder = build(
+        "decoder", settings, channels=12, vocab_size=len(words), subword_ids=None, **ids_of(words)
+    )
+    batch = batch_of(words, decoder.max_length)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=0.05)
     losses = []
     for _ in range(15):
@@ -54,9 +56,9 @@ def test_every_pair_learns_and_speaks(name: str, vocabulary: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.75 * losses[0]
-    greedy = build("decoding", option_from_text("decoding", "greedy"), encode=words.encode, **ids_of(words))
+    greedy = build("decoding", option_from_text("decoding", "greedy"), vocabulary=words)
     with torch.no_grad():
-        said = greedy(decoder.eval(), memory_for(decoder)).words[0].tolist()
+        generated = greedy(decoder.eval(), memory_for(decoder)).words[0].tolist()
     learnt = {index for caption in CAPTIONS for index in words.encode(caption)}
-    assert set(said) <= learnt | {words.eos_id, words.pad_id}
-    assert words.decode(said)
+    assert set(generated) <= learnt | {words.eos_id, words.pad_id}
+    assert words.decode(generated)

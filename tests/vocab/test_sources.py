@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tiny import TINY
+from helpers.tiny_config import TINY
 
-from easycap.config import check
-from easycap.experiment import Experiment
-from easycap.launch import compose
-from easycap.types import Dataset, Example
+from easycap.config.compose import compose
+from easycap.config.schema import check
+from easycap.tasks.captioning import CaptioningTask
+from easycap.types import Dataset, Example, Vocabulary
 
 CONFIG: dict[str, Any] = check(compose([*TINY, "vocab=word"])[0])
 
 
-def experiment(train: list[str], held_out: Any) -> Experiment:
-    made = Experiment(CONFIG)
+def vocabulary_of(train: list[str], held_out: Any) -> Vocabulary:
     examples = [Example(str(number), None, (caption,)) for number, caption in enumerate(train)]
-    made.dataset = Dataset("made", {"train": examples, "val": held_out, "test": held_out})
-    return made
+    data = Dataset("made", {"train": examples, "val": held_out, "test": held_out})
+    return CaptioningTask.build_vocabulary(CONFIG, data, None)
 
 
 class _Sealed(list):
@@ -30,20 +29,20 @@ class _Sealed(list):
 
 
 def test_held_out_captions_are_not_even_read() -> None:
-    words = experiment(["a dog", "a cat"], _Sealed()).vocabulary
+    words = vocabulary_of(["a dog", "a cat"], _Sealed())
     assert words.words[4:] == ["a", "cat", "dog"]
 
 
 def test_a_word_of_validation_captions_alone_is_unknown() -> None:
     held_out = [Example("v", None, ("a zebra and a dog",) * 50)]
-    words = experiment(["a dog", "a cat"], held_out).vocabulary
+    words = vocabulary_of(["a dog", "a cat"], held_out)
     assert words.encode("zebra dog") == [words.unk_id, words.encode("dog")[0]]
 
 
 def test_coco_sized_training_captions_leave_the_15000_most_frequent_words() -> None:
     assert CONFIG["vocab"]["size"] == 15_000
     train = [f"word{number} " * (2 if number < 15_000 else 1) for number in range(16_000)]
-    words = experiment(train, _Sealed()).vocabulary
+    words = vocabulary_of(train, _Sealed())
     assert len(words) == 15_000 + 4
     assert words.unk_id not in words.encode("word0 word14999")
     assert words.encode("word15000") == [words.unk_id]

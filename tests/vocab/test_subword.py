@@ -10,9 +10,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.tiny_tokenizers import CAPTIONS, tiny_bert, tiny_gpt2
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_on_disk import CAPTIONS, tiny_bert, tiny_gpt2
 
 from easycap.metrics.tokenizer import tokenize
 from easycap.vocab.bert import BertVocabulary
@@ -22,8 +22,8 @@ REAL = Path(os.environ.get("EASYCAP_TEST_DATA", "no folder"))
 needs_real_files = pytest.mark.skipif(
     not (REAL / "gpt2").is_dir(), reason="EASYCAP_TEST_DATA names no folder with gpt2/ and bert/"
 )
-GPT2 = GPT2Vocabulary(path=str(tiny_gpt2()))
-BERT = BertVocabulary(path=str(tiny_bert()))
+GPT2 = GPT2Vocabulary(path=str(tiny_gpt2()), segmenter="spaces")
+BERT = BertVocabulary(path=str(tiny_bert()), segmenter="spaces")
 
 # Text as people type it: words, punctuation, and what tokenizers stumble over.
 TEXTS = st.lists(
@@ -80,8 +80,8 @@ def test_scores_do_not_see_what_bert_changes() -> None:
 def test_a_folder_with_one_tokenizer_json_is_as_good(words, kind, tmp_path: Path) -> None:
     words.tokenizer.add_special_tokens(["<|endoftext|>", "[SEP]"])  # as transformers saves them
     words.tokenizer.save(str(tmp_path / "tokenizer.json"))
-    other = kind(path=str(tmp_path))
-    assert len(other) == len(kind(path=str(tiny_gpt2() if kind is GPT2Vocabulary else tiny_bert())))
+    other = kind(path=str(tmp_path), segmenter="spaces")
+    assert len(other) == len(GPT2 if kind is GPT2Vocabulary else BERT)
     text = "a dog <|endoftext|> [SEP]"
     assert other.eos_id not in other.encode(text)
 
@@ -94,29 +94,32 @@ def test_a_folder_with_one_tokenizer_json_is_as_good(words, kind, tmp_path: Path
     ],
 )
 def test_without_files_one_sentence_says_what_to_fetch(kind, words, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("easycap.hub._reachable", lambda: False)
+    monkeypatch.setattr("easycap.utils.hub._reachable", lambda: False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     for path in (None, str(tmp_path)):
         with pytest.raises(ValueError) as error:
-            kind(path=path)
+            kind(path=path, segmenter="spaces")
         sentence = str(error.value)
         assert words in sentence and "vocab.path=FOLDER" in sentence and "\n" not in sentence
 
 
 def test_files_of_the_other_kind_and_damaged_ones_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="know no .*endoftext"):
-        GPT2Vocabulary(path=str(tiny_bert()))
-    with pytest.raises(ValueError, match=r"know no \[PAD\]"):
-        BertVocabulary(path=str(tiny_gpt2()))
+    with pytest.raises(ValueError, match="have no .*endoftext"):
+        GPT2Vocabulary(path=str(tiny_bert()), segmenter="spaces")
+    with pytest.raises(ValueError, match=r"have no \[PAD\]"):
+        BertVocabulary(path=str(tiny_gpt2()), segmenter="spaces")
     shutil.copytree(tiny_gpt2(), tmp_path / "cut")
     (tmp_path / "cut" / "vocab.json").write_text('{"a": 0, ')
     with pytest.raises(ValueError, match="vocab.json.* cannot be read"):
-        GPT2Vocabulary(path=str(tmp_path / "cut"))
+        GPT2Vocabulary(path=str(tmp_path / "cut"), segmenter="spaces")
 
 
 @needs_real_files
 def test_the_real_files_give_the_published_sizes_and_ids() -> None:
-    gpt2, bert = GPT2Vocabulary(path=str(REAL / "gpt2")), BertVocabulary(path=str(REAL / "bert"))
+    gpt2, bert = (
+        GPT2Vocabulary(path=str(REAL / "gpt2"), segmenter="spaces"),
+        BertVocabulary(path=str(REAL / "bert"), segmenter="spaces"),
+    )
     assert (len(gpt2), gpt2.eos_id, gpt2.bos_id, gpt2.pad_id) == (50_257 + 2, 50_256, 50_257, 50_258)
     assert (len(bert), bert.pad_id, bert.unk_id, bert.bos_id, bert.eos_id) == (30_522, 0, 100, 101, 102)
     assert gpt2.encode("Hello world") == [15496, 995]

@@ -41,22 +41,22 @@ def test_tags_are_counted_once_an_image_and_sorted() -> None:
     assert vocabulary(TagSource.data).tags == ["dog", "cat", "man", "tree"]
 
 
-def test_an_images_own_tags_come_in_order_of_how_often_they_are_said() -> None:
+def test_an_images_own_tags_come_in_order_of_how_often_they_are_mentioned() -> None:
     assert vocabulary().of(EXAMPLES[1]) == ["man", "sit", "dog"]
     assert vocabulary(size=1).of(EXAMPLES[1]) == ["dog"]
     assert vocabulary(TagSource.data).of(EXAMPLES[1]) == ["man", "dog"]
 
 
 def test_a_lemma_is_said_as_captions_say_it_most() -> None:
-    said = vocabulary().said
-    assert [said(tag) for tag in ("run", "man", "dog", "sit", "zeppelin")] == [
+    form_of = vocabulary().form_of
+    assert [form_of(tag) for tag in ("run", "man", "dog", "sit", "zeppelin")] == [
         "running",
         "man",
         "dog",
         "sits",
         "zeppelin",
     ]
-    assert vocabulary(TagSource.data).said("tree") == "tree"
+    assert vocabulary(TagSource.data).form_of("tree") == "tree"
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_round_trip(tmp_path: Path) -> None:
     own.save(tmp_path)
     loaded = TagVocabulary.load(tmp_path)
     assert (loaded.tags, loaded.source, len(loaded)) == (own.tags, own.source, 7 + 3)
-    assert loaded.said("run") == "running"
+    assert loaded.form_of("run") == "running"
     ids = loaded.encode("man, dog")
     assert ids == [6, 3] and loaded.decode([loaded.bos_id, *ids, loaded.eos_id, 4]) == "man, dog"
     assert loaded.encode("") == [] and loaded.decode([]) == ""
@@ -75,7 +75,7 @@ def test_mistakes(tmp_path: Path) -> None:
         vocabulary(size=0)
     with pytest.raises(ValueError, match="lower tag_vocab.min_count"):
         vocabulary(min_count=9)
-    with pytest.raises(ValueError, match="instances_<split>.json beside"):
+    with pytest.raises(ValueError, match="instances_<split>.json next to"):
         TagVocabulary(source=TagSource.data, size=5, min_count=1, examples=[image("1", "a dog")])
     with pytest.raises(ValueError, match="holds no tags"):
         TagVocabulary.load(tmp_path)

@@ -1,0 +1,1 @@
+"""Drawn scenes with captions: data for a first run, without a download."""

@@ -178,8 +178,8 @@ def zebra(brush: Brush, colour: RGB, pose: str, look: int) -> None:
     brush.limb([tip, nose], 11, _WHITE)
     brush.limb([nose, (nose[0] + 1, nose[1] - 1)], 9, _BLACK)
     for share in (0.3, 0.65):
-        x, y = 18 + (tip[0] - 18) * share, 44 + (tip[1] - 44) * share
-        brush.limb([(x - 5, y + 2), (x + 5, y - 2)], 3.5, _BLACK, shade=True)
+        across, up = 18 + (tip[0] - 18) * share, 44 + (tip[1] - 44) * share
+        brush.limb([(across - 5, up + 2), (across + 5, up - 2)], 3.5, _BLACK, shade=True)
     brush.limb([(14, 54), tip if low else (23, 68)], 5, _BLACK)
     _eye(brush, tip[0] + 2, tip[1] + 2, _WHITE)
 

@@ -191,14 +191,14 @@ def _kitchen(c: Canvas) -> None:
     for row, y in enumerate(range(HORIZON + 8, 256, 18)):
         for x in range((row % 2) * 24, 256, 48):
             c.box(x, y, x + 24, y + 18, (160, 176, 188))
-    x = c.vary(0, 16)
+    left = c.vary(0, 16)
     for i in range(3):
-        c.box(x + i * 46, 12, x + i * 46 + 42, 54, (222, 178, 120))
-        c.disc(x + i * 46 + 36, 34, 2.5, 2.5, (90, 70, 50))
-    c.box(x, 92, x + 138, 100, (120, 112, 108))
+        c.box(left + i * 46, 12, left + i * 46 + 42, 54, (222, 178, 120))
+        c.disc(left + i * 46 + 36, 34, 2.5, 2.5, (90, 70, 50))
+    c.box(left, 92, left + 138, 100, (120, 112, 108))
     for i in range(3):
-        c.box(x + i * 46, 100, x + i * 46 + 44, HORIZON + 8, (222, 178, 120))
-        c.disc(x + i * 46 + 36, 114, 2.5, 2.5, (90, 70, 50))
+        c.box(left + i * 46, 100, left + i * 46 + 44, HORIZON + 8, (222, 178, 120))
+        c.disc(left + i * 46 + 36, 114, 2.5, 2.5, (90, 70, 50))
     fx = c.vary(182, 200)
     c.box(fx, 34, fx + 52, HORIZON + 8, (246, 248, 250))
     c.box(fx, 74, fx + 52, 77, (150, 156, 164))
@@ -214,12 +214,18 @@ def _soccer_field(c: Canvas) -> None:
     for i in range(8):
         c.box(0, HORIZON + i * 15, 256, HORIZON + i * 15 + 15, ((64, 172, 74), (90, 194, 92))[i % 2])
     white = (252, 252, 252)
-    x = c.vary(70, 96)
-    c.line([(x, HORIZON + 30), (x, HORIZON - 34), (x + 96, HORIZON - 34), (x + 96, HORIZON + 30)], 6, white)
+    left = c.vary(70, 96)
+    goal: list[tuple[float, float]] = [
+        (left, HORIZON + 30),
+        (left, HORIZON - 34),
+        (left + 96, HORIZON - 34),
+        (left + 96, HORIZON + 30),
+    ]
+    c.line(goal, 6, white)
     for i in range(1, 8):
-        c.line([(x + i * 12, HORIZON - 34), (x + i * 12, HORIZON + 14)], 1.2, white)
+        c.line([(left + i * 12, HORIZON - 34), (left + i * 12, HORIZON + 14)], 1.2, white)
     for i in range(1, 4):
-        c.line([(x, HORIZON - 34 + i * 14), (x + 96, HORIZON - 34 + i * 14)], 1.2, white)
+        c.line([(left, HORIZON - 34 + i * 14), (left + 96, HORIZON - 34 + i * 14)], 1.2, white)
     c.line([(0, HORIZON + 30), (256, HORIZON + 30)], 4, white)
     c.line([(0, 234), (256, 234)], 4, white)
 

@@ -14,6 +14,7 @@ from easycap.data.scenes.layout import hand
 from easycap.data.scenes.objects import OBJECTS
 from easycap.data.scenes.people import draw_person
 from easycap.data.scenes.tables import COLOURS, PEOPLE
+from easycap.errors import UserError
 
 SUPERSAMPLING = 2
 _SHAPES = ANIMALS | OBJECTS
@@ -21,9 +22,9 @@ _BEHIND_FIRST = ("in front of", "on", "under", "riding")
 
 
 def draw(scene: Scene, size: int) -> Image.Image:
-    """Return the scene as an RGB image of size x size pixels; `ValueError` if size is below 16."""
+    """Return the scene as an RGB image of size x size pixels; `UserError` if size is below 16."""
     if size < 16:
-        raise ValueError(f"size={size} is too small to draw a scene: use 16 or more (64 shows everything)")
+        raise UserError(f"size={size} is too small to draw a scene: use 16 or more (64 shows everything)")
     side = size * SUPERSAMPLING
     image = backdrop(scene.setting, scene.weather, scene.backdrop, side).copy()
     order = list(range(len(scene.groups)))

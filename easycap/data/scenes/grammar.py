@@ -6,9 +6,7 @@ import random
 from collections.abc import Callable
 
 from easycap.data.scenes.graph import Scene
-from easycap.data.scenes.sample import pick
-from easycap.data.scenes.tables import PEOPLE
-from easycap.data.scenes.words import (
+from easycap.data.scenes.lexicon import (
     ACTIONS,
     DAYS,
     GARMENTS,
@@ -22,6 +20,10 @@ from easycap.data.scenes.words import (
     WEATHER,
     article,
 )
+from easycap.data.scenes.sample_scene import pick
+from easycap.data.scenes.tables import PEOPLE
+
+_Plan = Callable[[], str | None]
 
 REFERENCES = 5
 SHORTEST, LONGEST = 6, 16
@@ -44,9 +46,10 @@ def references(scene: Scene, rng: random.Random) -> tuple[str, ...]:
     return tuple(_written(caption) for caption in captions)
 
 
-def _shuffled(plans: list, rng: random.Random) -> list:
+def _shuffled(plans: list[_Plan], rng: random.Random) -> list[_Plan]:
     """`random.shuffle` may change between Python versions."""
-    left, shuffled = list(plans), []
+    left = list(plans)
+    shuffled: list[_Plan] = []
     while left:
         shuffled.append(left.pop(int(rng.random() * len(left))))
     return shuffled
@@ -63,9 +66,15 @@ class _Teller:
         self._scene, self._rng = scene, rng
         self._sky = next((i for i, g in enumerate(scene.groups) if g.sky), None)
 
-    def plans(self) -> list[Callable[[], str | None]]:
+    def plans(self) -> list[_Plan]:
         """Return the plans that suit the scene; never fewer than five."""
-        plans = [self._plain, self._there, self._place_first, self._finite, self._where_first]
+        plans: list[_Plan] = [
+            self._plain,
+            self._there,
+            self._place_first,
+            self._finite,
+            self._where_first,
+        ]
         if self._scene.weather:
             plans += [self._weather, self._day]
         if self._scene.relation:

@@ -19,7 +19,7 @@ class Spot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One or more things of a kind that share colour, size and action (each None where nothing is told)."""
+    """One or more things of a kind that share colour, size and action (each None where nothing is stated)."""
 
     kind: str
     count: int

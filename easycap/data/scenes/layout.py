@@ -53,7 +53,8 @@ def place(groups: list[Group], relation: str | None, rng: random.Random) -> list
         if spots and relation == "right of":
             spots.reverse()
     else:
-        spots = _PAIRS[relation](*ground, rng)
+        main, other = ground
+        spots = _PAIRS[relation](main, other, rng)
     if spots is None:
         return None
     for group in groups[len(ground) :]:

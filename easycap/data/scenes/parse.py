@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from easycap.data.scenes.lexicon import GARMENTS, VERBS
 from easycap.data.scenes.phrases import Chunk, NotACaption, Number, chunks
-from easycap.data.scenes.words import GARMENTS, VERBS
 
 
 @dataclass

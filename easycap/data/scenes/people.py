@@ -1,4 +1,4 @@
-"""Men, women, boys and girls: told apart by size, hair and dress; the colour is what they wear."""
+"""Men, women, boys and girls: distinguished by size, hair and dress; the colour is what they wear."""
 
 from __future__ import annotations
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from easycap.data.scenes.tables import COLOURS
-from easycap.data.scenes.words import (
+from easycap.data.scenes.lexicon import (
     ACTIONS,
     DAYS,
     GARMENTS,
@@ -20,6 +19,7 @@ from easycap.data.scenes.words import (
     SIZE_WORDS,
     WEATHER,
 )
+from easycap.data.scenes.tables import COLOURS
 
 # "near" may be said of anything that stands close, not only beside.
 _NEAR = frozenset({"beside", "in front of", "behind", "under"})
@@ -38,11 +38,11 @@ class Chunk(NamedTuple):
 
 
 class Number(NamedTuple):
-    """How many: from `low` to `high`; `told` when the caption says it in more than an article."""
+    """How many: from `low` to `high`; `stated` when the caption says it in more than an article."""
 
     low: int
     high: int
-    told: bool
+    stated: bool
 
 
 def chunks(words: list[str]) -> Iterator[Chunk]:

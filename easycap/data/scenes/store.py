@@ -20,16 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from easycap.data.images import PackedImage
 from easycap.data.scenes.draw import draw
 from easycap.data.scenes.grammar import references
 from easycap.data.scenes.graph import Scene
-from easycap.data.scenes.sample import sample
-from easycap.processes import end_with_parent, lock
+from easycap.data.scenes.sample_scene import sample
+from easycap.errors import UserError
 from easycap.types import Example
+from easycap.utils.machine import usable_cores
+from easycap.utils.paths import share_as_usual
+from easycap.utils.processes import end_with_parent, lock
+from easycap.utils.progress_bar import Progress
 
 logger = logging.getLogger(__name__)
 CHUNK = 250  # scenes drawn by a worker at a time
@@ -97,7 +99,7 @@ def _examples(records: list[dict[str, Any]], pixels: Path) -> list[Example]:
 
 
 def make(folder: Path, *, counts: dict[str, int], size: int, seed: int, workers: int) -> None:
-    """Make every split in `folder` unless it is there; `ValueError` if the place cannot be written.
+    """Make every split in `folder` unless it is there; `UserError` if the place cannot be written.
 
     The work happens in a hidden folder beside it, renamed at the end: whoever is killed leaves nothing that looks
     whole; leftovers are removed after a day. Whoever comes second waits for the first.
@@ -113,7 +115,7 @@ def make(folder: Path, *, counts: dict[str, int], size: int, seed: int, workers:
             _remove_stale(folder.parent)
             hidden = Path(tempfile.mkdtemp(prefix=".scenes-", dir=folder.parent))
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"{folder.parent} cannot hold generated scenes ({error}): choose data.cache=FOLDER"
             ) from None
         _make_in(hidden, folder, counts=counts, size=size, seed=seed, workers=workers)
@@ -121,12 +123,12 @@ def make(folder: Path, *, counts: dict[str, int], size: int, seed: int, workers:
 
 def _make_in(hidden: Path, folder: Path, **what: Any) -> None:
     try:
-        hidden.chmod(0o755)
+        share_as_usual(hidden)
         _fill(hidden, **what)
         with contextlib.suppress(OSError):  # another process was first: its folder is as good
             hidden.rename(folder)
         if not folder.is_dir():
-            raise ValueError(f"{folder} cannot be made: choose another data.cache=FOLDER")
+            raise UserError(f"{folder} cannot be made: choose another data.cache=FOLDER")
         logger.info("scenes are in %s", folder)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
@@ -148,10 +150,7 @@ def _fill(folder: Path, *, counts: dict[str, int], size: int, seed: int, workers
         for start in range(0, count, CHUNK)
     ]
     lines: dict[tuple[str, int], str] = {}
-    columns = (TextColumn("drawing scenes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    for job, text in _tracked(jobs, workers, bar):
+    for job, text in _tracked(jobs, workers):
         lines[job[1], job[2]] = text
     for split in counts:
         parts = [text for (of, _), text in sorted(lines.items()) if of == split]
@@ -171,9 +170,9 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> None:
 Job = tuple[Path, str, int, int, int, int]
 
 
-def _tracked(jobs: list[Job], workers: int, progress: Progress) -> Iterator[tuple[Job, str]]:
+def _tracked(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
     """Do the jobs, in child processes where the platform forks, and show how far they are."""
-    workers = min(workers or _cores(), len(jobs))
+    workers = min(workers or usable_cores(), len(jobs))
     total = sum(stop - start for _, _, start, stop, _, _ in jobs)
     forks = "fork" in multiprocessing.get_all_start_methods() and not multiprocessing.current_process().daemon
     with contextlib.ExitStack() as stack:
@@ -189,21 +188,17 @@ def _tracked(jobs: list[Job], workers: int, progress: Progress) -> Iterator[tupl
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 futures = {pool.submit(_make_chunk, job): job for job in jobs}
-        task = stack.enter_context(progress).add_task("", total=total)
+        progress = stack.enter_context(Progress("drawing scenes", total, unit="scenes"))
         for job, text in (
             ((futures[f], f.result()) for f in as_completed(futures)) if futures else _in_turn(jobs)
         ):
-            progress.advance(task, job[3] - job[2])
+            progress.advance(job[3] - job[2])
             yield job, text
 
 
 def _in_turn(jobs: list[Job]) -> Iterator[tuple[Job, str]]:
     for job in jobs:
         yield job, _make_chunk(job)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _make_chunk(job: Job) -> str:

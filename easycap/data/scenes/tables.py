@@ -1,6 +1,6 @@
 """What can be in a scene: colours, kinds of things, settings, weather. Lengths: 1/256 of the image side.
 
-Everything listed here is told in captions, so everything listed here must be seen at 64 pixels.
+Everything listed here is mentioned in captions, so everything listed here must be seen at 64 pixels.
 """
 
 from __future__ import annotations

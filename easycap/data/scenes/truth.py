@@ -1,14 +1,17 @@
-"""Is what a caption says true of the scene it is about?"""
+"""Whether what a caption says is true of the scene it is about."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
 from easycap.data.scenes import tables
+from easycap.data.scenes.chinese import CHINESE
+from easycap.data.scenes.german import GERMAN
 from easycap.data.scenes.graph import Scene
 from easycap.data.scenes.parse import Mention, Reading, parse
+from easycap.errors import UserError
 from easycap.registry import register
 from easycap.types import Score
 
@@ -44,13 +47,13 @@ class Verdict(NamedTuple):
     @property
     def recall(self) -> float:
         """Share of the scene's facts that the caption tells."""
-        told = {claim.fact for claim in self.claims if claim.true}
-        return len(told & self.facts) / len(self.facts)
+        stated = {claim.fact for claim in self.claims if claim.true}
+        return len(stated & self.facts) / len(self.facts)
 
 
-def judge(caption: str, scene: Scene) -> Verdict:
-    """Return what the caption claims of the scene, read in the way most favourable to it."""
-    reading, facts = parse(caption), frozenset(_facts(scene))
+def judge(caption: str, scene: Scene, read: Callable[[str], Reading | None] = parse) -> Verdict:
+    """Return what the caption claims of the scene, read in the way most favourable to it; `read` knows the language."""
+    reading, facts = read(caption), frozenset(_facts(scene))
     if reading is None:
         return Verdict((), facts)
     readings = [tuple(_claims(reading, scene, meant)) for meant in _meanings(reading.mentions, scene)]
@@ -85,8 +88,8 @@ def _claims_of_thing(mention: Mention, scene: Scene, index: int | None) -> Itera
     group, at = (None, -1) if index is None else (scene.groups[index], index)
     number = mention.number
     fits = group is not None and number.low <= group.count <= number.high
-    yield Claim("thing", group is not None and (fits or number.told), ("thing", at))
-    if number.told:
+    yield Claim("thing", group is not None and (fits or number.stated), ("thing", at))
+    if number.stated:
         yield Claim("count", fits, ("count", at))
     if mention.colour:
         yield Claim("colour", group is not None and mention.colour == group.colour, ("colour", at))
@@ -115,8 +118,13 @@ def _facts(scene: Scene) -> Iterator[Fact]:
     if scene.relation:
         yield "relation", 0
     for i, group in enumerate(scene.groups):
-        told = {"colour": group.colour, "size": group.size, "action": group.action, "count": group.count > 1}
-        yield from ((name, i) for name, value in (("thing", True), *told.items()) if value)
+        stated = {
+            "colour": group.colour,
+            "size": group.size,
+            "action": group.action,
+            "count": group.count > 1,
+        }
+        yield from ((name, i) for name, value in (("thing", True), *stated.items()) if value)
 
 
 @register("scorer", "truth")
@@ -124,8 +132,12 @@ class TruthScorer:
     """Checks captions of scenes against their graphs.
 
     `truth` is the share of captions that parse, make at least two claims and none that is false; `claims` the
-    mean share of true claims; `claims_per_caption` their number; `recall` the share of facts told.
+    mean share of true claims; `claims_per_caption` their number; `recall` the share of facts stated.
     """
+
+    names = ("truth", "claims", "claims_per_caption", "recall")
+    language = ""
+    read = staticmethod(parse)
 
     def __call__(
         self,
@@ -133,23 +145,45 @@ class TruthScorer:
         references: Mapping[str, Sequence[str]],
         annotations: Mapping[str, Any] | None = None,
     ) -> dict[str, Score]:
-        """Annotations are `Scene.to_dict` values; `ValueError` if an image has none."""
+        """Annotations are `Scene.to_dict` values; `UserError` if an image has none."""
         missing = [image for image in captions if annotations is None or not annotations.get(image)]
         if missing or annotations is None:
-            raise ValueError(
-                f"truth needs every image's scene graph, {missing[:1]} has none: score data=scenes with it"
+            raise UserError(
+                f"truth needs every image's scene graph, {missing[:1]} has none: use it with data=scenes"
             )
         verdicts = {
-            image: judge(text, Scene.from_dict(annotations[image])) for image, text in captions.items()
+            image: judge(text, Scene.from_dict(annotations[image]), self.read)
+            for image, text in captions.items()
         }
         return {
-            "truth": _score({i: float(v.true) for i, v in verdicts.items()}),
-            "claims": _score({i: v.share for i, v in verdicts.items()}),
-            "claims_per_caption": _score({i: float(len(v.claims)) for i, v in verdicts.items()}),
-            "recall": _score({i: v.recall for i, v in verdicts.items()}),
+            "truth": _score({i: float(v.true) for i, v in verdicts.items()}, self.language),
+            "claims": _score({i: v.share for i, v in verdicts.items()}, self.language),
+            "claims_per_caption": _score(
+                {i: float(len(v.claims)) for i, v in verdicts.items()}, self.language
+            ),
+            "recall": _score({i: v.recall for i, v in verdicts.items()}, self.language),
         }
 
 
-def _score(per_image: dict[str, float]) -> Score:
+@register("scorer", "truth_zh")
+class ChineseTruthScorer(TruthScorer):
+    """Checks Chinese captions of scenes; see `TruthScorer`."""
+
+    language = "zh"
+    read = staticmethod(CHINESE.parse)
+
+
+@register("scorer", "truth_de")
+class GermanTruthScorer(TruthScorer):
+    """Checks German captions of scenes; see `TruthScorer`."""
+
+    language = "de"
+    read = staticmethod(GERMAN.parse)
+
+
+def _score(per_image: dict[str, float], language: str) -> Score:
     value = sum(per_image.values()) / max(len(per_image), 1)
-    return Score(value, per_image, f"truth|v{VERSION}|scenes:v{tables.VERSION}|images:{len(per_image)}")
+    spoken = f"|lang:{language}" if language else ""
+    return Score(
+        value, per_image, f"truth|v{VERSION}|scenes:v{tables.VERSION}{spoken}|images:{len(per_image)}"
+    )

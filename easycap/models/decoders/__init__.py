@@ -1,0 +1,1 @@
+"""Decoders: words, given the memory."""

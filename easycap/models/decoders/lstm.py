@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import nn
 
-from easycap.models.decoders.checks import check_dropout, check_positive
-from easycap.models.decoders.recurrence import lstm_update
+from easycap.models.checks import check_dropout, check_positive
+from easycap.models.decoders.recurrence import MaxoutLSTM, lstm_update
 from easycap.registry import register
 from easycap.types import Memory, Output
 
 _INIT_RANGE = 0.08  # the authors' initializer_scale
+
+
+class Cell(Enum):
+    """lstm: the paper's. maxout: see `MaxoutLSTM`."""
+
+    lstm = "lstm"
+    maxout = "maxout"
+
+
+class Init(Enum):
+    """Weight initialisation. im2txt: uniform in +-0.08, the forget gate's bias 1, other biases 0. torch: its defaults,
+    embeddings N(0,1), the rest uniform in +-1/sqrt(width), biases included.
+    """
+
+    im2txt = "im2txt"
+    torch = "torch"
 
 
 @dataclass(frozen=True)
@@ -28,37 +45,47 @@ class LSTMState:
 
 @register("decoder", "lstm")
 class LSTM(nn.Module):
-    """An LSTM over memory slots, then words (Vinyals et al., 1411.4555, equations 4-12); memory has width E.
+    """An LSTM over memory positions, then words (Vinyals et al., 1411.4555, equations 4-12); memory has width E.
 
         x_-1 = image      x_t = E w_t      p_t+1 = softmax(W h_t)
 
     The paper feeds the image once, before bos: `image_tokens=split image_tokens.count=1` is its linear map of the
-    pooled vector. More slots are read one after another; a masked one changes nothing. What the LSTM would say after
-    a slot is never asked. The state starts at zero. Dropout as the authors' release has it, on the LSTM's inputs and
-    outputs, none within the recurrence; weights start uniform in +-0.08, the forget gate's bias at 1, all others at 0.
-    Deviations: bos follows the image as a word of its own, and the gates have torch's two bias vectors, of which one
-    starts at zero and does nothing the other could not.
+    pooled vector. Further positions are read one after another; masked ones change nothing, and what the
+    LSTM predicts after a position of the memory is not used. The state starts at zero. Dropout acts on the LSTM's
+    output, with `dropout_inputs` on its inputs too, never within the recurrence. The defaults of the YAML are those of
+    the authors' release (im2txt); `cell` maxout, `init` torch and no dropout on inputs are those of ruotianluo's
+    "newfc". Deviations from im2txt: bos follows the image as a word of its own, and the gates have torch's two bias
+    vectors, of which one starts at zero and does nothing the other could not.
     """
 
     prefix = True
 
     def __init__(
         self,
+        vocab_size: int,
         *,
         embed_dim: int,
         hidden_dim: int,
-        max_words: int,
+        max_length: int,
         dropout: float,
-        vocab_size: int,
+        dropout_inputs: bool,
+        cell: Cell,
+        init: Init,
     ) -> None:
         super().__init__()
-        check_positive("decoder", embed_dim=embed_dim, hidden_dim=hidden_dim, max_words=max_words)
+        check_positive("decoder", embed_dim=embed_dim, hidden_dim=hidden_dim, max_length=max_length)
         self.embedding = nn.Embedding(vocab_size, embed_dim)
-        self.lstm = nn.LSTM(embed_dim, hidden_dim, batch_first=True)
+        self.lstm: MaxoutLSTM | nn.LSTM = (
+            MaxoutLSTM(input_dim=embed_dim, hidden_dim=hidden_dim)
+            if cell is Cell.maxout
+            else nn.LSTM(embed_dim, hidden_dim, batch_first=True)
+        )
         self.output = nn.Linear(hidden_dim, vocab_size)
         self.dropout = nn.Dropout(check_dropout(dropout))
-        self.memory_dim, self.max_words = embed_dim, max_words
-        self._initialise()
+        self.dropout_inputs = nn.Dropout(dropout if dropout_inputs else 0.0)
+        self.memory_dim, self.max_length = embed_dim, max_length
+        if init is Init.im2txt:
+            self._initialise()
 
     def _initialise(self) -> None:
         for parameter in self.parameters():
@@ -66,24 +93,27 @@ class LSTM(nn.Module):
                 nn.init.uniform_(parameter, -_INIT_RANGE, _INIT_RANGE)
             else:
                 nn.init.zeros_(parameter)
-        forget = slice(self.lstm.hidden_size, 2 * self.lstm.hidden_size)
-        nn.init.ones_(self.lstm.bias_ih_l0[forget])
+        bias = self.lstm.from_input.bias if isinstance(self.lstm, MaxoutLSTM) else self.lstm.all_weights[0][2]
+        nn.init.ones_(bias[self.lstm.hidden_size : 2 * self.lstm.hidden_size])
 
     @property
-    def word_table(self) -> nn.Embedding:
+    def token_embedding(self) -> nn.Embedding:
         return self.embedding
 
     def start(self, memory: Memory) -> LSTMState:
         zeros = torch.zeros(len(memory.tokens), self.lstm.hidden_size, device=memory.tokens.device)
         hidden, cell = zeros, zeros
-        for slot, valid in zip(memory.tokens.unbind(1), memory.mask.unsqueeze(2).unbind(1), strict=True):
-            read, kept = self._read(slot, hidden, cell)
-            hidden, cell = torch.where(valid, read, hidden), torch.where(valid, kept, cell)
+        for token, valid in zip(memory.tokens.unbind(1), memory.mask.unsqueeze(2).unbind(1), strict=True):
+            read_hidden, read_cell = self._read(token, hidden, cell)
+            hidden, cell = torch.where(valid, read_hidden, hidden), torch.where(valid, read_cell, cell)
         return LSTMState(hidden, cell)
 
     def forward(self, words: torch.Tensor, state: LSTMState) -> Output:
-        embedded = self.dropout(self.embedding(words))
-        hidden, _ = self.lstm(embedded, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))
+        embedded = self.dropout_inputs(self.embedding(words))
+        if isinstance(self.lstm, MaxoutLSTM):
+            hidden = self.lstm(embedded, state.hidden, state.cell)
+        else:
+            hidden, _ = self.lstm(embedded, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))
         return Output(self.output(self.dropout(hidden)))
 
     def step(self, words: torch.Tensor, state: LSTMState) -> tuple[torch.Tensor, LSTMState]:
@@ -94,6 +124,10 @@ class LSTM(nn.Module):
         self, inputs: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of `self.lstm`: inputs (B,E) -> hidden and cell (B,H)."""
-        gates = nn.functional.linear(self.dropout(inputs), self.lstm.weight_ih_l0, self.lstm.bias_ih_l0)
-        gates = gates + nn.functional.linear(hidden, self.lstm.weight_hh_l0, self.lstm.bias_hh_l0)
+        inputs = self.dropout_inputs(inputs)
+        if isinstance(self.lstm, MaxoutLSTM):
+            return self.lstm.step(inputs, hidden, cell)
+        of_input, of_hidden, input_bias, hidden_bias = self.lstm.all_weights[0]
+        gates = nn.functional.linear(inputs, of_input, input_bias)
+        gates = gates + nn.functional.linear(hidden, of_hidden, hidden_bias)
         return lstm_update(gates, cell)

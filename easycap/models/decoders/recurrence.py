@@ -46,3 +46,39 @@ class LSTMCell(nn.Module):
     def forget_bias(self) -> torch.Tensor:
         """The bias of the forget gate (H,), as a view."""
         return self.gates.bias.chunk(4)[1]
+
+
+class MaxoutLSTM(nn.Module):
+    """An LSTM whose cell input is the maximum of two linear maps, without tanh, as in ruotianluo's repository
+    (captioning/models/FCModel.py:14-41 of ImageCaptioning.pytorch).
+
+        i, f, o, a, b = W_x x + b_x + W_h h + b_h
+        c = sigmoid(f) * c + sigmoid(i) * max(a, b)      h = sigmoid(o) * tanh(c)
+    """
+
+    def __init__(self, *, input_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.hidden_size = hidden_dim
+        self.from_input = nn.Linear(input_dim, 5 * hidden_dim)
+        self.from_hidden = nn.Linear(hidden_dim, 5 * hidden_dim)
+
+    def forward(self, inputs: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+        """inputs (B,T,I), hidden and cell (B,H) -> all hidden states (B,T,H)."""
+        found = []
+        for ahead in self.from_input(inputs).unbind(1):
+            hidden, cell = self._update(ahead, hidden, cell)
+            found.append(hidden)
+        return torch.stack(found, 1)
+
+    def step(
+        self, inputs: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """inputs (B,I), hidden and cell (B,H) -> the next hidden and cell."""
+        return self._update(self.from_input(inputs), hidden, cell)
+
+    def _update(
+        self, ahead: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        write, forget, show, first, second = (ahead + self.from_hidden(hidden)).chunk(5, dim=1)
+        cell = forget.sigmoid() * cell + write.sigmoid() * torch.maximum(first, second)
+        return show.sigmoid() * cell.tanh(), cell

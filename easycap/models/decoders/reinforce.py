@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import torch
 from torch import nn
 
@@ -9,18 +11,29 @@ _DRAWN_SHARE = 0.5  # the paper sets the location to its expected value with pro
 _BASELINE_RATE = 0.1
 
 
+class Cost(Enum):
+    """The cost for a caption's sampled locations: the caption's negative log-likelihood (the paper), or its mean per
+    word (the authors' release).
+    """
+
+    caption = "caption"
+    word = "word"
+
+
 class AttentionReinforce(nn.Module):
     """The learning rule of hard attention (Xu et al., 1502.03044, section 4.1), as losses per word.
 
-        reward_weight * (cost - baseline) * log alpha of the drawn slots   -   entropy_weight * H(alpha)
+        reward_weight * (cost - baseline) * log alpha of the drawn locations   -   entropy_weight * H(alpha)
 
-    Both are summed over the real words of the captions and divided by how many there are, as the likelihood is. cost
-    is the negative log-likelihood of a whole caption; baseline, a buffer, is 0.9 of itself and 0.1 of the mean
-    cost, from 0, after each batch: with trainer.accumulate each of those that make a step, with several ranks the mean
-    of theirs. The paper leaves a location undrawn for half of the images, the authors' release for half of the batches;
-    here it is half of the captions, at all their words. Undrawn captions attend softly, with gradient, and have no
-    share in the reward. The weights are cross-validated in the paper and not given; the release divides the cost by 10.
-    A caption cut at `max_words` is rewarded without its last word, which the decoder never sees.
+    Both are summed over the real words of the captions and divided by how many there are, as the likelihood is.
+    baseline, a buffer, is 0.9 of itself and 0.1 of the captions' mean cost, from 0, after each batch: with
+    trainer.accumulate each of those that make a step, with several ranks the mean of theirs. The paper leaves a
+    location undrawn for half of the images, the authors' release for half of the batches; here it is half of the
+    captions, at all their words. Undrawn captions attend softly, with gradient, and have no share in the reward. The
+    weights are cross-validated in the paper and not given. The release (capgen.py:1189-1202) divides the reward by 10,
+    weighs the entropy by 0.002, and sums both over a batch of N captions whose log-likelihoods it averages: the weights
+    are N/10 and 0.002 N here, with `cost` word. A caption cut at `max_length` is rewarded without its last word, which
+    the decoder never sees.
     """
 
     averaged_buffers = ("baseline",)  # over ranks, after a step
@@ -28,11 +41,19 @@ class AttentionReinforce(nn.Module):
     baseline: torch.Tensor
 
     def __init__(
-        self, *, reward_weight: float, entropy_weight: float, max_words: int, pad_id: int, eos_id: int
+        self,
+        *,
+        reward_weight: float,
+        entropy_weight: float,
+        cost: Cost,
+        max_length: int,
+        pad_id: int,
+        eos_id: int,
     ) -> None:
         super().__init__()
+        self.cost = cost
         self.reward_weight, self.entropy_weight = reward_weight, entropy_weight
-        self.max_words, self.pad_id, self.eos_id = max_words, pad_id, eos_id
+        self.max_length, self.pad_id, self.eos_id = max_length, pad_id, eos_id
         self.register_buffer("baseline", torch.zeros(()))
 
     def draw_rows(self, words: torch.Tensor) -> torch.Tensor:
@@ -50,17 +71,17 @@ class AttentionReinforce(nn.Module):
         words: torch.Tensor,
         logits: torch.Tensor,
         alpha: torch.Tensor,
-        slots: torch.Tensor,
+        locations: torch.Tensor,
         rows: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """words (B,T), logits (B,T,V), alpha and slots (B,T,M), rows (B,) -> the two losses by name."""
+        """words (B,T), logits (B,T,V), alpha and locations (B,T,M), rows (B,) -> the two losses by name."""
         real = (words != self.pad_id).to(alpha.dtype)
         log_alpha = alpha.clamp(min=torch.finfo(alpha.dtype).tiny).log()
         entropy = -((alpha * log_alpha).sum(2) * real).sum()
-        log_drawn = ((slots.detach() * log_alpha).sum(2) * real).sum(1)
+        log_drawn = ((locations.detach() * log_alpha).sum(2) * real).sum(1)
         cost = self.costs(words, logits)
         reward = ((cost - self.baseline) * log_drawn * rows).sum()
-        self._move_baseline(cost, rows)
+        self._move_baseline(cost)
         num_words = real.sum()
         return {
             "reinforce": self.reward_weight * reward / num_words,
@@ -69,17 +90,18 @@ class AttentionReinforce(nn.Module):
 
     @torch.no_grad()
     def costs(self, words: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Return the negative log-likelihood (B,) of each caption's words after bos, eos included."""
+        """Return the cost (B,) of each caption's words after bos, eos included: see `Cost`."""
         following = nn.functional.pad(words[:, 1:], (0, 1), value=self.pad_id)
         ends = (words != self.pad_id) & (following == self.pad_id)
-        ends[:, self.max_words - 1 :] = False  # a caption of full length may have been cut
+        ends[:, self.max_length - 1 :] = False  # a caption of full length may have been cut
         targets = following.masked_fill(ends, self.eos_id)
-        return nn.functional.cross_entropy(
+        cost = nn.functional.cross_entropy(
             logits.transpose(1, 2).float(), targets, ignore_index=self.pad_id, reduction="none"
         ).sum(1)
+        if self.cost is Cost.caption:
+            return cost
+        return cost / (targets != self.pad_id).sum(1).clamp(min=1)
 
     @torch.no_grad()
-    def _move_baseline(self, cost: torch.Tensor, rows: torch.Tensor) -> None:
-        count = rows.sum()
-        mean = (cost * rows).sum() / count.clamp(min=1)
-        self.baseline.lerp_(mean.to(self.baseline.dtype), _BASELINE_RATE * (count > 0))
+    def _move_baseline(self, cost: torch.Tensor) -> None:
+        self.baseline.lerp_(cost.mean().to(self.baseline.dtype), _BASELINE_RATE)

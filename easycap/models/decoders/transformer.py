@@ -1,7 +1,7 @@
-"""The plain Transformer, captioning images: it attends over all memory slots at every word.
+"""The plain Transformer, captioning images: it attends over all memory positions at every word.
 
-memory --[encoder layers]--> slots
-                               ^ cross-attention
+memory --[encoder layers]--> encoded
+                                 ^ cross-attention
 bos w1 w2 --[causal self-attention, cross-attention, feed-forward] x N--> w1 w2 w3
 """
 
@@ -10,19 +10,21 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from easycap.models.decoders.checks import check_positive, check_transformer
+from easycap.errors import UserError
+from easycap.models.checks import check_positive, check_transformer
 from easycap.models.decoders.segments import SegmentEmbedding
 from easycap.models.decoders.transformer_blocks import (
     Attention,
+    Blocks,
     EncoderLayer,
     KeysValues,
+    LayerNormKind,
     Norm,
-    Residual,
     TransformerState,
     WordEmbedding,
     draw_linear_layers,
-    feed_forward,
     hiding,
+    new_norm,
     project_features,
     read_words,
 )
@@ -36,63 +38,69 @@ class Transformer(nn.Module):
 
     `norm` is post (the paper's, LN after each residual sum) or pre (LN before each sub-layer and once at the end of
     encoder and decoder). `num_encoder_layers` run over the memory once per image; 0 for none. With `raw_features` D is
-    the encoder's C, and slots go through LN(drop(relu(W x))) first; else D is `width`. `segments` names those
-    told apart by a learned vector. `tied` shares the word table with the output layer. Dropout is where the paper has
-    it: on each sub-layer's output and on the embedded words. Attention is the last layer's, the mean over heads.
-    Raises `ValueError` for sizes that do not fit.
+    the encoder's C, and its features go through LN(drop(relu(W x))) first; else D is `width`. `segments` names those
+    distinguished by a learned vector. `tied` shares the word table with the output layer. Dropout is where the paper
+    has
+    it: on each sub-layer's output and, with `dropout_words`, on the embedded words; with `dropout_feed_forward` also
+    inside the feed-forward blocks, as in Meshed-Memory's and ruotianluo's code. `layer_norm`: see `LayerNormKind`.
+    Attention is the last layer's, the mean over heads. Raises `UserError` for sizes that do not fit.
     """
 
     prefix = False
 
     def __init__(
         self,
+        channels: int,
+        vocab_size: int,
         *,
         width: int,
         num_layers: int,
         num_encoder_layers: int,
         num_heads: int,
         feed_forward_dim: int,
-        max_words: int,
+        max_length: int,
         dropout: float,
+        dropout_words: bool,
+        dropout_feed_forward: bool,
         norm: Norm,
+        layer_norm: LayerNormKind,
         tied: bool,
         raw_features: bool,
         segments: tuple[str, ...],
-        channels: int,
-        vocab_size: int,
     ) -> None:
         super().__init__()
         check_positive("decoder", num_layers=num_layers, feed_forward_dim=feed_forward_dim)
         if num_encoder_layers < 0:
-            raise ValueError(f"decoder.num_encoder_layers={num_encoder_layers} must be 0 (none) or more")
-        check_transformer(width, num_heads, max_words, dropout)
-        self.memory_dim, self.max_words = channels if raw_features else width, max_words
-        sizes = (width, feed_forward_dim, dropout, norm)
+            raise UserError(f"decoder.num_encoder_layers={num_encoder_layers} must be 0 (none) or more")
+        check_transformer(width, num_heads, max_length, dropout)
+        self.memory_dim, self.max_length = channels if raw_features else width, max_length
+        inside = dropout if dropout_feed_forward else 0.0
+        blocks = Blocks(width, feed_forward_dim, dropout, inside, norm, layer_norm)
         self.project = project_features(channels, width, dropout) if raw_features else nn.Identity()
         self.segments = SegmentEmbedding(segments, width)
         self.encoder = nn.ModuleList(
-            EncoderLayer(Attention(width, num_heads), *sizes) for _ in range(num_encoder_layers)
+            EncoderLayer(Attention(width, num_heads), blocks) for _ in range(num_encoder_layers)
         )
-        self.layers = nn.ModuleList(DecoderLayer(num_heads, *sizes) for _ in range(num_layers))
+        self.layers = nn.ModuleList(DecoderLayer(num_heads, blocks) for _ in range(num_layers))
         self.norm_memory, self.norm_words = (
-            nn.LayerNorm(width) if norm is Norm.pre and layers else nn.Identity()
+            new_norm(width, layer_norm) if norm is Norm.pre and layers else nn.Identity()
             for layers in (num_encoder_layers, num_layers)
         )
         self.output = None if tied else nn.Linear(width, vocab_size, bias=False)
         draw_linear_layers(self)
-        self.words = WordEmbedding(vocab_size, width, max_words, dropout)
+        self.words = WordEmbedding(vocab_size, width, max_length, dropout if dropout_words else 0.0)
 
     @property
-    def word_table(self) -> nn.Embedding:
+    def token_embedding(self) -> nn.Embedding:
         return self.words.table
 
     def start(self, memory: Memory) -> TransformerState:
-        slots = self.segments(self.project(memory.tokens), memory.segments)
+        encoded = self.segments(self.project(memory.tokens), memory.segments)
         bias = hiding(memory.mask[:, None, None])
         for layer in self.encoder:
-            slots = layer(slots, bias)
-        slots = self.norm_memory(slots)
-        seen = [layer.cross_attention.read(slots) for layer in self.layers]
+            encoded = layer(encoded, bias)
+        encoded = self.norm_memory(encoded)
+        seen = [layer.cross_attention.read(encoded) for layer in self._decoder_layers()]
         return TransformerState.of(seen, bias, KeysValues(*(x[..., :0, :] for x in seen[0])))
 
     def forward(self, words: torch.Tensor, state: TransformerState) -> Output:
@@ -104,6 +112,9 @@ class Transformer(nn.Module):
         hidden, _, state = read_words(self.layers, embedded, state)
         return self._logits(hidden[:, 0]), state
 
+    def _decoder_layers(self) -> list[DecoderLayer]:
+        return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
+
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         table = self.words.table if self.output is None else self.output
         return nn.functional.linear(self.norm_words(hidden), table.weight)
@@ -112,13 +123,11 @@ class Transformer(nn.Module):
 class DecoderLayer(nn.Module):
     """Causal attention over words, attention over the memory, feed-forward; see `read_words` for shapes."""
 
-    def __init__(self, num_heads: int, width: int, hidden: int, dropout: float, norm: Norm) -> None:
+    def __init__(self, num_heads: int, blocks: Blocks) -> None:
         super().__init__()
-        self.self_attention, self.cross_attention = (Attention(width, num_heads) for _ in range(2))
-        self.feed_forward = feed_forward(width, hidden)
-        self.around_self, self.around_cross, self.around_feed_forward = (
-            Residual(width, dropout, norm) for _ in range(3)
-        )
+        self.self_attention, self.cross_attention = (Attention(blocks.width, num_heads) for _ in range(2))
+        self.feed_forward = blocks.feed_forward()
+        self.around_self, self.around_cross, self.around_feed_forward = (blocks.residual() for _ in range(3))
 
     def forward(
         self,

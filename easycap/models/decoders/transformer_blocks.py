@@ -1,6 +1,6 @@
 """What the Transformer decoders are made of (Vaswani et al. 2017, arXiv 1706.03762).
 
-Shape legend: B rows, T words, M memory slots, L keys, D width, h heads, d = D / h, V vocabulary. A bias is added to
+Shape legend: B rows, T words, M memory positions, L keys, D width, h heads, d = D / h, V vocabulary. A bias is added to
 attention scores before the softmax: 0 for what may be seen, -inf for what may not.
 """
 
@@ -21,6 +21,56 @@ class Norm(Enum):
 
     pre = "pre"
     post = "post"
+
+
+class LayerNormKind(Enum):
+    """torch: torch's own. unbiased: `UnbiasedLayerNorm`."""
+
+    torch = "torch"
+    unbiased = "unbiased"
+
+
+class UnbiasedLayerNorm(nn.Module):
+    """weight * (x - mean) / (std + eps) + bias over the last dimension, std with n - 1 and eps outside of the root: as
+    ruotianluo's repository has it (captioning/models/TransformerModel.py:76-87 of ImageCaptioning.pytorch at 4c48a33).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.eps = 1e-6
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        std, mean = torch.std_mean(x, -1, keepdim=True)
+        return self.weight * (x - mean) / (std + self.eps) + self.bias
+
+
+def new_norm(width: int, kind: LayerNormKind) -> nn.Module:
+    """Return a LayerNorm of this width and kind."""
+    return UnbiasedLayerNorm(width) if kind is LayerNormKind.unbiased else nn.LayerNorm(width)
+
+
+class Blocks(NamedTuple):
+    """Settings shared by the layers of a Transformer: width D and the feed-forward width, dropout of sub-layers and
+    inside the feed-forward block, and layer normalisation.
+    """
+
+    width: int
+    hidden: int
+    dropout: float
+    dropout_inside: float
+    norm: Norm
+    kind: LayerNormKind
+
+    def residual(self) -> Residual:
+        return Residual(self.width, self.dropout, self.norm, self.kind)
+
+    def feed_forward(self) -> nn.Sequential:
+        """Return the position-wise block (1706.03762, equation 2)."""
+        # The dropout shares an index with its neighbour, as the indices are part of stored weights' names.
+        relu = nn.Sequential(nn.ReLU(), nn.Dropout(self.dropout_inside))
+        return nn.Sequential(nn.Linear(self.width, self.hidden), relu, nn.Linear(self.hidden, self.width))
 
 
 class KeysValues(NamedTuple):
@@ -74,9 +124,10 @@ class Attention(nn.Module):
 class Residual(nn.Module):
     """Dropout, sum and layer normalisation around a sub-layer: LN(x + f(x)), or x + f(LN(x)) where `norm` is pre."""
 
-    def __init__(self, width: int, dropout: float, norm: Norm) -> None:
+    def __init__(self, width: int, dropout: float, norm: Norm, kind: LayerNormKind) -> None:
         super().__init__()
-        self.norm, self.dropout, self.first = nn.LayerNorm(width), nn.Dropout(dropout), norm is Norm.pre
+        self.norm, self.dropout = new_norm(width, kind), nn.Dropout(dropout)
+        self.first = norm is Norm.pre
 
     def before(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the sub-layer reads."""
@@ -88,19 +139,14 @@ class Residual(nn.Module):
         return x if self.first else self.norm(x)
 
 
-def feed_forward(width: int, hidden: int) -> nn.Sequential:
-    """Return the position-wise block (1706.03762, equation 2)."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
-
-
 class EncoderLayer(nn.Module):
-    """`attention` among the memory slots, then a feed-forward block: (B,M,D) -> (B,M,D)."""
+    """`attention` among the memory positions, then a feed-forward block: (B,M,D) -> (B,M,D)."""
 
-    def __init__(self, attention: Attention, width: int, hidden: int, dropout: float, norm: Norm) -> None:
+    def __init__(self, attention: Attention, blocks: Blocks) -> None:
         super().__init__()
         self.attention = attention
-        self.feed_forward = feed_forward(width, hidden)
-        self.around_attention, self.around_feed_forward = (Residual(width, dropout, norm) for _ in range(2))
+        self.feed_forward = blocks.feed_forward()
+        self.around_attention, self.around_feed_forward = (blocks.residual() for _ in range(2))
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         read = self.around_attention.before(x)
@@ -167,11 +213,13 @@ class WordEmbedding(nn.Module):
     The position table is a buffer: nothing that draws or trains parameters can reach it.
     """
 
-    def __init__(self, vocab_size: int, width: int, max_words: int, dropout: float) -> None:
+    positions: torch.Tensor
+
+    def __init__(self, vocab_size: int, width: int, max_length: int, dropout: float) -> None:
         super().__init__()
         self.table = nn.Embedding(vocab_size, width)
         nn.init.normal_(self.table.weight, std=width**-0.5)
-        self.register_buffer("positions", sinusoids(max_words, width), persistent=False)
+        self.register_buffer("positions", sinusoids(max_length, width), persistent=False)
         self.scale, self.dropout = width**0.5, nn.Dropout(dropout)
 
     def forward(self, words: torch.Tensor, num_before: int) -> torch.Tensor:
@@ -187,7 +235,7 @@ def sinusoids(count: int, width: int) -> torch.Tensor:
 
 
 def project_features(channels: int, width: int, dropout: float) -> nn.Sequential:
-    """Return what turns an encoder's cells (N,M,C) into slots (N,M,D): LN(drop(relu(W x)))."""
+    """Return what turns an encoder's features (N,M,C) into (N,M,D): LN(drop(relu(W x)))."""
     return nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Dropout(dropout), nn.LayerNorm(width))
 
 

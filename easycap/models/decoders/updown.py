@@ -7,8 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from easycap.models.decoders.attention import AdditiveAttention, AttendedMemory, image_mean, width_of_memory
-from easycap.models.decoders.checks import check_dropout, check_positive
+from easycap.models.checks import check_dropout, check_positive
+from easycap.models.decoders.additive_attention import (
+    AdditiveAttention,
+    AttendedMemory,
+    image_mean,
+    width_of_memory,
+)
 from easycap.models.decoders.recurrence import LSTMCell
 from easycap.models.decoders.segments import SegmentEmbedding
 from easycap.registry import register
@@ -40,14 +45,14 @@ class UpDownState:
 class UpDown(nn.Module):
     """Two LSTMs with attention between them (Anderson et al., 1707.07998, section 3.2, equations 1-7).
 
-        h1_t = LSTM1([h2_t-1 ; mean v ; W_e w_t])            mean over the image's real cells only
-        a_t  = softmax over slots i of w^T tanh(W_v v_i + W_h h1_t)
+        h1_t = LSTM1([h2_t-1 ; mean v ; W_e w_t])            mean over the image's real patches only
+        a_t  = softmax over positions i of w^T tanh(W_v v_i + W_h h1_t)
         h2_t = LSTM2([sum_i a_ti v_i ; h1_t])
         p_t+1 = softmax(W_p h2_t + b_p)
 
-    The slots v are regions or grid cells, and tags or drafts where there are any. `memory_width` null takes the
+    The positions v are regions or patches, and tags or drafts if there are any. `memory_width` null takes the
     encoder's features as they are, as the authors do (`image_tokens=all`); a number asks for a linear map to that
-    width first. `segments` names those told apart by a learned vector.
+    width first. `segments` names those distinguished by a learned vector.
     As in the authors' release, all states start at zero, weights Gaussian with deviation 0.01, the forget gates'
     biases at 1 and all others at 0; the attention has no biases. That has no dropout; `dropout` applies to word
     embeddings and to h2 before the output layer, as later repositories do.
@@ -57,16 +62,16 @@ class UpDown(nn.Module):
 
     def __init__(
         self,
+        channels: int,
+        vocab_size: int,
         *,
         embed_dim: int,
         hidden_dim: int,
         attention_dim: int,
         memory_width: int | None,
         segments: tuple[str, ...],
-        max_words: int,
+        max_length: int,
         dropout: float,
-        channels: int,
-        vocab_size: int,
     ) -> None:
         super().__init__()
         check_positive(
@@ -74,9 +79,9 @@ class UpDown(nn.Module):
             embed_dim=embed_dim,
             hidden_dim=hidden_dim,
             attention_dim=attention_dim,
-            max_words=max_words,
+            max_length=max_length,
         )
-        self.memory_dim, self.max_words = width_of_memory(memory_width, channels), max_words
+        self.memory_dim, self.max_length = width_of_memory(memory_width, channels), max_length
         self.hidden_dim = hidden_dim
         self.segments = SegmentEmbedding(segments, self.memory_dim)
         self.embedding = nn.Embedding(vocab_size, embed_dim)
@@ -84,7 +89,11 @@ class UpDown(nn.Module):
         self.image_gates = nn.Linear(self.memory_dim, 4 * hidden_dim, bias=False)
         self.lstm1 = LSTMCell(input_dim=hidden_dim, hidden_dim=hidden_dim)
         self.attention = AdditiveAttention(
-            memory_dim=self.memory_dim, query_dim=hidden_dim, attention_dim=attention_dim, bias=False
+            memory_dim=self.memory_dim,
+            query_dim=hidden_dim,
+            attention_dim=attention_dim,
+            bias=False,
+            relu=False,
         )
         self.lstm2 = LSTMCell(input_dim=self.memory_dim + hidden_dim, hidden_dim=hidden_dim)
         self.output = nn.Linear(hidden_dim, vocab_size)
@@ -101,14 +110,14 @@ class UpDown(nn.Module):
             nn.init.ones_(lstm.forget_bias)
 
     @property
-    def word_table(self) -> nn.Embedding:
+    def token_embedding(self) -> nn.Embedding:
         return self.embedding
 
     def start(self, memory: Memory) -> UpDownState:
         zeros = torch.zeros(len(memory.tokens), self.hidden_dim, device=memory.tokens.device)
         memory = memory._replace(tokens=self.segments(memory.tokens, memory.segments))
         image_gates = self.image_gates(image_mean(memory))
-        return UpDownState(self.attention.remember(memory), image_gates, zeros, zeros, zeros, zeros)
+        return UpDownState(self.attention.project_memory(memory), image_gates, zeros, zeros, zeros, zeros)
 
     def forward(self, words: torch.Tensor, state: UpDownState) -> Output:
         hidden, attention = [], []

@@ -1,35 +1,35 @@
-"""A view of the image that was made elsewhere."""
+"""The encoder of a model that reads precomputed features."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from easycap.models.encoders.checks import check_regions
+from easycap.errors import UserError
+from easycap.models.checks import check_regions
 from easycap.registry import register
-from easycap.types import Features
+from easycap.types import Features, PrecomputedSettings
 
 
 @register("encoder", "precomputed")
 class Precomputed(nn.Module):
-    """Stands for what made the features (N,R,C) that batches bring from files; it has no weights and sees no images.
+    """Stands for the encoder that computed the features (N,R,C) in a batch; has no weights and sees no images.
 
-    The settings are those of `data.precomputed.PrecomputedFeatures`, which reads the files: `features` says where they
-    are, `region_dim` is C, and an image has from `min_regions` to `max_regions` regions. Raises `ValueError` for
-    numbers out of range.
+    Its settings are those of the features, which `data.feature_files.PrecomputedFeatures` reads; the model needs their
+    width C. Raises `UserError` for numbers out of range.
     """
 
     grid = None
     preprocessing = None
 
-    def __init__(self, *, features: str, region_dim: int, min_regions: int, max_regions: int) -> None:
+    def __init__(self, *, shared: PrecomputedSettings) -> None:
         super().__init__()
-        if region_dim < 1:
-            raise ValueError(
-                f"encoder.region_dim={region_dim} must be at least 1; bottom-up features have 2048"
+        if shared.region_dim < 1:
+            raise UserError(
+                f"encoder.region_dim={shared.region_dim} must be at least 1; bottom-up features have 2048"
             )
-        check_regions(min_regions, max_regions)
-        self.channels = region_dim
+        check_regions(shared.min_regions, shared.max_regions)
+        self.channels = shared.region_dim
 
     def forward(self, images: torch.Tensor) -> Features:
         raise AssertionError("batches bring features; see Captioner.encode")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from easycap.hub import in_one_line
-from easycap.models.encoders.checks import check_regions
+from easycap.errors import UserError
+from easycap.models.checks import check_regions
 from easycap.registry import register
 from easycap.types import Features, Preprocessing
+from easycap.utils.hub import in_one_line
+from easycap.utils.paths import expanded
 
 _STRIDE = 32  # of the backbone's coarsest maps but for the pooled one
 _NUM_CLASSES = 91  # COCO's, background included
@@ -37,11 +38,11 @@ class Regions(nn.Module):
     image; their vectors are those its box head classifies. As in bottom-up attention (1707.07998, section 3.1), a
     region counts by the probability of its most probable class, none if a surer region of that class overlaps it
     (non-maximum suppression). Those of at least `confidence` are taken, the surest first, but never fewer than
-    `min_regions` or more than `max_regions`; the rest of the `max_regions` cells is masked.
+    `min_regions` or more than `max_regions`; the rest of the `max_regions` patches is masked.
 
     `pretrained` loads torchvision's COCO weights, downloaded, or from the file `weights` (.pth or .safetensors).
     BatchNorm is part of the weights and frozen, with eps 0, as they were trained; where boxes are and which are taken
-    gets no gradient. Raises `ValueError` for settings out of range, and weights that cannot be had.
+    gets no gradient. Raises `UserError` for settings out of range, and weights that cannot be had.
 
     These are not the features of the papers: their detector is a ResNet-101 trained on 1,600 classes and 400 attributes
     of Visual Genome, with vectors of 2,048 numbers, and it sees the whole image at its own ratio, not a square of it.
@@ -62,21 +63,21 @@ class Regions(nn.Module):
     ) -> None:
         super().__init__()
         if image_size < _STRIDE or image_size % _STRIDE:
-            raise ValueError(
+            raise UserError(
                 f"encoder.image_size={image_size} must be a positive multiple of {_STRIDE}, e.g. 800"
             )
         check_regions(min_regions, max_regions)
         if max_regions > _NUM_PROPOSALS:
-            raise ValueError(f"encoder.max_regions={max_regions} must be at most {_NUM_PROPOSALS}")
+            raise UserError(f"encoder.max_regions={max_regions} must be at most {_NUM_PROPOSALS}")
         if not 0 <= confidence <= 1:
-            raise ValueError(f"encoder.confidence={confidence} must be in [0, 1], e.g. 0.2")
+            raise UserError(f"encoder.confidence={confidence} must be in [0, 1], e.g. 0.2")
         if weights is not None and not pretrained:
-            raise ValueError(f"encoder.weights={weights} is set but encoder.pretrained=false: set it to true")
+            raise UserError(f"encoder.weights={weights} is set but encoder.pretrained=false: set it to true")
         self.min_regions, self.max_regions, self.confidence = min_regions, max_regions, confidence
         self.preprocessing = Preprocessing(
             size=image_size, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
         )
-        self.network = _network()
+        self.network: Any = _network()  # torchvision ships no types
         if pretrained:
             _load(self.network, weights)
         self.requires_grad_()
@@ -94,17 +95,17 @@ class Regions(nn.Module):
 
     def forward(self, images: torch.Tensor) -> Features:
         found = self.find(images)
-        cells = [
+        patches = [
             nn.functional.pad(one.vectors, (0, 0, 0, self.max_regions - len(one.vectors))) for one in found
         ]
         counts = torch.tensor([len(one.vectors) for one in found], device=images.device)
         mask = torch.arange(self.max_regions, device=images.device) < counts.unsqueeze(1)
-        return Features(torch.stack(cells), mask, None)
+        return Features(torch.stack(patches), mask, None)
 
     def find(self, images: torch.Tensor) -> list[Found]:
         """images (N,3,S,S), normalised -> the regions of each, the surest first."""
         heads = self.network.roi_heads
-        sizes = [tuple(images.shape[-2:])] * len(images)
+        sizes = [(images.shape[-2], images.shape[-1])] * len(images)
         maps = self.network.backbone(images)
         proposals = self._propose(images, maps, sizes)
         vectors = heads.box_head(heads.box_roi_pool(maps, proposals, sizes))
@@ -142,7 +143,7 @@ class Regions(nn.Module):
         return Found(boxes[taken], confidences[taken], vectors[taken])
 
 
-def _network() -> nn.Module:
+def _network() -> Any:
     from torchvision.models.detection import FasterRCNN  # it costs a second to import: who uses it pays
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
     from torchvision.ops import FrozenBatchNorm2d
@@ -156,14 +157,14 @@ def _network() -> nn.Module:
     return FasterRCNN(backbone, _NUM_CLASSES, rpn_post_nms_top_n_test=_NUM_PROPOSALS).eval()
 
 
-def _load(network: nn.Module, weights: str | None) -> None:
+def _load(network: Any, weights: str | None) -> None:
     try:
         network.load_state_dict(_read(weights))
     except (
         Exception
     ) as error:  # neither downloads nor torch.load have one class for 'offline', 'missing', 'damaged'
         where = f"encoder.weights={weights}" if weights else "torchvision's server"
-        raise ValueError(
+        raise UserError(
             f"the weights of Faster R-CNN cannot be loaded from {where} ({in_one_line(error)}): download "
             "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth and pass "
             "encoder.weights=FILE, or train from scratch with encoder.pretrained=false"
@@ -175,7 +176,7 @@ def _read(weights: str | None) -> dict[str, torch.Tensor]:
         from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
         return FasterRCNN_ResNet50_FPN_Weights.COCO_V1.get_state_dict(progress=True, check_hash=True)
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     if path.suffix == ".safetensors":
         return load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import nn
 
-from easycap.hub import fetch, hub, in_one_line
+from easycap.errors import UserError
 from easycap.registry import register
 from easycap.types import Features, Preprocessing
+from easycap.utils.hub import fetch, hub, in_one_line
+from easycap.utils.paths import expanded
 
 _FILES = {".safetensors", ".pth", ".pt", ".bin"}
 _OF_IMAGES = ("input_size", "mean", "std", "crop_pct", "interpolation")
@@ -26,10 +27,10 @@ class TimmEncoder(nn.Module):
     `pretrained` loads timm's weights of `model` from the hub, or other weights of it from `weights`: a file
     (.safetensors; torchvision's .pth and other pickles, of which only tensors are read), or a folder or hub name with
     config.json and model.safetensors, as timm saves models. Input size and normalisation are those of config.json, else
-    of timm's weights of that name; `image_size` overrides the size. Raises `ValueError` for an unknown model, an
+    of timm's weights of that name; `image_size` overrides the size. Raises `UserError` for an unknown model, an
     impossible size, or weights that cannot be had or belong to another model.
 
-    With `pooled` there is one cell, what the model itself pools the image to; of a CLIP model the embedding in the
+    With `pooled` there is one patch, what the model itself pools the image to; of a CLIP model the embedding in the
     space it shares with text.
     """
 
@@ -38,10 +39,12 @@ class TimmEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if image_size is not None and image_size <= 0:
-            raise ValueError(f"encoder.image_size={image_size} must be positive, or null for the model's own")
+            raise UserError(f"encoder.image_size={image_size} must be positive, or null for the model's own")
         from timm.data import resolve_model_data_config  # timm costs seconds to import: who uses it pays
 
-        self.network = _create(model, pretrained=pretrained, weights=weights, **_head(model, pooled))
+        self.network: Any = _create(  # timm's models have no common interface
+            model, pretrained=pretrained, weights=weights, **_head(model, pooled)
+        )
         settings = resolve_model_data_config(self.network)
         size = image_size or settings["input_size"][-1]
         _set_input_size(self.network, size)
@@ -58,43 +61,45 @@ class TimmEncoder(nn.Module):
             self.channels, self.grid = self.network.num_classes or self.channels, None
 
     def checkpoint_gradients(self) -> None:
-        """Compute activations again in the backward pass; `ValueError` if timm's model cannot.
+        """Compute activations again in the backward pass; `UserError` if timm's model cannot.
 
         BatchNorm statistics of a trained encoder then move twice per step.
         """
         try:
             self.network.set_grad_checkpointing(True)
         except (AttributeError, AssertionError):
-            raise ValueError(
+            raise UserError(
                 "trainer.gradient_checkpointing=true is not known to this timm model: set it to false"
             ) from None
 
     def forward(self, images: torch.Tensor) -> Features:
         if self.pooled:
-            cells = self.network(images).unsqueeze(1)
-            return Features(cells, cells.new_ones(cells.shape[:2], dtype=torch.bool), None)
+            patches = self.network(images).unsqueeze(1)
+            return Features(patches, patches.new_ones(patches.shape[:2], dtype=torch.bool), None)
         maps = self.network.forward_features(images)
+        grid: tuple[int, int] | None
         if maps.ndim == 4:
             maps = maps.permute(0, 3, 1, 2) if self._channels_last else maps
-            grid, cells = tuple(maps.shape[-2:]), maps.flatten(2).transpose(1, 2)
+            grid = (maps.shape[-2], maps.shape[-1])
+            patches = maps.flatten(2).transpose(1, 2)
         else:
-            grid, cells = self.grid, maps[:, _prefix_tokens(self.network) :]
-        return Features(cells, cells.new_ones(cells.shape[:2], dtype=torch.bool), grid)
+            grid, patches = self.grid, maps[:, _prefix_tokens(self.network) :]
+        return Features(patches, patches.new_ones(patches.shape[:2], dtype=torch.bool), grid)
 
 
-def _head(model: str, pooled: bool) -> dict[str, int]:
-    """What timm is told of the last layer: none; but CLIP's, unless fine-tuned since, is its projection."""
+def _head(model: str, pooled: bool) -> dict[str, Any]:
+    """The last layer that timm is asked for: none; but CLIP's, unless fine-tuned since, is its projection."""
     return {} if pooled and "_clip" in model and "_ft_" not in model else {"num_classes": 0}
 
 
-def _create(model: str, *, pretrained: bool, weights: str | None, **head: int) -> nn.Module:
+def _create(model: str, *, pretrained: bool, weights: str | None, **head: Any) -> Any:
     import timm
 
     if not timm.is_model(model):
-        raise ValueError(f"encoder.model={model!r} is no timm model; {_near(model)}")
+        raise UserError(f"encoder.model={model!r} is not a timm model; {_near(model)}")
     if not pretrained:
         if weights is not None:
-            raise ValueError(f"encoder.weights={weights} is set but encoder.pretrained=false: set it to true")
+            raise UserError(f"encoder.weights={weights} is set but encoder.pretrained=false: set it to true")
         return timm.create_model(model, pretrained=False, **head)
     try:
         overlay = _local_weights(model, weights) if weights else None
@@ -104,7 +109,7 @@ def _create(model: str, *, pretrained: bool, weights: str | None, **head: int) -
         Exception
     ) as error:  # neither the hub's client nor torch.load has one class for 'offline', 'missing', 'damaged'
         where = f"encoder.weights={weights}" if weights else f"the hub (timm/{model})"
-        raise ValueError(
+        raise UserError(
             f"the weights of {model} cannot be loaded from {where} ({in_one_line(error)}): download model.safetensors "
             f"and config.json of huggingface.co/timm/{model} into a folder and pass encoder.weights=FOLDER, or train "
             "from scratch with encoder.pretrained=false"
@@ -116,15 +121,15 @@ def _create(model: str, *, pretrained: bool, weights: str | None, **head: int) -
 
 def _local_weights(model: str, weights: str) -> dict[str, Any]:
     """What timm should take from elsewhere than its own config of `model`: the file, and what its images are like."""
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     if path.is_file():
         return {"file": str(path)}
     if path.suffix in _FILES:
-        raise ValueError("there is no such file")
+        raise UserError("there is no such file")
     described, file = fetch(weights, "config.json", "model.safetensors")
     config = json.loads(described.read_text(encoding="utf-8"))
     if config["architecture"] != model.partition(".")[0]:
-        raise ValueError(f"they are of {config['architecture']}")
+        raise UserError(f"they are of {config['architecture']}")
     own = config.get("pretrained_cfg", config)
     return {"file": str(file)} | {name: own[name] for name in _OF_IMAGES if name in own}
 
@@ -141,7 +146,7 @@ def _check_belongs(network: nn.Module, model: str, file: str) -> None:
     foreign = sorted(n for n in found - whole.state_dict().keys() if n.endswith(".weight"))
     for names, what in ((missing, "missing"), (foreign, "of another model")):
         if names:
-            raise ValueError(
+            raise UserError(
                 f"encoder.weights={file} are not of {model}: {len(names)} tensors are {what}, e.g. {names[0]}"
             )
 
@@ -155,7 +160,7 @@ def _names(file: str) -> set[str]:
     return set(load_state_dict(file))
 
 
-def _set_input_size(network: nn.Module, size: int) -> None:
+def _set_input_size(network: Any, size: int) -> None:
     if hasattr(network, "set_input_size"):  # transformers size their position table by the image
         network.set_input_size(img_size=size)
 
@@ -165,12 +170,12 @@ def _probe(model: str, size: int) -> tuple[int, tuple[int, int] | None, bool]:
     import timm
 
     with torch.device("meta"), torch.no_grad():
-        twin = timm.create_model(model, pretrained=False, num_classes=0).eval()
+        twin: Any = timm.create_model(model, pretrained=False, num_classes=0).eval()
         try:
             _set_input_size(twin, size)
             maps = twin.forward_features(torch.zeros(1, 3, size, size))
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise ValueError(
+            raise UserError(
                 f"encoder.image_size={size} does not fit {model} ({in_one_line(error)})"
             ) from error
     channels = twin.num_features
@@ -178,9 +183,9 @@ def _probe(model: str, size: int) -> tuple[int, tuple[int, int] | None, bool]:
         last = maps.shape[1] != channels and maps.shape[-1] == channels
         height, width = maps.shape[1:3] if last else maps.shape[2:]
         return channels, (int(height), int(width)), last
-    cells = maps.shape[1] - _prefix_tokens(twin)
-    side = round(cells**0.5)
-    return channels, (side, side) if side * side == cells else None, False
+    patches = maps.shape[1] - _prefix_tokens(twin)
+    side = round(patches**0.5)
+    return channels, (side, side) if side * side == patches else None, False
 
 
 def _prefix_tokens(network: nn.Module) -> int:

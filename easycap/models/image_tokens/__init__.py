@@ -1,0 +1,1 @@
+"""From an encoder's features to the decoder's image tokens."""

@@ -5,22 +5,22 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from easycap.models.image_tokens.checks import check_count
-from easycap.models.image_tokens.pooling import mean_of_cells
+from easycap.models.checks import check_count
 from easycap.registry import register
 from easycap.types import Features
 
 
 @register("image_tokens", "mlp")
 class MLP(nn.Module):
-    """The mean of the cells (N,C) -> tanh layer of K*D/2 -> K tokens (N,K,D) (Mokady et al., 2111.09734, section 3.2).
+    """The mean of the patches (N,C) -> tanh layer of K*D/2 -> K tokens (N,K,D) (Mokady et al., 2111.09734, section
+    3.2).
 
     With GPT-2 small, K = 10 and CLIP's 640 numbers: 32 million parameters.
     """
 
     grid = None
 
-    def __init__(self, *, count: int, channels: int, memory_dim: int) -> None:
+    def __init__(self, channels: int, memory_dim: int, *, count: int) -> None:
         super().__init__()
         self.count = check_count(count)
         hidden = count * memory_dim // 2
@@ -29,5 +29,5 @@ class MLP(nn.Module):
         )
 
     def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens = self.layers(mean_of_cells(features)).unflatten(-1, (self.count, -1))
+        tokens = self.layers(features.mean()).unflatten(-1, (self.count, -1))
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)

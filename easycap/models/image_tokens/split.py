@@ -5,23 +5,22 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from easycap.models.image_tokens.checks import check_count
-from easycap.models.image_tokens.pooling import mean_of_cells
+from easycap.models.checks import check_count
 from easycap.registry import register
 from easycap.types import Features
 
 
 @register("image_tokens", "split")
 class Split(nn.Module):
-    """The mean of the cells (N,C) through one Linear(C, K*D), reshaped to K tokens (N,K,D)."""
+    """The mean of the patches (N,C) through one Linear(C, K*D), reshaped to K tokens (N,K,D)."""
 
     grid = None
 
-    def __init__(self, *, count: int, channels: int, memory_dim: int) -> None:
+    def __init__(self, channels: int, memory_dim: int, *, count: int) -> None:
         super().__init__()
         self.count = check_count(count)
         self.project = nn.Linear(channels, count * memory_dim)
 
     def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens = self.project(mean_of_cells(features)).unflatten(-1, (self.count, -1))
+        tokens = self.project(features.mean()).unflatten(-1, (self.count, -1))
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)

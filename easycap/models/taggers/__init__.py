@@ -1,0 +1,1 @@
+"""Taggers: tags from features."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from easycap.models.image_tokens.pooling import mean_of_cells
+from easycap.errors import UserError
 from easycap.registry import register
 from easycap.types import Features
 
@@ -13,9 +13,9 @@ _START = -3.0  # logit of every tag before training: few of them are in an image
 
 
 def mean_and_largest(features: Features) -> torch.Tensor:
-    """Return the mean of the real cells beside their largest values (N,2C): a small thing fills few cells."""
-    hidden = features.cells.masked_fill(~features.mask.unsqueeze(-1), -torch.inf)
-    return torch.cat([mean_of_cells(features), hidden.amax(1)], 1)
+    """Return the mean of the real patches and their maximum (N,2C): small objects fill few patches."""
+    hidden = features.patches.masked_fill(~features.mask.unsqueeze(-1), -torch.inf)
+    return torch.cat([features.mean(), hidden.amax(1)], 1)
 
 
 @register("tagger", "cnn")
@@ -36,27 +36,27 @@ class MultiLabelTagger(nn.Module):
 
     def __init__(
         self,
+        channels: int,
+        vocab_size: int,
+        num_tags: int,
+        pad_id: int,
         *,
         width: int,
         dropout: float,
         gamma_positive: float,
         gamma_negative: float,
         margin: float,
-        channels: int,
-        vocab_size: int,
-        num_tags: int,
-        pad_id: int,
     ) -> None:
         super().__init__()
         if width < 1:
-            raise ValueError(f"tagger.width={width} must be at least 1")
+            raise UserError(f"tagger.width={width} must be at least 1")
         for name, value in (("dropout", dropout), ("margin", margin)):
             if not 0.0 <= value < 1.0:
-                raise ValueError(f"tagger.{name}={value} must be in [0, 1)")
+                raise UserError(f"tagger.{name}={value} must be in [0, 1)")
         for name, value in (("gamma_positive", gamma_positive), ("gamma_negative", gamma_negative)):
             if value < 0:
-                raise ValueError(f"tagger.{name}={value} must not be negative, 0 is plain cross entropy")
-        self.max_words = num_tags + 1
+                raise UserError(f"tagger.{name}={value} must not be negative, 0 is plain cross entropy")
+        self.max_length = num_tags + 1
         self.special, self.pad_id = vocab_size - num_tags, pad_id
         self.gammas, self.margin = (gamma_positive, gamma_negative), margin
         self.hidden = nn.Sequential(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from easycap.models.decoders.lstm import LSTM
+from easycap.errors import UserError
+from easycap.models.decoders.lstm import LSTM, Cell, Init
 from easycap.models.taggers.cnn import mean_and_largest
 from easycap.registry import register
 from easycap.types import Features, Memory
@@ -13,7 +14,7 @@ from easycap.types import Features, Memory
 
 @register("tagger", "lstm")
 class RecurrentTagger(nn.Module):
-    """The LSTM decoder on one slot of pooled features, with tags for words, the more frequent first and none twice.
+    """The LSTM decoder on one position of pooled features, with tags for words, the more frequent first and none twice.
 
     In the manner of CNN-RNN (Wang et al., CVPR 2016): a tag depends on those before it. Written greedily; the
     probability of a tag is that of being drawn in one of the steps up to the end.
@@ -21,39 +22,42 @@ class RecurrentTagger(nn.Module):
 
     def __init__(
         self,
-        *,
-        embed_dim: int,
-        hidden_dim: int,
-        max_tags: int,
-        dropout: float,
         channels: int,
         vocab_size: int,
         num_tags: int,
         pad_id: int,
         bos_id: int,
         eos_id: int,
+        *,
+        embed_dim: int,
+        hidden_dim: int,
+        max_tags: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         for name, value in (("embed_dim", embed_dim), ("hidden_dim", hidden_dim), ("max_tags", max_tags)):
             if value < 1:
-                raise ValueError(f"tagger.{name}={value} must be at least 1")
+                raise UserError(f"tagger.{name}={value} must be at least 1")
         if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"tagger.dropout={dropout} must be in [0, 1)")
-        self.max_words = max_tags + 1
+            raise UserError(f"tagger.dropout={dropout} must be in [0, 1)")
+        self.max_length = max_tags + 1
         self.special, self.pad_id, self.bos_id, self.eos_id = vocab_size - num_tags, pad_id, bos_id, eos_id
         self.slot = nn.Sequential(nn.LayerNorm(2 * channels), nn.Linear(2 * channels, embed_dim))
         self.decoder = LSTM(
             embed_dim=embed_dim,
             hidden_dim=hidden_dim,
-            max_words=self.max_words,
+            max_length=self.max_length,
             dropout=dropout,
+            dropout_inputs=True,
+            cell=Cell.lstm,
+            init=Init.im2txt,
             vocab_size=vocab_size,
         )
 
     def _start(self, features: Features):
-        slot = self.slot(mean_and_largest(features)).unsqueeze(1)
-        mask = slot.new_ones(slot.shape[:2], dtype=torch.bool)
-        return self.decoder.start(Memory(slot, mask, {"image": slice(0, 1)}))
+        token = self.slot(mean_and_largest(features)).unsqueeze(1)
+        mask = token.new_ones(token.shape[:2], dtype=torch.bool)
+        return self.decoder.start(Memory(token, mask, {"image": slice(0, 1)}))
 
     def loss(self, features: Features, words: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = self.decoder(words, self._start(features)).logits
@@ -63,14 +67,14 @@ class RecurrentTagger(nn.Module):
 
     def probabilities(self, features: Features) -> torch.Tensor:
         state = self._start(features)
-        last = torch.full((len(features.cells),), self.bos_id, device=features.cells.device)
+        last = torch.full((len(features.patches),), self.bos_id, device=features.patches.device)
         written = torch.zeros(
             len(last), self.decoder.output.out_features, dtype=torch.bool, device=last.device
         )
         written[:, [self.pad_id, self.bos_id]] = True
         never = torch.ones(written.shape, device=last.device)  # probability of not being drawn so far
         goes_on = torch.ones_like(last, dtype=torch.bool)
-        for _ in range(self.max_words):
+        for _ in range(self.max_length):
             logits, state = self.decoder.step(last, state)
             drawn = logits.float().masked_fill(written, -torch.inf).softmax(1)
             never = torch.where(goes_on.unsqueeze(1), never * (1 - drawn), never)

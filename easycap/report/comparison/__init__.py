@@ -1,10 +1,28 @@
-"""Any number of runs beside each other: what differs between them, what it cost, what it brought."""
+"""Any number of runs compared: how they differ, what they cost, how they score."""
 
-from easycap.report.comparison.export import EXPORTS
-from easycap.report.comparison.page import write_page
-from easycap.report.comparison.runs import Comparison, read_comparison
-from easycap.report.comparison.terminal import comparison_table, notes
-from easycap.report.comparison.terms import differing_images
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from easycap.report.comparison.choice import table_of
+    from easycap.report.comparison.export import EXPORTS
+    from easycap.report.comparison.page import write_page
+    from easycap.report.comparison.protocol import differing_images
+    from easycap.report.comparison.read_runs import Comparison, read_comparison
+    from easycap.report.comparison.terminal import comparison_table, notes
+
+_MODULES = {
+    "EXPORTS": "export",
+    "Comparison": "read_runs",
+    "comparison_table": "terminal",
+    "differing_images": "protocol",
+    "notes": "terminal",
+    "read_comparison": "read_runs",
+    "table_of": "choice",
+    "write_page": "page",
+}
 
 __all__ = [
     "EXPORTS",
@@ -13,5 +31,13 @@ __all__ = [
     "differing_images",
     "notes",
     "read_comparison",
+    "table_of",
     "write_page",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Training and tables read runs, and need no templates of pages for it.
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"easycap.report.comparison.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'easycap.report.comparison' has no attribute {name!r}")

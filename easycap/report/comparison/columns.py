@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from easycap.report.comparison.runs import Comparison, Run
-from easycap.report.numbers import COSTS, NOTHING, interval_text, is_number, score_text
+from easycap.report.comparison.read_runs import Comparison, Run
+from easycap.report.evaluated_sets import unknown_words_text
 from easycap.report.scores import oracle_mark
+from easycap.utils.text import COSTS, NOTHING, interval_text, is_number, score_text
 
-DIFFERENT = "≠"  # marks a score that stands on other terms
+DIFFERENT = "≠"  # marks a score computed under another protocol
 TEXT_KINDS = ("run", "setting", "following")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one column says of one run; `number`, `low` and `high` are as in result.json, `why` explains a mark."""
+    """What one column says of one run; `number`, `low` and `high` are as in result.json, `why` explains a mark.
+
+    For several runs `number` is the mean and `spread` the standard deviation.
+    """
 
     text: str
     interval: str = ""
@@ -23,11 +28,14 @@ class Cell:
     low: float | None = None
     high: float | None = None
     why: str = ""
+    spread: float | None = None
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column; `kind` is run, setting, score, cost or following, and `cells` stand in the order of the runs."""
+    """One column; `kind` is run, setting, score, mean (of scores), cost or following, and `cells` stand in the order of
+    the runs.
+    """
 
     kind: str
     key: str
@@ -36,12 +44,14 @@ class Column:
 
     @property
     def is_constant(self) -> bool:
+        """Return whether all runs have the same text here."""
         return len({cell.text for cell in self.cells}) == 1
 
 
 def columns(comparison: Comparison) -> list[Column]:
-    """Return all columns: status where a run is not completed, settings, seed, scores, cost, what follows from a
-    choice."""
+    """Return all columns: status where a run is not completed, settings, seed, scores, the share of another set's
+    reference words that a vocabulary lacks, cost, what follows from a choice.
+    """
     found = []
     if any(run.state != "completed" for run in comparison.runs):
         states = tuple(Cell(run.state, why=run.problem) for run in comparison.runs)
@@ -50,6 +60,11 @@ def columns(comparison: Comparison) -> list[Column]:
     for metric in comparison.metrics:
         cells = tuple(_score(comparison, run, metric) for run in comparison.runs)
         found.append(Column("score", metric, metric, cells))
+    unknown = tuple(
+        Cell(unknown_words_text(run.result, comparison.split) or NOTHING) for run in comparison.runs
+    )
+    if any(cell.text != NOTHING for cell in unknown):
+        found.append(Column("run", "unknown", "unknown words, %", unknown))
     for key in comparison.costs:
         title, text = COSTS[key]
         cells = tuple(Cell(text(run.cost(key)), number=run.cost(key)) for run in comparison.runs)
@@ -70,7 +85,7 @@ def _score(comparison: Comparison, run: Run, metric: str) -> Cell:
     score = comparison.score(run, metric)
     if score is None:
         return Cell(NOTHING)
-    why = comparison.terms[metric].reasons.get(run.number, "")
+    why = comparison.protocols[metric].reasons.get(run.number, "")
     return Cell(
         score_text(score["value"], metric) + oracle_mark(score),
         interval_text(score, metric),
@@ -81,6 +96,6 @@ def _score(comparison: Comparison, run: Run, metric: str) -> Cell:
     )
 
 
-def _bound(score: Mapping[str, object], end: str) -> float | None:
+def _bound(score: Mapping[str, Any], end: str) -> float | None:
     value = score.get(end)
     return value if is_number(value) else None

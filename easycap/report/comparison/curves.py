@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from easycap.report.comparison.runs import Comparison
-from easycap.report.reading import read_metrics, series
+from easycap.report.comparison.read_runs import Comparison
 from easycap.report.scores import HEADLINE
+from easycap.runs.reading import read_metrics, series
 
 _BUDGET = 16_000  # points of one chart: more cannot be seen, and the page stays small
 _MAX_POINTS = 240
 _SHOWN = (f"val/{HEADLINE}", "val/truth", "val/loss", "train/loss")
 
+_Line = tuple[list[int], list[float | None]]  # steps, values
+
 
 def overlaid_curves(comparison: Comparison) -> list[dict[str, Any]]:
     """Return [{"title", "lines": {run number: [[steps], [values]]}}]; scores and shares are ×100."""
     limit = max(12, min(_MAX_POINTS, _BUDGET // len(comparison.runs)))
-    charts: dict[str, dict[int, list[list[float]]]] = {key: {} for key in _SHOWN}
+    charts: dict[str, dict[int, _Line]] = {key: {} for key in _SHOWN}
     for run in comparison.runs:
         metrics = read_metrics(run.folder)
         for key, lines in charts.items():
@@ -37,7 +39,7 @@ def _hundredfold(key: str) -> bool:
     return key.startswith("val/") and not key.endswith("loss")
 
 
-def _thinned(steps: list[int], values: list[float], scale: float, limit: int) -> list[list[float | None]]:
+def _thinned(steps: list[int], values: list[float], scale: float, limit: int) -> _Line:
     """At most `limit` means of neighbours; None where nothing was finite."""
     bins = np.array_split(np.arange(len(steps)), min(limit, len(steps)))
     x, y = np.asarray(steps, dtype=float), np.asarray(values, dtype=float) * scale
@@ -46,4 +48,4 @@ def _thinned(steps: list[int], values: list[float], scale: float, limit: int) ->
     means = [
         float(y[rows][np.isfinite(y[rows])].mean()) if np.isfinite(y[rows]).any() else None for rows in bins
     ]
-    return [centres, [None if mean is None else float(f"{mean:.4g}") for mean in means]]
+    return centres, [None if mean is None else float(f"{mean:.4g}") for mean in means]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from easycap.metrics.intervals import weight_blocks
-from easycap.report.comparison.runs import Comparison
+from easycap.report.comparison.read_runs import Comparison
 from easycap.report.comparison.settings import follows, group_of, sort_key
 
 MAX_PANELS = 3  # sets of values shown of one setting
@@ -28,7 +28,8 @@ _T = (
 @dataclass(frozen=True)
 class Point:
     """One run's score for the effects: its settings, seed, value, and per-image values (N,) where their mean is
-    the score; all points have the same images in the same order."""
+    the score; all points have the same images in the same order.
+    """
 
     settings: Mapping[str, str]
     seed: str
@@ -51,7 +52,8 @@ class Level:
 @dataclass(frozen=True)
 class Effect:
     """The levels of one setting over `num_contexts` combinations of the others; `also` are settings that changed
-    together with it; `interval` says in words what the intervals are."""
+    together with it; `interval` says in words what the intervals are.
+    """
 
     key: str
     also: tuple[str, ...]
@@ -72,9 +74,12 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 def front_of(comparison: Comparison, metric: str, cost: str) -> list[int]:
     """Return the numbers of the runs on the front of `metric` against `cost`, cheapest first."""
-    runs = [run for run in comparison.comparable(metric) if run.cost(cost) is not None]
-    points = [(run.cost(cost), comparison.score(run, metric)["value"]) for run in runs]
-    return [runs[place].number for place in pareto(points)]
+    found = [
+        (run.number, (price, score["value"]))
+        for run in comparison.comparable(metric)
+        if (price := run.cost(cost)) is not None and (score := comparison.score(run, metric))
+    ]
+    return [found[place][0] for place in pareto([point for _, point in found])]
 
 
 def main_effects(points: Sequence[Point], keys: Sequence[str]) -> list[Effect]:
@@ -158,7 +163,7 @@ def _over_seeds(cells: Sequence[Sequence[Sequence[Point]]]) -> tuple[np.ndarray,
 
 
 def _values_by_seed(cell: Sequence[Point]) -> np.ndarray:
-    """One value per seed: a run made twice with one seed says nothing of chance."""
+    """One value per seed: a run made twice with one seed says nothing about chance."""
     seeds = dict.fromkeys(point.seed for point in cell)
     return np.array([np.mean([point.value for point in cell if point.seed == seed]) for seed in seeds])
 
@@ -169,14 +174,16 @@ def _over_images(
     nothing = np.full(count, math.nan)
     if any(point.images is None for row in cells for cell in row for point in cell):
         return nothing, nothing, "one seed, and no values per image that make this score: no interval"
-    rows = np.array(
-        [np.mean([np.mean([p.images for p in cell], axis=0) for cell in row], axis=0) for row in cells]
-    )
+
+    def mean_of(cell: Sequence[Point]) -> np.ndarray:
+        return np.mean([point.images for point in cell if point.images is not None], axis=0)
+
+    rows = np.array([np.mean([mean_of(cell) for cell in row], axis=0) for row in cells])
     gaps = rows - rows.mean(axis=0)
     num_images = rows.shape[1]
     drawn = np.concatenate([weights @ gaps.T / num_images for weights in weight_blocks(num_images)])
     lows, highs = np.percentile(drawn, [2.5, 97.5], axis=0)
-    return lows, highs, "one seed: 95 % interval over test images, which says nothing of other seeds"
+    return lows, highs, "one seed: 95 % interval over test images, which says nothing about other seeds"
 
 
 def student_t(freedom: int) -> float:

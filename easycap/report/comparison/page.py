@@ -9,16 +9,17 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from easycap.report import numbers
-from easycap.report.comparison.captions import PerImage, chosen_images, per_image
+from easycap.errors import UserError
 from easycap.report.comparison.columns import Column, columns
 from easycap.report.comparison.curves import overlaid_curves
 from easycap.report.comparison.effects import Effect, Point, front_of, main_effects
-from easycap.report.comparison.runs import Comparison
+from easycap.report.comparison.per_image import PerImage, chosen_images, per_image
+from easycap.report.comparison.read_runs import Comparison
 from easycap.report.comparison.settings import SEED, sort_key
-from easycap.report.images import Thumbnails
-from easycap.report.numbers import signed_text
-from easycap.report.page import environment, replace_file
+from easycap.report.run_page import environment, replace_file
+from easycap.report.thumbnails import Thumbnails
+from easycap.utils import text as numbers
+from easycap.utils.text import signed_text
 
 _LABELLED = range(2, 13)  # as many runs a caption names in words, more by number
 
@@ -26,13 +27,13 @@ _NOT_SPENT = ("images_per_second",)  # more of it is better: no axis to look for
 
 
 def write_page(comparison: Comparison, path: Path, *, title: str, command: str) -> None:
-    """Write the page to `path`, whole or not at all; raises `ValueError` if it cannot be written there."""
+    """Write the page to `path`, whole or not at all; raises `UserError` if it cannot be written there."""
     page = render(comparison, title=title, command=command)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, page)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be written ({error.strerror}): choose another by --html OUT"
         ) from None
 
@@ -96,17 +97,18 @@ def _effects(comparison: Comparison, metric: str, values: PerImage | None) -> li
         Point(
             run.settings,
             run.settings.get(SEED, ""),
-            comparison.score(run, metric)["value"],
+            score["value"],
             values.values.get(run.number) if values else None,
         )
         for run in comparison.comparable(metric)
+        if (score := comparison.score(run, metric))
     ]
     return main_effects(points, comparison.settings + comparison.following)
 
 
 def _data(comparison: Comparison, table: Sequence[Column]) -> dict[str, Any]:
     """What the script draws and filters by, as plain numbers and texts."""
-    costs = [
+    costs: list[dict[str, Any]] = [
         {"key": column.key, "title": column.title, "text": [cell.text for cell in column.cells]}
         for column in table
         if column.kind == "cost" and column.key not in _NOT_SPENT and not column.is_constant
@@ -115,7 +117,7 @@ def _data(comparison: Comparison, table: Sequence[Column]) -> dict[str, Any]:
         {"key": metric, "factor": 1 if numbers.is_count(metric) else 100} for metric in comparison.metrics
     ]
     keys = comparison.keys + comparison.following
-    runs = [
+    runs: list[dict[str, Any]] = [
         {
             "number": run.number,
             "label": comparison.label(run),
@@ -143,4 +145,4 @@ def _plain_score(comparison: Comparison, run: Any, metric: str) -> list[Any] | N
     if score is None:
         return None
     ends = [score[end] if numbers.is_number(score.get(end)) else None for end in ("low", "high")]
-    return [score["value"], *ends, run.number not in comparison.terms[metric].reasons]
+    return [score["value"], *ends, run.number not in comparison.protocols[metric].reasons]

@@ -3,27 +3,78 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from easycap.report.numbers import NOTHING
+from easycap.config.data_locations import LOCATIONS
+from easycap.utils.text import NOTHING
 
 SEED = "seed"
-# Where a run reports to, what it went on from, where and how fast it ran, say nothing of what was trained.
-_LEFT_OUT = ("tracking", "resume", "device", "data.cache", "data.workers", "trainer.workers")
+# Where a run reports to, what it started from, where and how fast it ran, do not affect what was trained.
+_LOCATIONS = ("data.root", "data.images")
+_NOT_SETTINGS = (
+    *("tracking", "resume", "device", "data.workers", "trainer.workers", "trainer.threads"),
+    *("trainer.max_hours", "trainer.checkpoint_every_steps"),
+    *(*_LOCATIONS, "data.cache"),
+)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Return {dotted key: value as text}; the name of a group's option goes by the group's own key."""
     found: dict[str, str] = {}
     for key, value in config.items():
-        if prefix + str(key) in _LEFT_OUT:
+        if prefix + str(key) in _NOT_SETTINGS:
             continue
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{key}.")
         else:
-            found[(prefix + str(key)).removesuffix(".name")] = value_text(value)
+            # Of data that lies at two places only the name tells anything.
+            plain = Path(value).name if prefix + str(key) in LOCATIONS and isinstance(value, str) else value
+            found[(prefix + str(key)).removesuffix(".name")] = value_text(plain)
     return found
+
+
+def locations(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return {dotted key: path} of where a run's data lies, which `flat` leaves out."""
+    data = config.get("data")
+    values = data if isinstance(data, Mapping) else {}
+    found = {key: values.get(key.partition(".")[2]) for key in _LOCATIONS}
+    return {key: path for key, path in found.items() if isinstance(path, str)}
+
+
+def with_locations(
+    runs: Sequence[Mapping[str, str]], places: Sequence[Mapping[str, str]], references: Sequence[str | None]
+) -> list[dict[str, str]]:
+    """Return the settings of `runs`, with the `places` of data that differs though its settings are equal.
+
+    `references` are digests: the same data at two places is one, and goes by the first of them.
+    """
+    kinds = [
+        tuple((key, value) for key, value in settings.items() if group_of(key) == "data") for settings in runs
+    ]
+    first: dict[Any, Mapping[str, str]] = {}
+    for kind, digest, place in zip(kinds, references, places, strict=True):
+        first.setdefault((kind, digest), place)
+    several = {kind for kind in kinds if sum(kind == other for other, _ in first) > 1}
+    added = [
+        first[kind, digest] if kind in several else {} for kind, digest in zip(kinds, references, strict=True)
+    ]
+    shown = {key: _shortest({place[key] for place in added if key in place}) for key in _LOCATIONS}
+    return [
+        {**settings, **{key: shown[key][path] for key, path in place.items()}}
+        for settings, place in zip(runs, added, strict=True)
+    ]
+
+
+def _shortest(paths: set[str]) -> dict[str, str]:
+    """{path: the path without the folders that all share}."""
+    try:
+        shared = os.path.commonpath(paths) if len(paths) > 1 else ""
+    except ValueError:  # absolute and relative ones
+        shared = ""
+    return {path: os.path.relpath(path, shared) if shared else path for path in paths}
 
 
 def value_text(value: Any) -> str:

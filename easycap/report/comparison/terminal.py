@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from easycap.report.comparison.columns import DIFFERENT, TEXT_KINDS, Cell, Column, columns
 from easycap.report.comparison.effects import front_of
-from easycap.report.comparison.runs import Comparison
+from easycap.report.comparison.read_runs import Comparison
 from easycap.report.comparison.settings import SEED
-from easycap.report.numbers import COSTS, SCALE_NOTE
-from easycap.report.terminal import STATE_STYLES
+from easycap.report.rich_tables import STATE_STYLES
+from easycap.utils.console import console
+from easycap.utils.text import COSTS, SCALE_NOTE
 
 # Costs in the order in which a narrow terminal gives them up, first those that stay longest.
 _COST_ORDER = (
@@ -28,17 +29,17 @@ _COST_ORDER = (
 )
 _GAP = 2  # characters between columns
 _FEW = 4
-_LISTED = 8  # reasons or problems told before "and n more"
+_LISTED = 8  # reasons or problems listed before "and n more"
 
 
 def comparison_table(comparison: Comparison, *, width: int | None = None) -> tuple[Table, list[str]]:
     """Return the table in at most `width` characters (else the terminal's), and the columns left out of it."""
     everything = columns(comparison)
-    shown = _fitting(everything, width or Console().width, len(str(len(comparison.runs))))
+    shown = _fitting(everything, width or console().width, len(str(len(comparison.runs))))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("#", justify="right", no_wrap=True)
     for column in shown:
-        justify = "left" if column.kind in TEXT_KINDS else "right"
+        justify: Literal["left", "right"] = "left" if column.kind in TEXT_KINDS else "right"
         table.add_column(
             _header(column),
             justify=justify,
@@ -60,9 +61,9 @@ def notes(comparison: Comparison) -> list[str]:
         lines.append(front)
     lines += [f"#{run.number} is {run.folder}" for run in comparison.runs if run.number <= _named(comparison)]
     marks = [
-        f"{DIFFERENT} {metric} of #{number} is on other terms than most: {why}"
-        for metric, terms in comparison.terms.items()
-        for number, why in terms.reasons.items()
+        f"{DIFFERENT} {metric} of #{number} is under another protocol than most: {why}"
+        for metric, protocol in comparison.protocols.items()
+        for number, why in protocol.reasons.items()
     ]
     lines += _few(marks)
     lines += _few([f"#{run.number} {run.state}: {run.problem}" for run in comparison.runs if run.problem])
@@ -72,7 +73,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def _named(comparison: Comparison) -> int:
-    """So many runs are told by their folder: all of a few, else the best alone."""
+    """So many runs are named by their folder: all of a few, else the best alone."""
     return len(comparison.runs) if len(comparison.runs) <= _FEW else 1
 
 
@@ -82,7 +83,7 @@ def _front(comparison: Comparison) -> str:
         values = {run.cost(cost) for run in comparison.comparable(metric)} - {None}
         if len(values) > 1:
             best = ", ".join(f"#{number}" for number in front_of(comparison, metric, cost))
-            return f"Quality at low cost, where no run has more {metric} for less {COSTS[cost][0]}: {best}"
+            return f"Best trade-offs: no other run has more {metric} for less {COSTS[cost][0]}: {best}"
     return ""
 
 

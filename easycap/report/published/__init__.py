@@ -1,8 +1,8 @@
-"""Published scores of a paper, and runs beside them."""
+"""Published scores of a paper, and the runs that reproduce them."""
 
-from easycap.report.published.beside import Beside, beside
-from easycap.report.published.export import EXPORTS
+from easycap.report.published.matching import MatchedRow, match_runs
+from easycap.report.published.print_rows import show
 from easycap.report.published.rows import Paper, Row, read_paper
-from easycap.report.published.terminal import show
+from easycap.report.published.table_formats import EXPORTS
 
-__all__ = ["EXPORTS", "Beside", "Paper", "Row", "beside", "read_paper", "show"]
+__all__ = ["EXPORTS", "MatchedRow", "Paper", "Row", "match_runs", "read_paper", "show"]

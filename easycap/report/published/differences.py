@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from easycap.report.numbers import NOTHING
 from easycap.report.published.rows import Row
-from easycap.report.reading import read_status
+from easycap.runs.reading import read_status
+from easycap.utils.text import NOTHING
 
 # What a published score of coco-caption stands on, as a signature says it.
 _USUAL_TERMS = {"tok": "ptb", "df": "refs", "eos": "no", "reflen": "closest"}
@@ -22,7 +22,7 @@ _SPLITS = {
 }
 # Choices that change nothing that is computed; data and features are spoken of by themselves.
 _NO_CHANGE = ("experiment", "seed", "device", "resume", "tracking", "hydra", "sweep", "launcher")
-_PLACES = ("data.root", "data.cache", "data.workers", "trainer.workers", "encoder.weights")
+_PLACES = ("data.root", "data.images", "data.cache", "data.workers", "trainer.workers", "encoder.weights")
 _BY_THEMSELVES = ("data", "encoder.features")
 
 
@@ -56,7 +56,7 @@ def of_data(
 
 
 def of_recipe(run: Path, row: Row, settings: Mapping[str, str]) -> list[str]:
-    """Return that it was another recipe, or none, and what was typed beside it."""
+    """Return that it was another recipe, or none, and which settings were typed."""
     trained = recipe_of(run)
     lines = []
     if trained is None or trained != row.recipe:
@@ -64,9 +64,9 @@ def of_recipe(run: Path, row: Row, settings: Mapping[str, str]) -> list[str]:
         lines.append(f"trained with experiment={trained or 'null'}, {other}")
         if not row.settings:
             lines.append("what else differs is unknown: the row states no settings")
-    no_change = (*_NO_CHANGE, *_PLACES, *_BY_THEMSELVES)
+    no_change = {*_NO_CHANGE, *_PLACES, *_BY_THEMSELVES}
     if settings.get("objective") == "scst":
-        no_change += ("init_from",)  # as its recipes demand
+        no_change.add("init_from")  # as its recipes demand
     typed = [
         f"{key}={value}"
         for key, value in _overrides(run)
@@ -87,7 +87,7 @@ def of_settings(row: Row, settings: Mapping[str, str]) -> list[str]:
 
 
 def of_features(settings: Mapping[str, str]) -> list[str]:
-    """Return that nobody knows features made elsewhere: they are whatever a file holds."""
+    """Return that precomputed features are not known to be the published ones."""
     if settings.get("encoder") != "precomputed":
         return []
     return [f"features of {settings.get('encoder.features')}, not known to be the published ones"]
@@ -100,7 +100,8 @@ def of_terms(signatures: Mapping[str, str]) -> list[str]:
         for text in odd_terms(signature):
             found.setdefault(text, []).append(metric)
     return [
-        f"{', '.join(metrics)} on other terms than coco-caption's: {text}" for text, metrics in found.items()
+        f"{', '.join(metrics)} under another protocol than coco-caption's: {text}"
+        for text, metrics in found.items()
     ]
 
 

@@ -6,12 +6,13 @@ import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from easycap.errors import UserError
 from easycap.registry import describe_choices
 from easycap.report.comparison.settings import flat
-from easycap.report.numbers import NOTHING
 from easycap.report.published.differences import of_settings, recipe_of
 from easycap.report.published.rows import Paper, Row
-from easycap.report.reading import read_config
+from easycap.runs.reading import read_config
+from easycap.utils.text import NOTHING
 
 _CANDIDATES = 3
 
@@ -25,17 +26,15 @@ def rows_of(paper: Paper, run: Path) -> list[int]:
 def rows_named(paper: Paper, name: str) -> list[int]:
     """Return the places of the rows of that name, or of "name@split"; several are one row of several sources.
 
-    Raises `ValueError` if there are none, and if rows of several splits have that name.
+    Raises `UserError` if there are none, and if rows of several splits have that name.
     """
     places = [place for place, row in enumerate(paper.rows) if name in (row.name, f"{row.name}@{row.split}")]
     splits = dict.fromkeys(paper.rows[place].split for place in places)
     if not places:
-        raise ValueError(
-            f"--row {name!r}: no row has that name; {describe_choices(name, _names(paper.rows))}"
-        )
+        raise UserError(f"--row {name!r}: no row has that name; {describe_choices(name, _names(paper.rows))}")
     if len(splits) > 1:
         whole = " or ".join(repr(f"{name}@{split}") for split in splits)
-        raise ValueError(f"--row {name!r}: rows of several splits have that name; say which: {whole}")
+        raise UserError(f"--row {name!r}: rows of several splits have that name; say which: {whole}")
     return places
 
 
@@ -51,15 +50,15 @@ def why_no_row(run: Path) -> str:
     """Say why `rows_of` has found none."""
     trained = recipe_of(run)
     what = f"experiment={trained}" if trained else "no experiment"
-    return f"{run} was trained with {what}, which stands for no row of this paper"
+    return f"{run} was trained with {what}, which matches no row of this paper"
 
 
 def other_ways(paper: Paper, run: Path) -> str:
     """Name the recipes that stand for rows, and the rows that come nearest to a run."""
     recipes = {recipe for row in paper.rows for recipe in (row.recipe, *row.near) if recipe}
     return (
-        f"(recipes that do: {', '.join(sorted(recipes)) or 'none'}); set it beside a row by "
-        f"--row NAME {shlex.quote(str(run))}{_nearest(paper, flat(read_config(run)))}"
+        f"(recipes that do: {', '.join(sorted(recipes)) or 'none'}); assign it to a row with --row NAME "
+        f"{shlex.quote(str(run))}{_nearest(paper, flat(read_config(run)))}"
     )
 
 

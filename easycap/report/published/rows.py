@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from easycap.errors import UserError
 from easycap.registry import describe_choices
 from easycap.report.comparison.settings import flat
-from easycap.report.numbers import is_number
+from easycap.utils.text import is_number
 
 _REQUIRED = ("name", "scores", "split", "source", "sources", "checked")
 _OPTIONAL = ("recipe", "near", "notes", "settings", "differs")
@@ -22,7 +23,7 @@ class Row:
     """Published scores, ×100; `settings` are dotted keys of a config, as far as the paper states them.
 
     `recipe` is the config group experiment's option that stands for the row; `near` are options whose runs are set
-    beside it too, though they differ from it. `differs` says in words what of the row no run here has. Unless
+    next to it too, though they differ from it. `differs` says in words what of the row no run here has. Unless
     `checked` the numbers were read nowhere and are not the paper's.
     """
 
@@ -40,49 +41,57 @@ class Row:
 
     @property
     def remarks(self) -> str:
+        """Return what is to be known of the row, as a text."""
         return "; ".join(part for part in (self.notes, *self.differs) if part)
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper's title and the rows of its tables."""
+    """A paper's title and the rows of its tables; `differs` lists how each recipe deviates from the authors' code."""
 
     title: str
     rows: tuple[Row, ...]
+    differs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_paper(path: Path) -> Paper:
-    """Return what a published.yaml states; raises `ValueError` naming the file, the row and what is wrong with it."""
+    """Return what a published.yaml states; raises `UserError` naming the file, the row and what is wrong with it."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable YAML ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path} is not readable YAML ({str(error).splitlines()[0]})") from None
     rows = content.get("rows") if isinstance(content, Mapping) else None
     if not isinstance(rows, list) or not isinstance(content.get("paper"), str):
-        raise ValueError(f"{path} must have 'paper', a title, and 'rows', a list")
-    return Paper(content["paper"], tuple(_row(path, number, row) for number, row in enumerate(rows, 1)))
+        raise UserError(f"{path} must have 'paper', a title, and 'rows', a list")
+    differs = content.get("differs", {})
+    if not isinstance(differs, Mapping) or not all(isinstance(texts, list) for texts in differs.values()):
+        raise UserError(f"{path}: 'differs' must be {{recipe: list of texts}}")
+    read = tuple(_row(path, number, row) for number, row in enumerate(rows, 1))
+    return Paper(
+        content["paper"], read, {str(name): tuple(map(str, texts)) for name, texts in differs.items()}
+    )
 
 
 def _row(path: Path, number: int, values: Any) -> Row:
     if not isinstance(values, Mapping):
-        raise ValueError(f"{path}, row {number}: must be a mapping with {', '.join(_REQUIRED)}")
+        raise UserError(f"{path}, row {number}: must be a mapping with {', '.join(_REQUIRED)}")
     where = f"{path}, row {number} ({values.get('name', 'no name')})"
     for key in values:
         if key not in _REQUIRED + _OPTIONAL:
-            raise ValueError(
-                f"{where}: {key!r} is no key; {describe_choices(str(key), _REQUIRED + _OPTIONAL)}"
+            raise UserError(
+                f"{where}: {key!r} is not a key; {describe_choices(str(key), _REQUIRED + _OPTIONAL)}"
             )
     missing = [key for key in _REQUIRED if key not in values]
     if missing:
-        raise ValueError(f"{where}: {missing[0]!r} is missing")
+        raise UserError(f"{where}: {missing[0]!r} is missing")
     scores = values["scores"]
     if not isinstance(scores, Mapping) or not scores or not all(map(is_number, scores.values())):
-        raise ValueError(f"{where}: 'scores' must be {{metric: number x100}}")
+        raise UserError(f"{where}: 'scores' must be {{metric: number x100}}")
     if values["checked"] and not values["sources"]:
-        raise ValueError(f"{where}: it cannot be checked with 'sources: 0'")
+        raise UserError(f"{where}: it cannot be checked with 'sources: 0'")
     for key in ("near", "differs"):
         if not isinstance(values.get(key, []), list):
-            raise ValueError(f"{where}: {key!r} must be a list of texts")
+            raise UserError(f"{where}: {key!r} must be a list of texts")
     texts = {key: str(values[key]) for key in ("name", "split", "source")}
     return Row(
         **texts,

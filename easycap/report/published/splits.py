@@ -10,9 +10,11 @@ from typing import Any
 
 import yaml
 
-from easycap.paths import config_dir
+from easycap.errors import UserError
 from easycap.registry import describe_choices
-from easycap.report.reading import read_result
+from easycap.runs.migrate import RENAMED_KEYS
+from easycap.runs.reading import read_result
+from easycap.utils.paths import config_dir
 
 _ROUND = re.compile(r"round\d+")
 
@@ -22,7 +24,7 @@ _WANTED = {"METEOR": "meteor", "SPICE": "spice"}  # scored only where they are a
 def decoding_of(split: str) -> dict[str, Any] | None:
     """Return the settings of decoding that test@beam,num_beams=3 names, None where it names none, as test@round1.
 
-    Raises `ValueError` for a way of decoding or a setting that does not exist.
+    Raises `UserError` for a way of decoding or a setting that does not exist.
     """
     _, text, _ = _parts(split)
     if not text:
@@ -30,15 +32,14 @@ def decoding_of(split: str) -> dict[str, Any] | None:
     name, *changes = text.split(",")
     files = {path.stem: path for path in (config_dir() / "decoding").glob("*.yaml")}
     if name not in files:
-        raise ValueError(
-            f"--split {split}: decoding {name!r} does not exist; {describe_choices(name, files)}"
-        )
+        raise UserError(f"--split {split}: decoding {name!r} does not exist; {describe_choices(name, files)}")
     settings = yaml.safe_load(files[name].read_text(encoding="utf-8"))
     for change in changes:
         key, equals, value = change.partition("=")
+        key = RENAMED_KEYS["decoding"].get(key, key)
         if not equals or key not in settings:
-            raise ValueError(
-                f"--split {split}: {change!r} is no KEY=VALUE of decoding {name!r}; "
+            raise UserError(
+                f"--split {split}: {change!r} is not a KEY=VALUE of decoding {name!r}; "
                 f"{describe_choices(key, set(settings) - {'name'})}"
             )
         settings[key] = yaml.safe_load(value)
@@ -53,14 +54,14 @@ def _parts(split: str) -> tuple[str, str, str]:
 
 
 def check_split(split: str, runs: Sequence[Path]) -> None:
-    """Raise `ValueError` if of the runs that have scores none has them of `split`, naming those there are."""
+    """Raise `UserError` if of the runs that have scores none has them of `split`, naming those there are."""
     decoding_of(split)
     found = {run: scores for run in runs if (scores := (read_result(run) or {}).get("scores"))}
     if not found or any(split in scores for scores in found.values()):
         return
     splits = {name for scores in found.values() for name in scores}
     whose = "no run has" if len(found) > 1 else f"{next(iter(found))} has no"
-    raise ValueError(
+    raise UserError(
         f"--split {split}: {whose} scores of it; {describe_choices(split, splits)}; further ones come from "
         "`easycap evaluate RUN --split NAME --decoding NAME`"
     )

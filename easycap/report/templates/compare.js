@@ -84,7 +84,7 @@ function filter() {
   const there = new Set(visible.map(run => run.number));
   for (const [n, row] of rows) row.hidden = !there.has(n);
   for (const link of document.querySelectorAll(".by a")) link.hidden = !there.has(Number(link.dataset.run));
-  for (const line of document.querySelectorAll(".said li")) line.hidden = !line.querySelector("a:not([hidden])");
+  for (const line of document.querySelectorAll(".captions li")) line.hidden = !line.querySelector("a:not([hidden])");
   byId("count").textContent = words.length ? `${visible.length} of ${data.runs.length} runs` : "";
   draw();
 }
@@ -207,7 +207,7 @@ function follow(svg, points, tell) {
   svg.onclick = () => { if (near) keep(near); };
 }
 
-// Quality against cost, with the front over all runs on common terms.
+// Quality against cost, with the front over all runs under the common protocol.
 fill(byId("metric"), data.metrics.map(metric => [metric.key, metric.key]));
 fill(byId("cost-axis"), data.costs.map(cost => [cost.key, cost.title]));
 if (byId("cost-axis") && data.costs.some(cost => cost.key === "flops_per_caption")) byId("cost-axis").value = "flops_per_caption";
@@ -256,13 +256,13 @@ function drawScatter() {
   follow(svg, shown.map(place), point => {
     const run = runs.get(point.run), [value, low, high, same] = run.scores[metric.key];
     const interval = low === null ? "" : ` (${scoreText(low, factor)} – ${scoreText(high, factor)})`;
-    return [`${metric.key} ${scoreText(value, factor)}${interval}${same ? "" : ", on other terms than most"}`, `${cost.title} ${costText(cost, run)}`];
+    return [`${metric.key} ${scoreText(value, factor)}${interval}${same ? "" : ", under another protocol than most"}`, `${cost.title} ${costText(cost, run)}`];
   });
   figure.replaceChildren(svg);
   const missing = visible.length - shown.length, apart = shown.filter(run => !run.scores[metric.key][3]).length;
   byId("front").replaceChildren("On the front, where no run has a higher score at a lower cost: ",
     ...front.flatMap((run, i) => [i ? ", " : "", html("a", {href: `#run-${run.number}`, textContent: `#${run.number} ${runs.get(run.number).label}`})]),
-    front.length ? "." : "none of the runs shown.", apart ? ` Rings stand on other terms and take no part.` : "",
+    front.length ? "." : "none of the runs shown.", apart ? ` Rings are under another protocol and take no part.` : "",
     missing ? ` Without such a score or cost: ${missing} of the runs in the table.` : "");
 }
 // The unit that an axis up to `high` is written in: its size, and what follows the axis' name.

@@ -79,7 +79,7 @@ for (const chart of document.querySelectorAll(".chart")) {
   svg.onpointerleave = () => { tip.hidden = true; cursor.setAttribute("visibility", "hidden"); };
 }
 
-// Pictures: a click enlarges, arrows go on to the next one that is shown, a click or Escape closes.
+// Pictures: a click enlarges, arrows move to the next one that is shown, a click or Escape closes.
 const lightbox = document.getElementById("lightbox");
 let shown = null;
 const show = button => {

@@ -1,0 +1,5 @@
+"""`python -m easycap COMMAND` is `easycap COMMAND`."""
+
+from easycap.cli import main
+
+raise SystemExit(main())

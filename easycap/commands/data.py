@@ -1,0 +1,265 @@
+"""`easycap data get|guess|list|check|show`: fetch data, find how to read it, what is wrong, what a model gets of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from easycap.errors import UserError
+from easycap.registry import describe_choices
+from easycap.runs.find import shown
+from easycap.utils.console import console
+from easycap.utils.paths import outputs_dir
+from easycap.utils.progress_bar import Progress
+from easycap.utils.segmenters import SPACES
+
+if TYPE_CHECKING:
+    from easycap.data.guess import Reading
+
+_MB = 1_000_000
+_HELP = """easycap data: download, find, check and show data.
+
+usage: easycap data get NAME ROOT [--dry-run]
+           download, verify and unpack; repeat it to continue
+       easycap data guess DIR
+           print the overrides for reading a folder: eval easycap train $(easycap data guess DIR)
+       easycap data list [--json]
+           list the known data sets: languages, sizes, where to get them, licence, citation
+       easycap data check [--json] OVERRIDES...
+           read every image and caption and list all problems (exit code 1 if there are any)
+       easycap data show [--split train] [--images 12] [--out FILE] OVERRIDES...
+           write a page with preprocessed images, their captions, token ids and the decoded ids
+
+OVERRIDES are as for easycap train, e.g. data=coco data.root=ROOT, or data=folder data.images=DIR data.captions=FILE.
+NAME is one of: {names}
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `easycap data`."""
+    from easycap.data.downloads import COLLECTIONS, ON_REQUEST
+
+    commands = {"get": _get, "guess": _guess, "list": _list, "check": _check, "show": _show}
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_HELP.format(names=", ".join([*COLLECTIONS, *ON_REQUEST])))
+        return 0
+    if argv[0] not in commands:
+        print(f"easycap: no data command {argv[0]!r}; {describe_choices(argv[0], commands)}", file=sys.stderr)
+        return 2
+    return commands[argv[0]](argv[1:])
+
+
+def _get(argv: Sequence[str]) -> int:
+    from easycap.data.downloads import COLLECTIONS, ON_REQUEST
+    from easycap.data.get import get, missing, plan
+
+    parser = argparse.ArgumentParser(prog="easycap data get")
+    parser.add_argument("name")
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--dry-run", action="store_true", help="print what would be downloaded, and stop")
+    args = parser.parse_args(argv)
+    if args.name in ON_REQUEST:
+        raise UserError(ON_REQUEST[args.name].replace("ROOT", shown(args.root)))
+    if args.name not in COLLECTIONS:
+        raise UserError(f"no data set is called {args.name!r}; {describe_choices(args.name, COLLECTIONS)}")
+    archives = missing(COLLECTIONS[args.name], args.root)
+    if not archives:
+        print(f"{args.name} is in {shown(args.root)} already")
+        return 0
+    print(plan(archives, args.root))
+    if args.dry_run:
+        return 0
+    size, have = sum(archive.size for archive in archives), dict.fromkeys((one.name for one in archives), 0)
+    with Progress(f"fetching {args.name}", size // _MB, unit="MB") as progress:
+
+        def advance(name: str, bytes_so_far: int, _: int) -> None:
+            have[name] = bytes_so_far
+            progress.reach(sum(have.values()) // _MB, name)
+
+        get(archives, args.root, advance=advance)
+    print(f"{args.name} is in {shown(args.root)}")
+    return 0
+
+
+def _guess(argv: Sequence[str]) -> int:
+    from easycap.data.guess import readings
+
+    parser = argparse.ArgumentParser(prog="easycap data guess")
+    parser.add_argument("folder", type=Path, help="a folder of images and captions")
+    folder = parser.parse_args(argv).folder
+    found, reasons = readings(folder, _settings_of)
+    for reason in reasons:
+        print(f"not read: {reason}", file=sys.stderr)
+    words = [_words(reading) for reading in found]
+    if len(found) != 1:
+        what = (
+            f"{len(found)} ways to read {folder}; choose one" if found else f"no captions found in {folder}"
+        )
+        print(f"easycap: {what}", file=sys.stderr)
+        for reading, text in zip(found, words, strict=True):
+            print(f"  {text}\n      {reading.why}", file=sys.stderr)
+        return 1
+    print(f"{found[0].why}", file=sys.stderr)
+    for line in _counts(shlex.split(words[0])):
+        print(line, file=sys.stderr)
+    print(words[0])
+    return 0
+
+
+def _settings_of(option: str) -> dict[str, Any]:
+    """Return the settings of an option of `data`; what has no value yet is a path."""
+    from easycap.config.schema import option_from_text
+
+    return option_from_text("data", f"{option},root=DIR")
+
+
+def _words(reading: Reading) -> str:
+    """Return a reading as overrides, quoted for the shell."""
+    from easycap.config.overrides import PATHS, parse, quoted
+
+    words = [f"data={reading.option}"]
+    for setting, value in reading.settings.items():
+        key, text = f"data.{setting}", "null" if value is None else value
+        if value is not None and key not in PATHS and parse([f"{key}={text}"])[0].value() != value:
+            text = quoted(value)
+        words.append(f"{key}={text}")
+    return " ".join(map(shlex.quote, words))
+
+
+def _counts(overrides: Sequence[str]) -> list[str]:
+    """Return what reading the data finds, a line for each split; `UserError` names what is missing."""
+    from easycap.tasks.datasets import build_dataset
+
+    data = build_dataset(_config(overrides))
+    lines = [
+        f"{split}: {len(examples):,} images, {sum(len(e.references) for e in examples):,} captions"
+        for split, examples in data.splits.items()
+    ]
+    return [
+        *lines,
+        *(f"note: {note}" for note in data.notes),
+        *(f"note: {i.file} {i.what}" for i in data.issues),
+    ]
+
+
+def _list(argv: Sequence[str]) -> int:
+    from easycap.data.known_sets import known_sets
+
+    parser = argparse.ArgumentParser(prog="easycap data list")
+    parser.add_argument("--json", action="store_true", help="print all that is known as JSON")
+    args = parser.parse_args(argv)
+    rows = {
+        name: known._asdict() | {"reader": _settings_of(name)["name"]} for name, known in known_sets().items()
+    }
+    if args.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return 0
+    for name, row in rows.items():
+        unknown = "differs between copies" if row["cite"] else "any number"
+        images = ", ".join(f"{split} {count:,}" for split, count in row["images"].items()) or unknown
+        captions = f"; {row['captions']:,} captions" if row["captions"] else ""
+        print(f"data={name}  ({' '.join(row['languages']) or 'any language'}; reader: {row['reader']})")
+        print(f"    images: {images}{captions}\n    get: {row['get']}\n    licence: {row['licence']}")
+        if row["cite"]:
+            print(f"    cite: {row['cite']}")
+    return 0
+
+
+def _check(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="easycap data check")
+    parser.add_argument(
+        "overrides", nargs="*", help="data overrides as for `easycap train`, e.g. data=coco data.root=DIR"
+    )
+    parser.add_argument("--json", action="store_true", help="print the problems as a JSON list")
+    args = parser.parse_args(argv)
+    from easycap.config.instantiate import segmenter_of
+    from easycap.data.issues import OnBadImage
+    from easycap.tasks.datasets import build_dataset
+
+    config = _config(args.overrides)
+    if "on_bad_image" in config["data"]:
+        config["data"]["on_bad_image"] = OnBadImage.skip
+    dataset = build_dataset(config)
+    if args.json:
+        print(json.dumps([issue._asdict() for issue in dataset.issues], indent=1, ensure_ascii=False))
+    else:
+        for table in _tables(dataset, segmenter_of(config)):
+            console().print(table)
+    return int(any(issue.dropped for issue in dataset.issues))
+
+
+def _tables(dataset, segmenter=SPACES) -> list:
+    from rich.table import Table
+    from rich.text import Text
+
+    counts = Table(title=f"data={dataset.name}")
+    for column in ("split", "images", "captions", "words per caption"):
+        counts.add_column(column, justify="left" if column == "split" else "right")
+    for split, examples in dataset.splits.items():
+        captions = [caption for example in examples for caption in example.references]
+        words = sum(len(segmenter(caption).split()) for caption in captions) / max(1, len(captions))
+        counts.add_row(split, f"{len(examples):,}", f"{len(captions):,}", f"{words:.1f}")
+    from easycap.metrics.unspaced import scripts_note, unspaced_scripts
+
+    every = [text for examples in dataset.splits.values() for e in examples for text in e.references]
+    further = (*unspaced_scripts(map(segmenter, every)), *dataset.notes)
+    notices = [scripts_note(every), *(f"note: {one}" for one in further)]
+    if not dataset.issues:
+        return [counts, *notices, "nothing is wrong"]
+    lost = [issue for issue in dataset.issues if issue.dropped]
+    empty = sum(not examples for examples in dataset.splits.values())
+    title = f"{len(lost) - empty} dropped, {len(dataset.issues) - len(lost)} fixed"
+    title += f", {empty} without images" if empty else ""
+    wrong = Table(title=title, show_lines=False)
+    for column in ("split", "image", "file", "what"):
+        wrong.add_column(column, overflow="fold")
+    for issue in sorted(dataset.issues, key=lambda f: (not f.dropped, f.split, f.what, f.id)):
+        # As text: names of files may have brackets, which are markup elsewhere.
+        row = (issue.split, issue.id, shown(Path(issue.file)), issue.what)
+        wrong.add_row(*map(Text, row))
+    return [counts, *notices, wrong]
+
+
+def _show(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="easycap data show")
+    parser.add_argument("overrides", nargs="*", help="overrides as for `easycap train`: data, vocab, encoder")
+    parser.add_argument("--split", default="train")
+    parser.add_argument(
+        "--images", type=int, default=12, help="number of images, spread over the split (default: 12)"
+    )
+    parser.add_argument("--out", type=Path, help="file for the page (default: data.html in outputs/)")
+    args = parser.parse_args(argv)
+    if args.images < 1:
+        raise UserError(f"--images {args.images} must be at least 1")
+    from easycap.data.show import page
+    from easycap.data.transforms import Transform
+    from easycap.models.build import preprocessing_of
+    from easycap.tasks.captioning import CaptioningTask
+
+    config = _config(args.overrides)
+    data = CaptioningTask.read_data(config)
+    vocabulary = CaptioningTask.build_vocabulary(config, data, None)
+    if args.split not in data.splits:
+        raise UserError(f"split {args.split!r} does not exist; allowed: {', '.join(data.splits)}")
+    examples = data.splits[args.split]
+    every = max(1, len(examples) // args.images)
+    transform = Transform(preprocessing_of(config["encoder"]))
+    title = f"{data.name}, {args.split}: {len(examples):,} images"
+    out = args.out or outputs_dir() / "data.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    html = page(title, examples[::every][: args.images], transform, vocabulary)
+    out.write_text(html, encoding="utf-8")
+    print(f"page: {shown(out)}")
+    return 0
+
+
+def _config(overrides: Sequence[str]) -> dict[str, Any]:
+    from easycap.config.compose import compose
+    from easycap.config.schema import check
+
+    return check(compose(overrides)[0])

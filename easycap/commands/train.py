@@ -1,0 +1,227 @@
+"""`easycap train`: compose -> validate -> dry run -> run folder -> train, each once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from easycap.config.compose import Composition, compose, config_text
+from easycap.config.data_locations import LOCATIONS, split_locations
+from easycap.config.hydra_job import run_in, show_info
+from easycap.config.schema import GROUPS, options
+from easycap.config.validate import validate
+from easycap.errors import UserError
+from easycap.runs.find import shown
+from easycap.runs.run_folder import is_alive, new_run_folder
+from easycap.training.place import place
+from easycap.utils.paths import outputs_dir
+from easycap.utils.processes import PARENT, end_with_parent
+
+# Hydra's flags that take a value after "=".
+_FLAGS = frozenset({"--cfg", "--package", "--info", "--config-dir", "--config-path", "--config-name"})
+
+_HELP = """easycap train: train a captioner, evaluate it, write its report.
+
+usage: easycap train [GROUP=OPTION] [GROUP.FIELD=VALUE] [experiment=NAME] [resume=RUN] [--debug]
+       easycap train -m [GROUP=OPTION,OPTION] [GROUP.FIELD=VALUE,VALUE] [sweep=NAME] [launcher=parallel]
+       easycap train --cfg job ...      print the resulting config (also hydra, all; --package PART, --resolve)
+       easycap train --config-dir DIR   also take options and recipes from DIR
+
+{groups}
+
+conf/GROUP/OPTION.yaml explains every setting; --cfg job prints all of them. Examples:
+  easycap train experiment=easycap/quickstart
+  easycap train image_tokens=split image_tokens.count=5 trainer.epochs=2 seed=3
+  easycap train task=tags tagger=cnn                      a tagger; then train with tags=predicted tags.run=RUN
+  easycap train data=coco data.root=COCO encoder=resnet18 encoder.pretrained=false
+  easycap train -m image_tokens=split,resampler image_tokens.count=1,5,10 seed=1,2,3 sweep.dry_run=true"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `easycap train`; raises `UserError` for wrong input before any work."""
+    if any(arg in ("-h", "--help") for arg in argv):
+        print(help_text())
+        return 0
+    flags, unknown = _parser().parse_known_intermixed_args([_as_override(arg) for arg in argv])
+    if unknown:
+        return _refuse(unknown)
+    if flags.multirun and (flags.cfg or flags.info):
+        raise UserError("-m cannot be combined with --cfg or --info, which show one config")
+    if flags.config_dir:
+        _use_config_dir(flags.config_dir, flags.overrides)
+    if flags.info:
+        show_info(flags.info, flags.overrides)
+        return 0
+    if parent := os.environ.get(PARENT):
+        end_with_parent(int(parent), signal.SIGTERM)
+    here = place()
+    if flags.multirun or _asks_how_long(flags):
+        if here.world_size > 1:
+            raise UserError("a sweep (-m) starts processes of its own: run it without torchrun or srun")
+        from easycap.sweeps.run import run_sweep
+
+        return run_sweep(flags.overrides)
+    if here.rank > 0 and not flags.cfg:
+        from easycap.train import join_training
+
+        join_training()
+        return 0
+    return _compose_and_train(flags)
+
+
+def _compose_and_train(flags: argparse.Namespace) -> int:
+    """Train the run that the overrides describe, or with --cfg only print its config."""
+    overrides, locations = flags.overrides, dict[str, str]()
+    if any(re.match(r"\+{0,2}resume=(?!null$|$)", word) for word in overrides):  # all else is the run's own
+        overrides, locations = split_locations(overrides)
+    composition = compose(overrides)
+    with _BufferedRecords() as buffered:
+        settings = validate(composition.config, locations)
+        from easycap.tasks.dry_run import dry_run  # loads torch, which --help does not need
+
+        dry_run(settings, memory=True)
+    if settings["resume"] and (ended := _check_resume(settings["resume"], overrides)) is not None:
+        return ended
+    folder = _run_folder(settings, composition, overrides)
+    composition.full.hydra.run.dir = str(folder)
+    if flags.cfg:
+        print(config_text(composition, flags.cfg, package=flags.package, resolve=flags.resolve), end="")
+        return 0
+    # SIGTERM (a scheduler, a container) ends a run as Ctrl-C does: with a status, not without a word.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    words = [*overrides, *(f"{key}={path}" for key, path in locations.items())]
+    command = " ".join(["easycap train", *map(shown, words)])
+    return run_in(composition.full, partial(_train, settings, folder, command, buffered.records))
+
+
+def _train(settings: dict[str, Any], folder: Path, command: str, records: Sequence[logging.LogRecord]) -> int:
+    from easycap.commands.evaluate import show_run
+    from easycap.train import train
+
+    for record in records:
+        logging.getLogger(record.name).handle(record)
+    train(settings, folder, command=command)
+    return show_run(folder)
+
+
+class _BufferedRecords(logging.Handler):
+    """Buffers what is logged before the run's folder exists, to be logged into it later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def __enter__(self) -> _BufferedRecords:
+        logging.getLogger().addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger().removeHandler(self)
+
+
+# ------------------------------------------------------------------------------------------- command line
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Hydra's flags; all other words are overrides."""
+    parser = argparse.ArgumentParser(prog="easycap train", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("-p", "--package")
+    kinds = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+    parser.add_argument("-i", "--info", nargs="?", const="all", choices=kinds)
+    parser.add_argument("-cd", "--config-dir")
+    return parser
+
+
+def _refuse(unknown: Sequence[str]) -> int:
+    names = sorted({word.partition("=")[0] for word in unknown if word.startswith("-")} or set(unknown))
+    settings = [f"{name.lstrip('-')}=VALUE" for name in names if "-" not in name.lstrip("-")]
+    hint = f"; write settings as {', '.join(settings)}" if settings else ""
+    print(f"easycap: train has no option {', '.join(names)}{hint}; see easycap train --help", file=sys.stderr)
+    return 2
+
+
+def _use_config_dir(folder: str, overrides: Sequence[str]) -> None:
+    if not Path(folder).is_dir():
+        raise UserError(f"--config-dir {folder} is not a folder")
+    if any(word.lstrip("+").startswith("hydra.searchpath=") for word in overrides):
+        raise UserError("--config-dir and hydra.searchpath= exclude each other: name the folder once")
+    os.environ["EASYCAP_CONFIG_DIR"] = str(Path(folder).absolute())
+
+
+def _asks_how_long(flags: argparse.Namespace) -> bool:
+    return not flags.cfg and any(word.startswith("sweep.dry_run=") for word in flags.overrides)
+
+
+def help_text() -> str:
+    """Return the help of `easycap train`, with the options found on disk."""
+    groups = (*GROUPS, "experiment", "sweep", "launcher")
+    lines = [f"  {group:<14}{' | '.join(options(group))}" for group in groups]
+    return _HELP.format(groups="\n".join(lines))
+
+
+def _as_override(arg: str) -> str:
+    """Rewrite --seed=3, as W&B's agents write settings, to seed=3; keep Hydra's flags."""
+    name, equals, _ = arg.partition("=")
+    return arg[2:] if arg.startswith("--") and equals and name not in _FLAGS else arg
+
+
+# ------------------------------------------------------------------------------------------- run folder
+
+
+def _check_resume(run: str, overrides: Sequence[str]) -> int | None:
+    """Return the exit code if the run is completed, None if it can be resumed; `UserError` if it cannot."""
+    others = [o for o in overrides if o.lstrip("+").partition("=")[0] not in ("resume", "device")]
+    if others:
+        raise UserError(
+            f"resume uses the run's own config; remove {' '.join(others)} (only device= and locations of data may "
+            f"change: {'=, '.join(LOCATIONS)}=)"
+        )
+    status = _status_of(Path(run))
+    if status.get("status") == "completed":
+        return _nothing_left(Path(run))
+    if is_alive(status):
+        raise UserError(f"resume={run} is still running (process {status['pid']}): stop it first")
+    return None
+
+
+def _status_of(run: Path) -> dict[str, Any]:
+    path = run / "status.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error})") from None
+
+
+def _nothing_left(run: Path) -> int:
+    from easycap.commands.evaluate import show_run
+
+    print(f"{shown(run)} is completed: there is nothing left to do", file=sys.stderr)
+    return show_run(run)
+
+
+def _run_folder(settings: dict[str, Any], composition: Composition, overrides: Sequence[str]) -> Path:
+    """The run's folder, not yet made: the run's own, that of hydra.run.dir=, or a new one below the outputs."""
+    if settings["resume"]:
+        return Path(settings["resume"]).absolute()
+    if any(word.lstrip("+").startswith("hydra.run.dir=") for word in overrides):
+        return Path(composition.full.hydra.run.dir).absolute()
+    choices = composition.choices
+    tokens = f"{choices['image_tokens']}{settings['image_tokens'].get('count', '')}"
+    parts = ["tags", choices["tagger"]] if settings["task"] == "tags" else [tokens, choices["decoder"]]
+    return new_run_folder(outputs_dir() / "runs", [choices["data"], choices["encoder"], *parts])

@@ -1,0 +1,146 @@
+"""Where a draft comes from at test time: nowhere, another image, the image's references, the nearest image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from easycap.conditioning.conditions import ConditionData
+from easycap.conditioning.draft import Draft
+from easycap.conditioning.neighbours import Neighbours
+from easycap.conditioning.retrieval import (
+    check_encoder,
+    copy_neighbours,
+    encoder_of,
+    make_neighbours,
+    open_neighbours,
+)
+from easycap.errors import UserError
+from easycap.registry import register_condition
+from easycap.types import ConditionInfo, Example, ImageSource
+from easycap.utils.cache import atomic_dir
+
+_NEIGHBOURS = "neighbours"  # the folder in a run's folder
+
+
+@register_condition("draft", "own")
+class OwnDraft(Draft):
+    """At test time: nothing at first; each round of refinement reads what the round before generated."""
+
+    def test_text(self, example: Example) -> str:
+        return ""
+
+    def describe(self) -> ConditionInfo:
+        return ConditionInfo("own")
+
+
+@register_condition("draft", "noise")
+class NoiseDraft(Draft):
+    """At test time: a caption of another, training, image; which one depends on the image's id alone."""
+
+    def prepare_test(self, examples: Sequence[Example]) -> None:
+        self.data.pack()
+
+    def test_text(self, example: Example) -> str:
+        return self.other_caption(example, Random(f"noise/{example.id}"))
+
+    def describe(self) -> ConditionInfo:
+        return ConditionInfo("noise", any_image=False)
+
+
+@register_condition("draft", "oracle")
+class OracleDraft(Draft):
+    """At test time too: a reference of the image, corrupted as in training, so that scores are upper bounds.
+
+    Which one and how depends on the image's id alone. Raises `UserError` for an image without references.
+    """
+
+    tests_references = True
+
+    def prepare_test(self, examples: Sequence[Example]) -> None:
+        self.data.pack()
+
+    def test_text(self, example: Example) -> str:
+        if not example.references:
+            raise UserError(
+                f"draft=oracle corrupts a reference of the image, and {example.id} has none: pass a draft with "
+                "--draft"
+            )
+        random = Random(f"oracle/{example.id}")
+        return self.corrupted(random.choice(example.references), random)
+
+    def describe(self) -> ConditionInfo:
+        return ConditionInfo("oracle", oracle=True, any_image=False)
+
+
+@register_condition("draft", "retrieval")
+class RetrievedDraft(Draft):
+    """At test time, and for the share `as_tested` in training: a caption of the nearest training image.
+
+    It is never the image itself. Nearest to the frozen encoder of another `run`, or, without it, to an `encoder` as in
+    encoder=OPTION,KEY=VALUE.
+    """
+
+    def __init__(
+        self,
+        data: ConditionData,
+        *,
+        run: str | None,
+        encoder: str,
+        max_length: int,
+        training: dict[str, float],
+    ) -> None:
+        super().__init__(data, max_length=max_length, training=training)
+        self.run, self.encoder = run, encoder
+        self.saved: Path | None = None
+        self.found: dict[ImageSource, str] = {}
+
+    @property
+    def needs_pixels(self) -> bool:
+        return True
+
+    def validate(self, config: Mapping[str, Any]) -> None:
+        super().validate(config)
+        if not config["resume"]:
+            check_encoder(self.run, self.encoder)
+
+    def prepare_test(self, examples: Sequence[Example]) -> None:
+        new = [example for example in examples if example.image not in self.found]
+        if new:
+            self.found.update(zip((example.image for example in new), self.neighbours(new), strict=True))
+
+    def test_text(self, example: Example) -> str:
+        return self.found[example.image]
+
+    def describe(self) -> ConditionInfo:
+        return ConditionInfo("retrieval")
+
+    def save(self, run: Path) -> None:
+        atomic_dir(run / _NEIGHBOURS, partial(copy_neighbours, self._cached_folder))
+
+    def load(self, run: Path) -> None:
+        self.saved = run
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """Saved in the run's folder; for a new run, made in the cache."""
+        folder = self._cached_folder if self.saved is None else self.saved / _NEIGHBOURS
+        if not folder.is_dir():
+            raise UserError(
+                f"{self.saved} has no folder {_NEIGHBOURS}, which draft=retrieval needs: copy it "
+                "from where the run was trained, or pass a draft with --draft"
+            )
+        return open_neighbours(folder, self.data.device, self.data.workers)
+
+    @cached_property
+    def _cached_folder(self) -> Path:
+        """The folder in the cache with the features of the training images."""
+        encoder = encoder_of(self.run, self.encoder, self.data.device)
+        return make_neighbours(encoder, self.data.splits["train"], workers=self.data.workers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Data loader processes need what was found, not the encoder that found it.
+        return {key: value for key, value in vars(self).items() if key != "neighbours"}

@@ -1,0 +1,37 @@
+"""Which option of a group a run was configured with: several share a component, as gpt2_tiny is a causal_lm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from easycap.config.schema import option_values, options
+
+
+def chosen_option(group: str, values: Mapping[str, Any]) -> str:
+    """Return the option of `group` whose YAML is nearest to a run's stored values of that group.
+
+    That is the one with the most equal settings among those of the stored component; the
+    component's own name if no option has it.
+    """
+    component = values.get("name")
+    able = {
+        name: known for name in options(group) if (known := _values(group, name)).get("name") == component
+    }
+    if not able:
+        return str(component)
+    equal = {
+        name: sum(key in values and values[key] == known[key] for key in known)
+        for name, known in able.items()
+    }
+    return max(able, key=lambda name: (equal[name], name == component))
+
+
+@cache
+def _values(group: str, name: str) -> dict[str, Any]:
+    values = OmegaConf.to_container(option_values(group, name))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}

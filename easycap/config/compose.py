@@ -1,0 +1,135 @@
+"""Compose the config of a command line: Hydra, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+from easycap.config.hydra_job import compose_all, set_hydra_config
+from easycap.config.overrides import parse
+from easycap.config.schema import GROUPS, options
+from easycap.errors import UserError
+from easycap.registry import describe_choices
+from easycap.runs.find import find_run
+
+
+class Composition(NamedTuple):
+    """A composed config, resolved; the option chosen in each group; and `full`: the config with Hydra's own settings
+    under `hydra`, unresolved.
+    """
+
+    config: DictConfig
+    choices: dict[str, str]
+    full: DictConfig
+
+
+def compose(overrides: Sequence[str]) -> Composition:
+    """Return the config for `overrides`.
+
+    Raises `UserError` for an override that cannot be parsed or an option that does not
+    exist. Keys are not checked here: unknown fields are added, and `check` reports them.
+    """
+    parsed = parse(overrides)
+    settable = [_settable(override) for override in parsed]
+    try:
+        full = compose_all(settable)
+        choices = dict(full.hydra.runtime.choices)
+        _find_runs(full)
+        if full.get("init_from") is not None and full.get("resume") is None:
+            # Imports torch, so only if needed.
+            from easycap.config.init_from import with_defaults_of
+
+            full = with_defaults_of(full, parsed)
+            choices |= {
+                group: full[group]["name"]
+                for group in GROUPS
+                if full[group].get("name") != choices.get(group)
+            }
+        config = full.copy()
+        del config["hydra"]
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        reference = next((word for word in overrides if "${" in word), None)
+        why = f" ({reference}: '${{' refers to another setting)" if reference else ""
+        raise UserError(" ".join(str(error).split()) + why) from error
+    return Composition(config, choices, full)
+
+
+def _find_runs(config: DictConfig) -> None:
+    """Replace the names of runs by their paths."""
+    for key in _names_of_runs(config):
+        if (run := OmegaConf.select(config, key)) is not None:
+            OmegaConf.update(config, key, str(find_run(str(run))))
+
+
+def config_text(composition: Composition, kind: str, *, package: str | None, resolve: bool) -> str:
+    """Return what `--cfg job|hydra|all` prints: the config as YAML, or the part of it that `package` names.
+
+    Interpolations stay as they are written unless `resolve`. Raises `UserError` for a part that is not there and for
+    references that cannot be resolved.
+    """
+    set_hydra_config(composition.full.copy())
+    shown = composition.full.copy()
+    if kind == "job":
+        del shown["hydra"]
+    elif kind == "hydra":
+        for key in [key for key in shown if key != "hydra"]:
+            del shown[key]
+        with flag_override(shown.hydra, ["struct", "readonly"], False):
+            del shown.hydra["hydra_help"], shown.hydra["help"]
+    package = None if package == "_global_" else package
+    try:
+        part = OmegaConf.select(shown, package) if package else shown
+        if not OmegaConf.is_config(part):
+            if part is None:
+                raise UserError(f"--package {package}: the config has no such part, or it is null")
+            return f"{part}\n"
+        if resolve:
+            OmegaConf.resolve(part)
+    except OmegaConfBaseException as error:
+        raise UserError(" ".join(str(error).split())) from None
+    return f"# @package {package}\n" * bool(package) + OmegaConf.to_yaml(part)
+
+
+def _names_of_runs(config: DictConfig) -> list[str]:
+    """The settings that name another run, by its path or as `easycap runs` names it."""
+    groups = [
+        str(key)
+        for key, value in config.items()
+        if key != "hydra" and isinstance(value, DictConfig) and "run" in value
+    ]
+    return ["resume", "init_from", *(f"{group}.run" for group in groups)]
+
+
+def _settable(override: Override) -> str:
+    """The override as one that sets its key whether it exists or not, after checking the option of a group."""
+    key, text = override.key_or_group, override.input_line
+    assert text is not None
+    if override.is_sweep_override():
+        raise UserError(f"{text} has several values: add -m to train one run for each")
+    if key in ("sweep", "launcher"):
+        raise UserError(f"{text} is for sweeps: add -m")
+    if key in GROUPS:
+        _check_option(key, override.value(), options(key))
+        return text.lstrip("+")
+    if key not in ("experiment", "hydra") and (allowed := options(key)):
+        # A text condition of no default config: added to its groups.
+        _check_option(key, override.value(), allowed)
+        return "+" + text.lstrip("+")
+    if key == "experiment" and override.value() is not None:
+        _check_option(key, override.value(), options(key))
+        return text.lstrip("+")
+    if override.is_delete() or key.startswith("hydra"):
+        return text
+    return "++" + text.lstrip("+")
+
+
+def _check_option(group: str, option: Any, allowed: list[str]) -> None:
+    if option not in allowed:
+        name = "null" if option is None else str(option)
+        raise UserError(f"{group}={name} does not exist; {describe_choices(name, allowed)}")

@@ -1,0 +1,47 @@
+"""From the checked settings of a group to the component that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from easycap.registry import check_shared_settings, condition_groups, construct, lookup, supplied_to
+from easycap.types import Vocabulary
+from easycap.utils.segmenters import SPACES, Segmenter, segmenter
+
+
+def build(group: str, settings: dict[str, Any], **supplied: Any) -> Any:
+    """Return the component that a checked group names; of `supplied` it gets what its signature asks for."""
+    values = {key: value for key, value in settings.items() if key != "name"}
+    return construct(lookup(group, settings["name"]), values, supplied)
+
+
+def check_settings(group: str, settings: dict[str, Any]) -> None:
+    """Raise `UserError` for settings of a checked group out of range, without building its component."""
+    check_shared_settings(lookup(group, settings["name"]), settings)
+
+
+def condition_names(config: Mapping[str, Any]) -> list[str]:
+    """Return the groups of a checked config that choose a text condition, in the config's order."""
+    known = condition_groups()
+    return [group for group in config if group in known and config[group]["name"] != "none"]
+
+
+def special_ids(vocabulary: Vocabulary) -> dict[str, int | None]:
+    """Return pad_id, bos_id, eos_id and unk_id of a vocabulary, as components take them."""
+    return {name: getattr(vocabulary, name) for name in ("pad_id", "bos_id", "eos_id", "unk_id")}
+
+
+def vocabulary_class(config: dict[str, Any]) -> Any:
+    """Return the class of a config's vocabulary, which loads what it saved."""
+    return lookup("vocab", config["vocab"]["name"])
+
+
+def needs_captions(vocabulary: Any) -> bool:
+    """Return whether a class of vocabularies is made from the training captions."""
+    return "captions" in supplied_to(vocabulary)
+
+
+def segmenter_of(config: Mapping[str, Any]) -> Segmenter:
+    """Return the segmenter of a checked config's vocabulary; one of a user's own may have none."""
+    return segmenter(config["vocab"].get("segmenter", SPACES.name))

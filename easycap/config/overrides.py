@@ -1,0 +1,112 @@
+"""Command-line overrides as Hydra parses them, except that paths are plain text whatever characters they contain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from easycap.errors import UserError
+from easycap.utils.paths import expanded
+
+# Settings that name the user's files or folders: their values are plain text, not Hydra's grammar.
+PATHS = frozenset(
+    {
+        "resume",
+        "init_from",
+        "data.root",
+        "data.path",
+        "data.images",
+        "data.captions",
+        "data.annotations",
+        "data.cache",
+        "vocab.path",
+        "encoder.weights",
+        "encoder.features",
+        "decoder.pretrained",
+        "tags.run",
+        "draft.run",
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+    }
+)
+_NOT_EMPTY = PATHS - {"data.cache"}
+
+
+def quoted(text: str) -> str:
+    """Return `text` quoted for Hydra's grammar.
+
+    Raises `UserError` for "${", which OmegaConf would interpolate.
+    """
+    if "${" in text:
+        raise UserError(
+            f"{text!r} contains '${{', which refers to another setting in configs; rename the folder, or link to it"
+        )
+    text = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    text = re.sub(r"(\\+)$", r"\1\1", text)
+    return f"'{text}'"
+
+
+def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
+    """Return the parsed overrides; `UserError` names one that cannot be parsed.
+
+    Paths are plain text; with `sweep`, commas separate several paths.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for override in overrides:
+        _refuse_removal(override)
+        text = as_text(override, sweep=sweep)
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException:
+            parsed.append(_parse_as_text(parser, override))
+    return parsed
+
+
+def _refuse_removal(override: str) -> None:
+    """Raise `UserError` for ~GROUP and ~GROUP.FIELD: every setting has a value. An entry of a table may go."""
+    name = override.removeprefix("~").partition("=")[0]
+    if not override.startswith("~") or name.count(".") > 1 or name.startswith("hydra"):
+        return
+    instead = f"{name}=VALUE, often null" if "." in name else f"{name or 'GROUP'}=OPTION, often none"
+    raise UserError(f"{override!r}: settings cannot be removed, only set: write {instead}")
+
+
+def _parse_as_text(parser: OverridesParser, override: str) -> Override:
+    """Parse an override whose value is not in Hydra's grammar, e.g. text with umlauts, as plain text."""
+    key, equals, value = override.partition("=")
+    try:
+        if not equals or value[:1] in "[{":
+            raise HydraException
+        return parser.parse_override(f"{key}={quoted(value)}")
+    except HydraException:
+        raise UserError(
+            f"{override!r} cannot be parsed as GROUP=OPTION or GROUP.FIELD=VALUE; write lists as [a,b] and mappings as "
+            "{a: 1}, quoted for the shell"
+        ) from None
+
+
+def as_text(override: str, *, sweep: bool = False) -> str:
+    """Return an override of a path with "~" expanded and the value quoted for Hydra; others unchanged."""
+    key, equals, value = override.partition("=")
+    name = key.lstrip("+")
+    if not equals or name not in PATHS or value == "null" or _is_quoted(value) or "${" in value:
+        return override
+    if not value and name in _NOT_EMPTY:
+        raise UserError(f"{name}= is empty; is a shell variable unset?")
+    one = not sweep or "," not in value or expanded(value).exists()
+    return f"{key}=" + ",".join(_quoted_path(path) for path in ([value] if one else value.split(",")))
+
+
+def _quoted_path(text: str) -> str:
+    if text == "null" or _is_quoted(text):
+        return text
+    return quoted(str(expanded(text)) if text.startswith("~") else text)
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""

@@ -1,0 +1,188 @@
+"""What all sources of image files share: captions meet their images, bad ones are found, a Dataset comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from easycap.data.arrow_images import ArrowImage
+from easycap.data.images import ImageFile
+from easycap.data.issues import DataIssues, OnBadImage
+from easycap.data.parquet_images import ParquetImage
+from easycap.data.verify import bad_images
+from easycap.errors import UserError, json_fault
+from easycap.metrics.tokenizer import tokenize
+from easycap.types import Dataset, Example
+
+# All that str.splitlines ends a line at, and tabs.
+_SEPARATORS = re.compile(r"[\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]+")
+
+
+def read_json(path: Path, kind: str) -> Any:
+    """Return the content of a JSON file; `UserError` names a file that is missing or not JSON."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: it should be {kind}")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not {kind} ({json_fault(error)})") from None
+
+
+def match(
+    split: str,
+    images: Iterable[tuple[str, Path]],
+    captions: Iterable[tuple[str, Any]],
+    issues: DataIssues,
+    *,
+    file: Path,
+    annotations: Mapping[str, Any] | None = None,
+    tags: Mapping[str, tuple[str, ...]] | None = None,
+    fields: Mapping[str, Mapping[str, str]] | None = None,
+    hint: Callable[[str], str] = lambda image_id: "",
+) -> list[Example]:
+    """Return an Example for each of `images` (id, path), in their order, with its `captions` (id, text).
+
+    `file` is where the captions stand, `annotations` {id: anything} what scorers may read, `tags` {id: words} those
+    that the data has itself, `fields` {id: columns} what `Example.fields` keeps. Left out, or an error: a caption that
+    is not text, an id that comes twice, an image without a caption or with captions that no metric finds a word in, a
+    caption of an unknown image, of which `hint` says what it might be.
+    """
+    texts: dict[str, list[str]] = defaultdict(list)
+    for image_id, text in captions:
+        if clean := one_line(split, image_id, text, issues, file):
+            texts[image_id].append(clean)
+    paths: dict[str, Path] = {}
+    for image_id, path in images:
+        if image_id in paths:
+            issues.drop(split, image_id, path, f"has the id of {paths[image_id].name}")
+        else:
+            paths[image_id] = path
+    for image_id in texts:
+        if image_id not in paths:
+            what = f"has captions of the unknown image {image_id!r}{hint(image_id)}"
+            issues.drop(split, image_id, file, what)
+    examples = []
+    for image_id, path in paths.items():
+        if image_id not in texts:
+            issues.drop(split, image_id, path, "has no caption")
+            continue
+        if not has_words(texts[image_id]):
+            what = f"has no caption that contains a word: {texts[image_id][0][:40]!r}"
+            issues.drop(split, image_id, path, what)
+            continue
+        known = (annotations or {}).get(image_id)
+        if annotations and known is None:
+            what = "has no entry in the file of objects, which must list all images or none"
+            issues.drop(split, image_id, path, what)
+            continue
+        own = (tags or {}).get(image_id, ())
+        columns = (fields or {}).get(image_id, {})
+        examples.append(Example(image_id, ImageFile(path), tuple(texts[image_id]), own, known, columns))
+    return examples
+
+
+def has_words(captions: Iterable[Any]) -> bool:
+    """Return whether any of `captions` contains a word according to the metrics; others cannot be scored."""
+    return any(isinstance(caption, str) and tokenize(caption) for caption in captions)
+
+
+def one_line(split: str, image_id: str, text: Any, issues: DataIssues, file: Path) -> str:
+    """A caption as one line in NFC, so that "é" is one word with "e" and an accent; those of COCO that merely end with
+    a line break are nothing to tell of.
+    """
+    if not isinstance(text, str):
+        issues.drop(split, image_id, file, f"has a caption that is not text: {json.dumps(text)[:40]}")
+        return ""
+    text = unicodedata.normalize("NFC", text).strip()
+    if not text:
+        issues.fixed(split, image_id, file, "has an empty caption: dropped")
+    elif _SEPARATORS.search(text):
+        text = " ".join(text.split())
+        issues.fixed(split, image_id, file, "has a caption of several lines: read as one")
+    return text
+
+
+def finish(
+    name: str,
+    splits: dict[str, list[Example]],
+    issues: DataIssues,
+    *,
+    file: Path,
+    why_empty: str,
+    noted_as: Mapping[str, str] | None = None,
+    scorers: Sequence[str] = (),
+) -> Dataset:
+    """Return the Dataset of splits that have been read, without images that are missing, damaged or in two splits.
+
+    A split without an image is among the issues, with `why_empty` if `file` gave it none from the start; `noted_as`
+    {split: name} is what the issues of `match` call it.
+
+    Missing files are found at once. With OnBadImage.skip every image is decoded once, by all cores, and the outcome
+    remembered until the file changes; with OnBadImage.error a damaged one ends the run that meets it. Where nobody
+    sees pixels (`issues.pixels`) no file is looked at.
+    """
+    kept: dict[int, list[Example]] = {}  # a list may serve as two splits: val as test
+    seen: dict[str, str] = {}
+    names: dict[Path, frozenset[str]] = {}
+    for split, examples in splits.items():
+        if id(examples) not in kept:
+            kept[id(examples)] = [example for example in examples if _is_new(example, split, seen, issues)]
+            if issues.pixels:
+                new = kept[id(examples)]
+                kept[id(examples)] = [example for example in new if _is_there(example, split, names, issues)]
+    if issues.pixels and issues.on_bad_image is OnBadImage.skip:
+        _drop_damaged(kept, splits, issues)
+    read = {split: kept[id(examples)] for split, examples in splits.items()}
+    for split in [split for split, examples in read.items() if not examples]:
+        issues.empty(split, file, why_empty, noted_as=(noted_as or {}).get(split))
+    return Dataset(
+        name,
+        read,
+        tuple(scorers),
+        tuple(issues.found),
+    )
+
+
+def _path(example: Example) -> Path:
+    assert isinstance(
+        example.image, ImageFile | ArrowImage | ParquetImage
+    )  # sources of image files make no others
+    return example.image.path
+
+
+def _is_new(example: Example, split: str, seen: dict[str, str], issues: DataIssues) -> bool:
+    other = seen.setdefault(example.id, split)
+    if other != split:
+        issues.drop(split, example.id, _path(example), f"is in the {other} split already")
+    return other == split
+
+
+def _is_there(example: Example, split: str, names: dict[Path, frozenset[str]], issues: DataIssues) -> bool:
+    path = _path(example)
+    if not isinstance(example.image, ImageFile):  # it lies in a file that has been read
+        return True
+    if path.parent not in names:
+        # One listing instead of a question per file: of 118,287 files on a network disk that is minutes less.
+        names[path.parent] = frozenset(os.listdir(path.parent)) if path.parent.is_dir() else frozenset()
+    if path.name in names[path.parent]:
+        return True
+    issues.drop(split, example.id, path, "does not exist")
+    return False
+
+
+def _drop_damaged(
+    kept: dict[int, list[Example]], splits: dict[str, list[Example]], issues: DataIssues
+) -> None:
+    bad = bad_images([example.image for examples in kept.values() for example in examples])
+    names = {id(examples): split for split, examples in reversed(splits.items())}
+    for key, examples in kept.items():
+        for example in examples:
+            if what := bad.get(example.image):
+                issues.drop(names[key], example.id, _path(example), what)
+        kept[key] = [example for example in examples if example.image not in bad]

@@ -1,0 +1,109 @@
+"""Cells of tables: a field of a nested entry by its path, and the captions that one cell holds."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from easycap.errors import UserError
+
+_STEP = re.compile(r"\[(-?\d*)\]|\.?([^.\[\]]+)")
+_LIST_OF_TEXTS = re.compile(r"\[\s*['\"]")
+# Tokens that may stand between the texts of a list: a comma, or only a space as numpy prints lists.
+_BETWEEN = {tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.COMMENT, tokenize.INDENT}
+
+
+def values_at(entry: Any, path: str) -> list[Any]:
+    """Return the values of an entry at a path: `caption`, `meta.title`, `sentences[].raw`, `image_path[0]`.
+
+    `[]` stands for all elements of a list, `[0]` for the first, `[-1]` for the last; `caption_*` for
+    all columns that begin so, `caption_#` for those of them that end in a number. A column whose
+    name is the whole path comes first, as CSV files may have dots in their names. A value that is
+    null counts as absent; nothing there gives an empty list.
+    """
+    if isinstance(entry, Mapping) and path in entry:
+        return [] if entry[path] is None else [entry[path]]
+    if is_pattern(path):
+        columns = (value for name, value in entry.items() if is_column_of(name, path))
+        return [value for value in columns if value is not None]
+    found = [entry]
+    for index, key in _STEP.findall(path):
+        found = [below for value in found for below in _below(value, index, key)]
+    return [value for value in found if value is not None]
+
+
+def is_pattern(path: str) -> bool:
+    """Return whether a path stands for several columns: `caption_*`, `caption_#`."""
+    return path.endswith(("*", "#"))
+
+
+def is_column_of(name: str, pattern: str) -> bool:
+    """Return whether a column is one of those that a pattern stands for."""
+    rest = name.removeprefix(pattern[:-1])
+    return name.startswith(pattern[:-1]) and (pattern.endswith("*") or (rest.isascii() and rest.isdigit()))
+
+
+def _below(value: Any, index: str, key: str) -> list[Any]:
+    if key:
+        return [value[key]] if isinstance(value, Mapping) and key in value else []
+    if not isinstance(value, list | tuple):
+        return []
+    if not index:
+        return list(value)
+    return [value[int(index)]] if -len(value) <= int(index) < len(value) else []
+
+
+def paths_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield (path, value) of all plain values and lists of plain values below an entry.
+
+    Lists of objects give one path with `[]`, whose value is the list of what stands there.
+    """
+    for key, value in entry.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}.{path}", below) for path, below in paths_of(value))
+        elif isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            paths = dict.fromkeys(path for one in value for path, _ in paths_of(one))
+            yield from ((f"{key}[].{path}", values_at(entry, f"{key}[].{path}")) for path in paths)
+        else:
+            yield key, value
+
+
+def texts_of(cell: Any) -> list[Any]:
+    """Return the captions of a cell: a text, a list of them, or a list written as JSON or as Python.
+
+    Raises `UserError` for a text that begins as a list of texts does and is none, e.g. one cut short.
+    """
+    if isinstance(cell, Sequence) and not isinstance(cell, str | bytes):
+        return [text for one in cell for text in texts_of(one)]
+    if not isinstance(cell, str) or not _LIST_OF_TEXTS.match(cell.strip()):
+        return [cell]
+    text = cell.strip()
+    try:
+        stored = json.loads(text)
+    except (ValueError, RecursionError):
+        stored = _python_list(text)
+    if stored is None and (text.endswith("]") or text.count("[") != text.count("]")):
+        raise UserError(f"begins like a list of captions but is neither JSON nor Python: {text[:40]!r}")
+    return [cell] if stored is None else stored
+
+
+def _python_list(text: str) -> list[str] | None:
+    """The texts of a list as Python or numpy prints it; None if it is anything else.
+
+    `ast.literal_eval` of the whole would join neighbours without a comma, which numpy writes.
+    """
+    texts = []
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.STRING:
+                texts.append(ast.literal_eval(token.string))
+            elif token.string not in ("[", "]", ",") and token.type not in _BETWEEN:
+                return None
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return None
+    return texts if all(isinstance(one, str) for one in texts) else None

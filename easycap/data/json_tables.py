@@ -1,0 +1,142 @@
+"""The entries of a JSON file, whatever it is wrapped in.
+
+Read are: a list of objects; such a list under the only key that holds one; splits as keys; COCO's `images` and
+`annotations`, joined by `image_id`; {image: caption or captions}; and {column: list of values}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from easycap.data.issues import DataIssues
+from easycap.data.table_columns import split_named
+from easycap.errors import UserError
+from easycap.utils.ids import plain_number
+
+# What an entry of {image: caption} is made of.
+KEY, VALUE = "image", "caption"
+
+
+class Entry(NamedTuple):
+    """A row of a table or an object of a JSON file: where it stands, its values, and the split it stands under."""
+
+    where: str
+    values: Mapping[str, Any]
+    split: str | None = None
+
+
+def json_entries(stored: Any, path: Path, issues: DataIssues, *, key: str | None = None) -> Iterator[Entry]:
+    """Yield the entries of what a JSON file holds; `key` names the list where several could be meant.
+
+    Raises `UserError` where no list of entries is found, or several.
+    """
+    if key is not None:
+        yield from _below_key(stored, path, issues, key)
+    elif isinstance(stored, list):
+        yield from _objects(stored, str(path), issues)
+    elif not isinstance(stored, dict) or not stored:
+        raise UserError(
+            f"{path} holds no captions: it must be a list of objects, or an object with such a list"
+        )
+    elif _is_coco(stored):
+        yield from _joined(stored, path, issues)
+    elif all(map(split_named, stored)):
+        for name, part in stored.items():
+            for entry in json_entries(part, path, issues):
+                where = entry.where.replace(str(path), f"{path}, {name}", 1)
+                yield entry._replace(where=where, split=split_named(name))
+    else:
+        yield from _from_object(stored, path, issues)
+
+
+def _is_coco(stored: Mapping[str, Any]) -> bool:
+    return isinstance(stored.get("images"), list) and isinstance(stored.get("annotations"), list)
+
+
+def _from_object(stored: Mapping[str, Any], path: Path, issues: DataIssues) -> Iterator[Entry]:
+    lists = [name for name, value in stored.items() if _is_list_of_objects(value)]
+    if len(lists) > 1:
+        raise UserError(f"{path} has several lists of objects: set data.entries to one of {', '.join(lists)}")
+    if lists:
+        yield from _objects(stored[lists[0]], f"{path}, {lists[0]}", issues)
+    elif all(isinstance(value, dict) for value in stored.values()):
+        for name, value in stored.items():
+            yield Entry(f"{path}, {name!r}", {KEY: name} | value)
+    elif _is_columns(stored):
+        for number, values in enumerate(zip(*stored.values(), strict=True)):
+            yield Entry(f"{path}, row {number}", dict(zip(stored, values, strict=True)))
+    else:
+        for name, value in stored.items():
+            if isinstance(value, str | list):
+                yield Entry(f"{path}, {name!r}", {KEY: name, VALUE: value})
+            else:
+                issues.malformed(f"{path}, {name!r}", "is neither a caption nor a list of captions")
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _is_columns(stored: Mapping[str, Any]) -> bool:
+    """Whether an object is {column: values}: few keys, equally long lists, and a list of image names among them."""
+    values = list(stored.values())
+    if not all(isinstance(value, list) for value in values) or len({len(value) for value in values}) != 1:
+        return False
+    names = [
+        name for name in stored if name.lower() in ("image", "file_name", "filename", "image_id", "file")
+    ]
+    return len(names) == 1
+
+
+def _below_key(stored: Any, path: Path, issues: DataIssues, key: str) -> Iterator[Entry]:
+    value = stored
+    for name in key.split("."):
+        if not isinstance(value, dict) or name not in value:
+            there = ", ".join(map(str, value)) if isinstance(value, dict) else "no keys"
+            raise UserError(f"{path} has no {name!r} (data.entries={key}); it has {there}")
+        value = value[name]
+    if not isinstance(value, list):
+        raise UserError(f"{path}: data.entries={key} must name a list of objects")
+    yield from _objects(value, f"{path}, {key}", issues)
+
+
+def _objects(values: list[Any], where: str, issues: DataIssues) -> Iterator[Entry]:
+    for number, value in enumerate(values):
+        if isinstance(value, dict):
+            yield Entry(f"{where}[{number}]", value)
+        else:
+            issues.malformed(
+                f"{where}[{number}]", 'is not a JSON object, e.g. {"image": ..., "caption": ...}'
+            )
+
+
+def _joined(stored: Mapping[str, Any], path: Path, issues: DataIssues) -> Iterator[Entry]:
+    """Each annotation with the fields of its image; an image without annotations gives an entry of its own."""
+    images: dict[str, dict[str, Any]] = {}
+    for entry in _objects(stored["images"], f"{path}, images", issues):
+        if "id" in entry.values:
+            images.setdefault(_id(entry.values["id"]), dict(entry.values))
+        else:
+            issues.malformed(entry.where, f"has no 'id'; it has {', '.join(map(repr, entry.values))}")
+    annotated = set()
+    for entry in _objects(stored["annotations"], f"{path}, annotations", issues):
+        image_id = _id(entry.values.get("image_id"))
+        if image_id in images:
+            annotated.add(image_id)
+            yield entry._replace(values={**entry.values, **images[image_id]})
+        elif "image_id" in entry.values:
+            issues.malformed(
+                entry.where, f"has the image_id {entry.values['image_id']!r}, which no image has"
+            )
+        else:
+            issues.malformed(entry.where, f"has no 'image_id'; it has {', '.join(map(repr, entry.values))}")
+    for image_id, values in images.items():
+        if image_id not in annotated:
+            yield Entry(f"{path}, image {image_id}", values)
+
+
+def _id(value: Any) -> str:
+    number = plain_number(value) if not isinstance(value, str) or value.strip().isdecimal() else None
+    return str(value) if number is None else number

@@ -1,0 +1,276 @@
+"""Captions in tables (CSV with any usual separator, JSON, JSONL, Parquet, token files) and in texts next to images."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from easycap.data.cells import is_pattern, texts_of, values_at
+from easycap.data.issues import DataIssues
+from easycap.data.json_tables import KEY, VALUE, Entry, json_entries
+from easycap.data.table_columns import MOST_SAMPLES, ColumnGuess, guess_columns, samples_of
+from easycap.errors import UserError, json_fault
+from easycap.registry import describe_choices
+from easycap.utils.ids import without_suffix
+
+# The endings of tables with columns, and the separator tried first.
+SEPARATED = {".csv": ",", ".txt": ",", ".tsv": "\t", ".psv": "|"}
+LINES_OF_JSON = (".jsonl", ".ndjson")
+PARQUET = (".parquet", ".pq")
+TABLES = (*SEPARATED, *LINES_OF_JSON, *PARQUET, ".json")
+_SEPARATORS = (",", ";", "\t", "|")
+
+logger = logging.getLogger(__name__)
+
+
+class Columns(NamedTuple):
+    """The columns of a table by name or path, as the settings data.image_column, ... give them."""
+
+    image: str
+    caption: str
+    split: str | None
+
+    def wanted(self) -> dict[str, str]:
+        """Return {setting: column}."""
+        names = {f"{field}_column": getattr(self, field) for field in self._fields}
+        return {setting: column for setting, column in names.items() if column}
+
+
+class Row(NamedTuple):
+    """One caption of an image, where it stands, and the split it is assigned to."""
+
+    image: str
+    caption: Any
+    split: str | None
+    where: str
+
+
+def table_entries(
+    path: Path, issues: DataIssues, *, wanted: Mapping[str, str] | None = None, key: str | None = None
+) -> Iterator[Entry]:
+    """Yield the entries of a table in any format; what is wrong with one goes to `issues`.
+
+    `wanted` {setting: column} are columns that must be there, `key` the list of a JSON file. Raises
+    `UserError` for a file that cannot be read at all or lacks a column.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    ending = Path(path.name.lower().removesuffix(".gz")).suffix
+    if ending in SEPARATED:
+        yield from _separated(path, ending, wanted or {}, issues)
+    elif ending in LINES_OF_JSON:
+        yield from _lines_of_json(path, read_text(path), issues)
+    elif ending == ".json":
+        yield from _json(path, key, issues)
+    elif ending in PARQUET:
+        yield from _parquet(path)
+    else:
+        raise UserError(f"{path} is not a table: it must be one of {', '.join(sorted(TABLES))}")
+
+
+def guess_from(
+    entries: Iterator[Entry],
+    source: Path,
+    *,
+    image: str | None,
+    caption: str | None,
+    split: str | None,
+    is_image: Callable[[str], bool] | None,
+) -> tuple[ColumnGuess, Iterator[Entry]]:
+    """Return the columns that are given or guessed from the first entries, and all entries; the log says so."""
+    head = list(islice(entries, MOST_SAMPLES))
+    guess = guess_columns(
+        samples_of(entry.values for entry in head),
+        where=str(source),
+        image=image,
+        caption=caption,
+        split=split,
+        is_image=is_image,
+    )
+    logger.info("%s: %s", source, guess.describe())
+    return guess, chain(head, entries)
+
+
+def column_rows(entries: Iterable[Entry], columns: Columns, issues: DataIssues) -> Iterator[Row]:
+    """Yield the captions of entries, one by one; an entry that lacks a column goes to `issues`."""
+    for where, values, own_split in entries:
+        found = {column: values_at(values, column) for column in columns.wanted().values()}
+        if missing := [(name, column) for name, column in columns.wanted().items() if not found[column]]:
+            name, column = missing[0]
+            issues.malformed(where, f"has no {column!r} (data.{name}); {describe_choices(column, values)}")
+            continue
+        try:
+            texts = [text for cell in found[columns.caption] for text in texts_of(cell)]
+        except ValueError as error:
+            issues.malformed(where, f"has a caption that {error}")
+            continue
+        split = str(found[columns.split][0]) if columns.split else own_split
+        for text in texts:
+            yield Row(str(found[columns.image][0]), text, split, where)
+
+
+def text_rows(folder: Path, images: Iterable[str], issues: DataIssues, suffix: str = ".txt") -> Iterator[Row]:
+    """Yield the lines of NAME.txt in `folder` for each of `images` NAME.jpg."""
+    for image_id in images:
+        path = (folder / image_id).with_suffix(suffix)
+        if not path.is_file():
+            continue
+        try:
+            text = read_text(path)
+        except UserError as error:
+            issues.malformed(str(path), str(error).removeprefix(f"{path} "))
+            continue
+        for line in text.split("\n"):
+            if line.strip():
+                yield Row(image_id, line, None, str(path))
+
+
+def read_text(path: Path) -> str:
+    r"""Return the text of a file, compressed or not, with \n as line ends; `UserError` if it is not UTF-8."""
+    try:
+        if path.suffix.lower() == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8-sig") as file:
+                return file.read()
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is not a whole gzip file ({error})") from None
+
+
+def _separated(path: Path, ending: str, wanted: Mapping[str, str], issues: DataIssues) -> Iterator[Entry]:
+    text = read_text(path)
+    first = text.split("\n", 1)[0]
+    if _of_tokens(first):
+        yield from _tokens(path, text, issues)
+        return
+    separator = _separator_of(SEPARATED[ending], first, wanted)
+    records = _records(text.split("\n"), separator)
+    names = [name.strip() for name in next(records, (1, []))[1]]
+    if any(without_suffix(name) != name for name in names):  # no header, but an image already
+        names = [str(number) for number in range(1, len(names) + 1)]
+        records = _records(text.split("\n"), separator)
+    for setting, column in wanted.items():
+        if column not in names and not is_pattern(column):
+            there = describe_choices(column, names)
+            raise UserError(f"{path}, line 1 has no {column!r} (data.{setting}); {there}")
+    for number, values in records:
+        where = f"{path}, line {number}"
+        if isinstance(values, csv.Error):
+            issues.malformed(where, f"is not valid CSV ({values})")
+        elif len(values) > len(names):
+            quoted = "commas" if separator == "," else repr(separator)
+            issues.malformed(
+                where, f"has more values than columns: put captions that contain {quoted} in quotes"
+            )
+        elif any(value.strip() for value in values):
+            yield Entry(where, dict(zip(names, map(str.strip, values), strict=False)))
+
+
+def _separator_of(usual: str, header: str, wanted: Mapping[str, str]) -> str:
+    """The separator that yields the wanted columns in the header, else the usual one if it stands there."""
+    columns = set(wanted.values())
+    for separator in (usual, *_SEPARATORS):
+        names = {name.strip() for name in next(csv.reader([header], delimiter=separator), [])}
+        if columns and names.issuperset(columns):
+            return separator
+    return usual if usual in header or columns else max(_SEPARATORS, key=header.count)
+
+
+def _records(lines: Sequence[str], separator: str) -> Iterator[tuple[int, Any]]:
+    """Yield (line number, values or the error) of each record; after an error, continue with the next line."""
+    start = 0
+    while start < len(lines):
+        rest = (f"{lines[number]}\n" for number in range(start, len(lines)))
+        reader = csv.reader(rest, delimiter=separator, skipinitialspace=separator == "|", strict=True)
+        begun = 0
+        try:
+            for values in reader:
+                yield start + begun + 1, values
+                begun = reader.line_num
+            return
+        except csv.Error as error:
+            yield start + begun + 1, error
+            start += begun + 1
+
+
+def _of_tokens(line: str) -> bool:
+    """Whether a line is from a Flickr token file: NAME.jpg#NUMBER, a tab, a caption."""
+    name, tab, _ = line.partition("\t")
+    return bool(tab) and name.rpartition("#")[2].isdecimal() and "#" in name
+
+
+def _tokens(path: Path, text: str, issues: DataIssues) -> Iterator[Entry]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if _of_tokens(line):
+            name, _, caption = line.partition("\t")
+            yield Entry(f"{path}, line {number}", {KEY: name.rpartition("#")[0], VALUE: caption})
+        elif line.strip():
+            issues.malformed(f"{path}, line {number}", "is not NAME.jpg#NUMBER, a tab and a caption")
+
+
+def _json(path: Path, key: str | None, issues: DataIssues) -> Iterator[Entry]:
+    text = read_text(path)
+    try:
+        stored = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if not _is_lines_of_json(text):
+            raise UserError(f"{path} is not valid JSON ({json_fault(error)})") from None
+        yield from _lines_of_json(path, text, issues)
+        return
+    yield from json_entries(stored, path, issues, key=key)
+
+
+def _is_lines_of_json(text: str) -> bool:
+    """Whether a file that is not JSON has one object on each of its first two lines."""
+    try:
+        return all(isinstance(json.loads(line), dict) for line in text.split("\n", 2)[:2])
+    except ValueError:
+        return False
+
+
+def _lines_of_json(path: Path, text: str, issues: DataIssues) -> Iterator[Entry]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            issues.malformed(where, f"is not valid JSON ({json_fault(error)})")
+            continue
+        if isinstance(row, dict):
+            yield Entry(where, row)
+        else:
+            issues.malformed(where, 'is not a JSON object, e.g. {"image": ..., "caption": ...}')
+
+
+def _parquet(path: Path) -> Iterator[Entry]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise UserError(f"{path} needs pyarrow: pip install 'easycap[parquet]'") from None
+    try:
+        number = 0
+        with pq.ParquetFile(path) as file:
+            # Images that are stored in the table itself are for data=huggingface.
+            columns = [field.name for field in file.schema_arrow if not _holds_bytes(field.type, pa)]
+            for batch in file.iter_batches(columns=columns):
+                for values in batch.to_pylist():
+                    yield Entry(f"{path}, row {number}", values)
+                    number += 1
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} is not a Parquet file ({error})") from None
+
+
+def _holds_bytes(kind: Any, pa: Any) -> bool:
+    if pa.types.is_struct(kind):
+        return any(_holds_bytes(kind.field(number).type, pa) for number in range(kind.num_fields))
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

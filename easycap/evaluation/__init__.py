@@ -1,0 +1,1 @@
+"""Captioning a split and scoring the captions."""

@@ -1,0 +1,85 @@
+"""Scores for each value of a field of the images, such as nocaps' domain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from easycap.errors import UserError
+from easycap.registry import describe_choices
+from easycap.runs.reading import read_result
+from easycap.runs.run_folder import RunFolder
+from easycap.types import Example
+
+NO_VALUE = "(none)"
+_MOST = 100
+# By these nocaps is reported everywhere, so they need not be asked for.
+_DOMAINS = ("domain", {"in-domain", "near-domain", "out-domain"})
+# Parts of a signature are told apart by these.
+_OF_SIGNATURES = re.compile("[|:]")
+
+
+def usual_fields(examples: Sequence[Example]) -> tuple[str, ...]:
+    """Return the fields by which a set of images is reported without being asked: nocaps' domain."""
+    field, values = _DOMAINS
+    found = {example.fields.get(field) for example in examples}
+    return (field,) if len(found) > 1 and found <= values else ()
+
+
+def examples_by_value(examples: Sequence[Example], field: str) -> dict[str, list[Example]]:
+    """Return examples by the value of `field`, numbers in their order, others by the alphabet; those without are last.
+
+    Raises `UserError` if no image has it, or if it has too many values for groups.
+    """
+    if not any(field in example.fields for example in examples):
+        known = sorted({name for example in examples for name in example.fields})
+        there = describe_choices(field, known) if known else "these images have no fields"
+        raise UserError(f"--group-by {field}: no image has such a field; {there}")
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.fields.get(field) or NO_VALUE, []).append(example)
+    if len(groups) > _MOST:
+        raise UserError(
+            f"--group-by {field}: {len(examples):,} images have {len(groups):,} different values; groups are at most "
+            f"{_MOST}"
+        )
+    return {value: groups[value] for value in sorted(groups, key=_order)}
+
+
+def score_groups(
+    examples: Sequence[Example],
+    fields: Sequence[str],
+    label: str,
+    score: Callable[[list[Example], str], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return {field: {value: {"images": number, "scores": what `score` returns}}}.
+
+    `score` gets the images of a group and the name of the split in their signatures, label/field=value.
+    """
+    return {
+        field: {
+            value: {"images": len(of), "scores": score(of, _split_name(label, field, value))}
+            for value, of in examples_by_value(examples, field).items()
+        }
+        for field in fields
+    }
+
+
+def record_groups(folder: RunFolder, label: str, groups: Mapping[str, Any]) -> None:
+    """Write the scores of groups of a split into result.json, in place of those of an earlier evaluation."""
+    if groups or label in ((read_result(folder.path) or {}).get("groups") or {}):
+        folder.update_result({"groups": {label: groups}})
+
+
+def _split_name(label: str, field: str, value: str) -> str:
+    return _OF_SIGNATURES.sub("_", f"{label}/{field}={value}")
+
+
+def _order(value: str) -> tuple[int, float, str]:
+    if value == NO_VALUE:
+        return (2, 0.0, value)
+    try:
+        return (0, float(value), value)
+    except ValueError:
+        return (1, 0.0, value)

@@ -1,0 +1,114 @@
+"""Captions for many images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from easycap.errors import UserError
+from easycap.registry import register
+from easycap.types import Batch, CaptionModel, Features, Generator, Inputs, Vocabulary
+
+
+class Refinement(NamedTuple):
+    """How often a caption is fed back as the draft, and how: `as_draft` turns N texts into ids (N,M)."""
+
+    rounds: int
+    as_draft: Callable[[Sequence[str]], torch.Tensor]
+
+
+@register("refine", "default")
+def refinement_rounds(*, rounds: int) -> int:
+    """How often a caption is fed back as the draft; `UserError` for a negative number."""
+    if rounds < 0:
+        raise UserError(f"refine.rounds={rounds} must be at least 0")
+    return rounds
+
+
+@torch.no_grad()
+def captions_of_batch(
+    captioner: CaptionModel,
+    inputs: Inputs,
+    generator: Generator,
+    vocabulary: Vocabulary,
+    autocast: Callable[[], AbstractContextManager],
+    refinement: Refinement,
+) -> list[list[list[str]]]:
+    """N images -> for each round, the first included, N lists of the captions that `generator` makes of an image.
+
+    `autocast` makes the context to compute in; it is called once per batch. Raises `UserError` where several captions
+    of an image would have to be fed back.
+    """
+    found = []
+    with autocast():
+        features = captioner.encode(inputs.images)  # once for all rounds
+        for _ in range(refinement.rounds):
+            found.append(_captions_of(captioner, inputs, features, generator, vocabulary))
+            draft = refinement.as_draft([only_caption(texts) for texts in found[-1]])
+            inputs = replace(inputs, context=inputs.context | {"draft": draft.to(inputs.images.device)})
+        found.append(_captions_of(captioner, inputs, features, generator, vocabulary))
+    return found
+
+
+def _captions_of(
+    captioner: CaptionModel,
+    inputs: Inputs,
+    features: Features,
+    generator: Generator,
+    vocabulary: Vocabulary,
+) -> list[list[str]]:
+    words = generator(captioner.decoder, captioner.build_memory(inputs, features)).words
+    texts = [vocabulary.decode(ids) for ids in words.tolist()]
+    each = len(texts) // len(inputs.images)
+    return [texts[first : first + each] for first in range(0, len(texts), each)]
+
+
+def caption_batch(
+    captioner: CaptionModel,
+    inputs: Inputs,
+    generator: Generator,
+    vocabulary: Vocabulary,
+    autocast: Callable[[], AbstractContextManager],
+    refinement: Refinement,
+) -> list[list[str]]:
+    """N images -> N captions per round; `UserError` if the generator makes several of an image."""
+    rounds = captions_of_batch(captioner, inputs, generator, vocabulary, autocast, refinement)
+    return [[only_caption(texts) for texts in found] for found in rounds]
+
+
+def only_caption(texts: list[str]) -> str:
+    """Return an image's one caption; `UserError` if there are several."""
+    if len(texts) != 1:
+        raise UserError(
+            f"{len(texts)} captions per image were generated where one is needed: set num_samples=1"
+        )
+    return texts[0]
+
+
+def captions_of_batches(
+    captioner: CaptionModel,
+    batches: Iterable[Batch],
+    generator: Generator,
+    vocabulary: Vocabulary,
+    *,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager],
+    refinement: Refinement,
+) -> list[dict[str, list[str]]]:
+    """Return {image id: its captions, one or more} of each round, in eval mode; the captioner's mode is as before
+    afterwards.
+    """
+    was_training = captioner.training
+    captioner.eval()
+    captions: list[dict[str, list[str]]] = [{} for _ in range(refinement.rounds + 1)]
+    for batch in batches:
+        inputs = batch.inputs.to(device)
+        found = captions_of_batch(captioner, inputs, generator, vocabulary, autocast, refinement)
+        for known, texts in zip(captions, found, strict=True):
+            known.update(zip(batch.image_ids, texts, strict=True))
+    captioner.train(was_training)
+    return captions

@@ -1,0 +1,59 @@
+"""Where the words of a new vocabulary start in the table of a trained language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from easycap.errors import UserError
+from easycap.utils.transformers_adapter import LanguageModel, initial_std
+
+
+def means_of_subwords(table: torch.Tensor, subword_ids: Sequence[Sequence[int]]) -> torch.Tensor:
+    """table (P,D), V lists of its rows -> (V,D), the mean of each list; of the whole table for an empty list."""
+    rows = torch.tensor([row for one in subword_ids for row in one], dtype=torch.long)
+    lengths = torch.tensor([len(one) for one in subword_ids])
+    means = nn.functional.embedding_bag(rows, table, lengths.cumsum(0) - lengths, mode="mean")
+    means[lengths == 0] = table.mean(0)
+    return means
+
+
+def check_embedding(embedding: str, pretrained: str | None) -> None:
+    """Raise `UserError` unless decoder.embedding is random, or pretrained with a language model to take it from."""
+    if embedding not in ("pretrained", "random"):
+        raise UserError(f"decoder.embedding={embedding} must be pretrained or random")
+    if embedding == "pretrained" and pretrained is None:
+        raise UserError(
+            "decoder.embedding=pretrained needs a language model's table: set decoder.pretrained to a name on the hub "
+            "or a folder, or decoder.embedding=random"
+        )
+
+
+def start_words(
+    lm: LanguageModel, vocab_size: int, subword_ids: list[list[int]] | None, special: dict[int, int | None]
+) -> None:
+    """Give a Hugging Face language model a table of `vocab_size` words, in the input and in the output layer.
+
+    With `subword_ids`, for each word its ids in the model's own vocabulary, a word starts at their mean, and each id
+    of `special` {new id: the model's own id, or None} as that one alone; without, all rows are drawn at random.
+    """
+    with torch.no_grad():
+        if subword_ids is None:
+            # Another vocabulary's ids mean nothing to the trained table.
+            lm.resize_token_embeddings(vocab_size, mean_resizing=False)
+            for table in _tables(lm):
+                nn.init.normal_(table, std=initial_std(lm.config))
+            return
+        known = {new: [own] for new, own in special.items() if isinstance(own, int)}
+        subword_ids = [known.get(word, ids) for word, ids in enumerate(subword_ids)]
+        starts = [means_of_subwords(table, subword_ids) for table in _tables(lm)]
+        lm.resize_token_embeddings(vocab_size, mean_resizing=False)
+        for table, start in zip(_tables(lm), starts, strict=True):
+            table.copy_(start)
+
+
+def _tables(lm: LanguageModel) -> list[torch.Tensor]:
+    tables = [lm.get_input_embeddings().weight, lm.get_output_embeddings().weight]
+    return tables[:1] if tables[0] is tables[1] else tables

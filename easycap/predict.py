@@ -1,0 +1,171 @@
+"""For Python users: load a trained run, caption images with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from easycap.data.image_inputs import ImageLike, as_examples, is_single_image
+from easycap.errors import UserError
+from easycap.runs.find import checkpoint_of, find_run
+from easycap.tasks.create import load_task
+from easycap.tasks.photo_captioning import CaptionPredictor
+from easycap.tasks.predictor import Prediction, Predictor
+from easycap.types import Example
+
+T = TypeVar("T")
+
+BATCH_SIZE = 32  # images
+
+
+class Caption(NamedTuple):
+    """A caption with the `tokens` of its text and the end token, as far as the decoder's maximum length allows, and for
+    each its log-probability given the image and the tokens before, `log_probabilities` (T,).
+
+    `attention` says where the decoder looked before each token, as weights of the image tokens (T,K), or (T,h,w) where
+    they stand for places in the image; None if the decoder has no attention.
+    """
+
+    text: str
+    tokens: list[str]
+    log_probabilities: np.ndarray
+    attention: np.ndarray | None
+
+    @property
+    def log_probability(self) -> float:
+        """Return the log-probability of the whole caption."""
+        return float(self.log_probabilities.sum())
+
+
+class Captioner:
+    """A trained model, ready to caption images; made by `easycap.load`.
+
+    Images are paths, PIL images or arrays (H,W), (H,W,3), (H,W,4) of integers in 0..255 or
+    floats in 0..1. Methods take one image, or several in a list or any iterable, and
+    return one result, or a list in the same order.
+    """
+
+    def __init__(
+        self,
+        run: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        locations: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = find_run(Path(run))
+        self.task = load_task(checkpoint_of(self.folder), device=device, locations=locations)
+        _ = self.task.pipeline.transform  # raises if the model reads no images
+        self._last: tuple[dict[str, Any], Predictor] | None = None
+
+    def caption(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        details: bool = False,
+        batch_size: int = BATCH_SIZE,
+        **options: Any,
+    ) -> Any:
+        """Return a caption (str), or a list of them; with `details` a `Caption` for each.
+
+        `options`: `decoding` (an option of conf/decoding), with its settings by name
+        (`num_beams=3`); `rounds`, how often the caption is fed back as the draft; `draft`
+        and `tags` ("dog,cat"), the texts of these conditions. Raises `UserError` for an
+        image that cannot be read and for options that the model lacks.
+        """
+        predictor = self.predictor(**options)
+        if not isinstance(predictor, CaptionPredictor):
+            raise UserError(f"{self.folder} is a tag model: use .tags(images)")
+        for notice in predictor.notices:
+            warnings.warn(notice, stacklevel=2)
+        found: list[Any] = []
+        for examples in chunks(as_examples(images), batch_size):
+            predictions = _without_errors(predictor(examples))
+            if details:
+                found += self._captions(predictor, examples, predictions)
+            else:
+                found += [prediction.text for prediction in predictions]
+        return found[0] if is_single_image(images) else found
+
+    def tags(
+        self, images: ImageLike | Iterable[ImageLike], *, batch_size: int = BATCH_SIZE
+    ) -> dict[str, float] | list[dict[str, float]]:
+        """Return the probability of each tag, the most probable first, or a list of such; only of a tag model."""
+        predictor = self.predictor()
+        if isinstance(predictor, CaptionPredictor):
+            raise UserError(f"{self.folder} is a captioner: use .caption(images)")
+        found = []
+        for examples in chunks(as_examples(images), batch_size):
+            for prediction in _without_errors(predictor(examples)):
+                probabilities: dict[str, float] = prediction.row["tags"]
+                found.append(dict(sorted(probabilities.items(), key=lambda item: -item[1])))
+        return found[0] if is_single_image(images) else found
+
+    def predictor(self, **options: Any) -> Predictor:
+        """Return what predicts with these options, those of `caption`; the last are kept."""
+        known: dict[str, Any] = {
+            name: options.pop(name) for name in ("draft", "rounds", "tags") if name in options
+        }
+        decoding = options.pop("decoding", None)
+        if options:
+            decoding = self._decoding_text(decoding, options)
+        if decoding is not None:
+            known["decoding"] = decoding
+        given = {name: value for name, value in known.items() if value is not None}
+        if self._last is None or self._last[0] != given:
+            self._last = given, self.task.predictor(**given)
+        return self._last[1]
+
+    def _decoding_text(self, decoding: str | None, settings: Mapping[str, Any]) -> str:
+        """Return "option,key=value,..."; without an option the run's own, with its own settings changed."""
+        if decoding is None:
+            own = dict(self.task.config["decoding"])
+            decoding = own.pop("name")
+            settings = own | dict(settings)
+        return ",".join([decoding, *(f"{key}={json.dumps(value)}" for key, value in settings.items())])
+
+    def _captions(
+        self, predictor: CaptionPredictor, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> list[Caption]:
+        found = []
+        grid = self.task.model.image_tokens.grid
+        details = predictor.details(examples, predictions)
+        for prediction, (ids, log_probabilities, attention) in zip(predictions, details, strict=True):
+            if attention is not None and grid is not None:
+                attention = attention.reshape(len(ids), *grid)
+            vocabulary = self.task.vocabulary
+            tokens = ["<eos>" if one == vocabulary.eos_id else vocabulary.decode([one]) for one in ids]
+            found.append(Caption(prediction.text, tokens, log_probabilities, attention))
+        return found
+
+
+def load(
+    run: str | os.PathLike[str], *, device: str = "auto", locations: Mapping[str, str] | None = None
+) -> Captioner:
+    """Return the captioner (or tag model) of a run: its folder or name, or the folder of one of its checkpoints.
+
+    `device`: auto, cpu, cuda, cuda:1, mps. `locations` {data.root or the like: path} says where the run's data lies
+    now, if it is needed and has moved. Raises `UserError` if there is no checkpoint.
+    """
+    return Captioner(run, device=device, locations=locations)
+
+
+def _without_errors(found: Sequence[Prediction | UserError]) -> list[Prediction]:
+    for one in found:
+        if isinstance(one, UserError):
+            raise one
+    return [one for one in found if isinstance(one, Prediction)]
+
+
+def chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of `size`; the last may be shorter."""
+    if size < 1:
+        raise UserError(f"batch_size={size} must be at least 1")
+    while chunk := list(islice(items, size)):
+        yield chunk

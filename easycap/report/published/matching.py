@@ -1,0 +1,155 @@
+"""Runs matched with the published rows they reproduce, and how they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from easycap.errors import UserError
+from easycap.report.comparison.settings import flat
+from easycap.report.published import differences
+from easycap.report.published.placing import other_ways, rows_named, rows_of, why_no_row
+from easycap.report.published.rows import Paper, Row
+from easycap.report.published.splits import check_split, decoding_of, what_is_missing
+from easycap.report.recipe import recipe
+from easycap.report.scores import score_of
+from easycap.runs.reading import read_config, read_result, read_status
+from easycap.utils.text import NOTHING, metric_order
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of a row and a run, all numbers ×100; `difference` is ours less the published, None where that is
+    unchecked or ours is missing; `within` says that the published one lies in our interval, and nothing else is known
+    to differ.
+    """
+
+    metric: str
+    published: float
+    ours: float | None = None
+    low: float | None = None
+    high: float | None = None
+    difference: float | None = None
+    within: bool = False
+    signature: str = ""
+
+
+@dataclass(frozen=True)
+class MatchedRow:
+    """A published row and its run; `run` None: there is none. `made_of` is the run in a few words, `missing`
+    says how it comes by the scores it lacks.
+
+    With `other_data` the scores are of other images, or of fewer: their difference says nothing about the models.
+    """
+
+    row: Row
+    cells: tuple[Cell, ...]
+    run: Path | None = None
+    state: str = ""
+    made_of: str = ""
+    other_data: bool = False
+    differs: tuple[str, ...] = ()
+    missing: str = ""
+
+
+def match_runs(
+    paper: Paper, runs: Sequence[Path], given: Sequence[tuple[str, Path]] = (), *, split: str
+) -> tuple[list[MatchedRow], list[str]]:
+    """Return every row of the paper, once for each run that stands for it, or once without; and why runs are left out.
+
+    A run stands for the rows whose recipe, or one near it, its command names; `given` (name of a row, or name@split
+    where several splits have one of that name; run) says it for others. Raises `UserError` for a row that is not
+    there, for a split that no run has scores of, and if all `runs` would be left out.
+    """
+    check_split(split, list(dict.fromkeys([*runs, *(run for _, run in given)])))
+    found: dict[int, list[Path]] = {}
+    dropped: list[str] = []
+    for run in runs:
+        places = rows_of(paper, run)
+        if not places:
+            dropped.append(why_no_row(run))
+        for place in _of_its_data(paper, places, run):
+            found.setdefault(place, []).append(run)
+    if dropped and not found:
+        raise UserError(f"{dropped[0]} {other_ways(paper, runs[0])}")
+    for name, run in given:
+        for place in rows_named(paper, name):
+            found.setdefault(place, []).append(run)
+    rows = [
+        one
+        for place, row in enumerate(paper.rows)
+        for one in ([_matched(paper, row, run, split) for run in found.get(place, [])] or [_alone(row)])
+    ]
+    return rows, dropped
+
+
+def _of_its_data(paper: Paper, places: Sequence[int], run: Path) -> list[int]:
+    """Of rows of several data those of the run's, else of the first row's; and all that no run can be scored on."""
+    if not places:
+        return []
+    data = flat(read_config(run)).get("data")
+    of = {place: differences.data_of(paper.rows[place]) for place in places}
+    wanted = data if data in of.values() else of[places[0]]
+    return [place for place in places if of[place] in (wanted, None)]
+
+
+def _alone(row: Row) -> MatchedRow:
+    return MatchedRow(row, tuple(Cell(metric, row.scores[metric]) for metric in metric_order(row.scores)))
+
+
+def _matched(paper: Paper, row: Row, run: Path, split: str) -> MatchedRow:
+    config, result = read_config(run), read_result(run) or {}
+    settings = _settings(config, split)
+    scores = {metric: score_of(result, split, metric) for metric in metric_order(row.scores)}
+    data = differences.of_data(row, settings, split, [score for score in scores.values() if score])
+    known = (
+        *data,
+        *differences.of_recipe(run, row, settings),
+        *differences.of_settings(row, settings),
+        *differences.of_features(settings),
+        *(f"recipe: {text}" for text in paper.differs.get(differences.recipe_of(run) or "", ())),
+        *(f"published: {text}" for text in row.differs),
+    )
+    cells = tuple(_cell(row, metric, score, alike=not known) for metric, score in scores.items())
+    made_of = ", ".join(choice for _, choice in recipe(config))
+    return MatchedRow(
+        row,
+        cells,
+        run,
+        read_status(run).state,
+        f"{made_of}; {_decoding(settings)}; seed {config.get('seed', NOTHING)}",
+        bool(data),
+        (*known, *differences.of_terms({cell.metric: cell.signature for cell in cells})),
+        what_is_missing(run, split, result, [metric for metric, score in scores.items() if score is None]),
+    )
+
+
+def _cell(row: Row, metric: str, score: Mapping[str, Any] | None, *, alike: bool) -> Cell:
+    published = row.scores[metric]
+    if score is None:
+        return Cell(metric, published)
+    ours, low, high = (
+        None if score.get(key) is None else 100 * score[key] for key in ("value", "low", "high")
+    )
+    signature = str(score.get("signature", ""))
+    alike = alike and row.checked and not differences.odd_terms(signature)
+    within = alike and low is not None and high is not None and low <= published <= high
+    difference = ours - published if row.checked and ours is not None else None
+    return Cell(metric, published, ours, low, high, difference, within, signature)
+
+
+def _settings(config: Mapping[str, Any], split: str) -> dict[str, str]:
+    """The run's settings; a split like test@beam,num_beams=3 has a way of decoding of its own."""
+    settings = flat(config)
+    decoding = decoding_of(split)
+    if decoding is None:
+        return settings
+    settings = {key: value for key, value in settings.items() if key.split(".")[0] != "decoding"}
+    return settings | flat({"decoding": decoding})
+
+
+def _decoding(settings: Mapping[str, str]) -> str:
+    beams = settings.get("decoding.num_beams")
+    return f"{settings.get('decoding', NOTHING)}{f' {beams}' if beams else ''}"

@@ -1,0 +1,90 @@
+"""Find a run and what lies in its folder."""
+
+from __future__ import annotations
+
+import glob
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from easycap.errors import UserError
+from easycap.utils.paths import expanded, outputs_dir
+
+# Files of a checkpoint: its weights, and the config it was trained with.
+MODEL, CONFIG = "model.safetensors", "config.json"
+# Of a sweep: its commands, and the folders of its runs.
+SWEEP = "sweep.json"
+
+
+def find_run(name: str | Path) -> Path:
+    """Return the folder that `name` means: a path, or a run or sweep as `easycap runs` names it.
+
+    A name that is not found is returned unchanged. Raises `UserError` if several runs have the name.
+    """
+    path = expanded(name)
+    if path.exists() or len(path.parts) > 2:
+        return path
+    found = [
+        folder
+        for pattern in ("runs", "sweeps", "sweeps/*", "")
+        for folder in sorted(outputs_dir().glob(f"{pattern}/{glob.escape(str(path))}".lstrip("/")))
+        if folder.is_dir()
+    ]
+    if len(found) > 1:
+        raise UserError(f"several runs are named {name}: {', '.join(map(shown, found))}; give the path")
+    return found[0] if found else path
+
+
+def checkpoint_of(run: Path) -> Path:
+    """Return the folder of a run's best weights (else its last), or `run` itself if it is a checkpoint.
+
+    Raises `UserError` saying what is missing.
+    """
+    run = find_run(run)
+    if not run.is_dir():
+        raise UserError(f"{run} is not a folder; `easycap runs` lists the runs there are")
+    kept = (
+        "best",
+        "best.previous",
+        "last",
+        "last.previous",
+    )  # the second of each after a kill between two renames
+    for folder in (run, *(run / "checkpoints" / name for name in kept)):
+        if (folder / MODEL).is_file():
+            return folder
+    raise UserError(
+        f"{run} holds no checkpoint (checkpoints/best): is it a run's folder? `easycap runs` lists them"
+    )
+
+
+def run_of(checkpoint: Path) -> Path:
+    """Return the folder of the run that a checkpoint is one of, the checkpoint's own where that stands alone."""
+    return checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else checkpoint
+
+
+def shown(value: object) -> str:
+    """Return a path or an argument as one would type it: relative to the current folder, quoted for the shell."""
+    text = str(value)
+    if isinstance(value, Path) and value.is_absolute() and value.is_relative_to(Path.cwd()):
+        text = str(value.relative_to(Path.cwd()))
+    return shlex.quote(text)
+
+
+def write_text(target: str, text: str) -> None:
+    """Write what a command was asked for to the file `target`, or to standard output where that is "-".
+
+    Raises `UserError` if the file cannot be written.
+    """
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror or error}") from None
+
+
+def task_of(folder: Path) -> str:
+    """Return the task of a checkpoint's model, caption or tags; `UserError` or `OSError` if it cannot be read."""
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("task", "caption")

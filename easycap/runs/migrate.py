@@ -1,0 +1,131 @@
+"""Configs stored by earlier versions: settings that did not exist yet, and those renamed since.
+
+When you add a setting to a component, add here the value that reproduces the earlier behaviour. It may differ from
+the YAML's default, which is for new runs; existing runs must not change. When you rename a setting, add it to
+RENAMED_KEYS, and one of its values to RENAMED_VALUES; for more than a name add a function to CHANGED.
+tests/test_migrate.py has configs of earlier versions and fails for a setting that is missing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# Root keys and whole groups that early configs lack.
+FORMER_GROUPS: dict[str, Any] = {
+    "task": "caption",
+    "tags": {"name": "none"},
+    "draft": {"name": "none"},
+    "refine": {"name": "default", "rounds": 0},
+    "tagger": {"name": "none"},
+    "tag_vocab": {"name": "captions", "size": 500, "min_count": 5},
+}
+
+# group -> component (the group's `name`) -> setting -> value that reproduces the behaviour before it existed.
+FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
+    "data": {"scenes": {"language": "en"}},
+    "decoder": {
+        "attention_lstm": {"reinforce_cost": "caption", "variant": "release"},
+        "causal_lm": {"bos": True},
+        "lstm": {"dropout_inputs": True, "cell": "lstm", "init": "im2txt"},
+        "m2": {"dropout_words": True, "dropout_feed_forward": False},
+        "transformer": {"dropout_words": True, "dropout_feed_forward": False, "layer_norm": "torch"},
+    },
+    "objective": {"xe": {"ignore_unk": False}, "scst": {"ignore_unk": False}},
+    "optim": {"sgd": {"decay_lstm_biases": False, "output_bias_factor": 1.0}},
+    "trainer": {"default": {"threads": "auto"}},
+    "vocab": {name: {"segmenter": "spaces"} for name in ("bert", "gpt2", "word")},
+}
+
+# group -> former name of a setting -> its name today. On the command line the former name is an error that names
+# today's.
+_LENGTH = {"max_words": "max_length"}
+RENAMED_KEYS: dict[str, dict[str, str]] = {
+    "decoder": _LENGTH,
+    "objective": _LENGTH,
+    "tags": _LENGTH,
+    "draft": _LENGTH,
+    "decoding": {"min_words": "min_length", **_LENGTH},
+}
+
+# group -> setting -> former name of one of its values -> its name today.
+RENAMED_VALUES: dict[str, dict[str, dict[str, str]]] = {"decoder": {"alpha_reduction": {"cells": "patches"}}}
+
+# Captions per image in COCO: what captions_per_image=null, all, mostly meant.
+_CAPTIONS_OF_COCO = 5
+
+
+def _release_is_patches(decoder: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """alpha_reduction=release multiplied the penalty of `patches` by the captions of a batch."""
+    if decoder.get("alpha_reduction") != "release":
+        return decoder
+    trainer = config.get("trainer") or {}
+    captions = trainer.get("batch_size", 1) * (trainer.get("captions_per_image") or _CAPTIONS_OF_COCO)
+    weight = decoder.get("alpha_weight", 1.0) * captions
+    return decoder | {"alpha_reduction": "patches", "alpha_weight": weight}
+
+
+def _feature_dim_is_raw_features(decoder: dict[str, Any], _config: Mapping[str, Any]) -> dict[str, Any]:
+    """feature_dim gave the width of features that are read as the encoder makes them."""
+    if "feature_dim" not in decoder:
+        return decoder
+    others = {key: value for key, value in decoder.items() if key != "feature_dim"}
+    return {"raw_features": decoder["feature_dim"] is not None} | others
+
+
+# group -> component -> function of the group's settings and the whole config that returns the settings of today.
+CHANGED: dict[str, dict[str, Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]]]] = {
+    "decoder": {
+        "attention_lstm": _release_is_patches,
+        "m2": _feature_dim_is_raw_features,
+        "transformer": _feature_dim_is_raw_features,
+    },
+}
+
+
+def fill_former_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored config, as plain data, as this version would have stored it."""
+    return update_settings({**FORMER_GROUPS, **config})
+
+
+def update_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the groups that a stored config has, with renamed settings and missing ones at their former value."""
+    return {key: _updated(key, value, config) for key, value in config.items()}
+
+
+def _updated(group: str, values: Any, config: Mapping[str, Any]) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    settings = _rename(values, RENAMED_KEYS.get(group, {}))
+    for key, names in RENAMED_VALUES.get(group, {}).items():
+        if key in settings:
+            settings[key] = names.get(str(settings[key]), settings[key])
+    if change := CHANGED.get(group, {}).get(str(values.get("name"))):
+        settings = change(settings, config)
+    return _former(group, values) | settings
+
+
+def _rename(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in values.items()}
+
+
+def drop_former_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config, as plain data, without settings at their former value and with former names: as an earlier
+    version would have stored the same run.
+    """
+    return {key: _dropped(key, value) for key, value in config.items()}
+
+
+def _dropped(group: str, values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    former = _former(group, values)
+    kept = {key: value for key, value in values.items() if key not in former or former[key] != value}
+    for key, names in RENAMED_VALUES.get(group, {}).items():
+        if key in kept:
+            kept[key] = {new: old for old, new in names.items()}.get(str(kept[key]), kept[key])
+    return _rename(kept, {new: old for old, new in RENAMED_KEYS.get(group, {}).items()})
+
+
+def _former(group: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return FORMER_VALUES.get(group, {}).get(str(values.get("name")), {})

@@ -1,0 +1,242 @@
+"""Which runs a sweep has: from the words of the command line to a folder and runs, each composed and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from easycap.config.compose import compose
+from easycap.config.data_locations import LOCATIONS
+from easycap.config.overrides import parse, quoted
+from easycap.config.schema import check_group, config_hash, options
+from easycap.config.validate import validate
+from easycap.errors import UserError
+from easycap.registry import describe_choices
+from easycap.runs.find import SWEEP, shown
+from easycap.runs.reading import planned_runs
+from easycap.runs.run_folder import write_json
+from easycap.sweeps.planned_run import PlannedRun
+from easycap.sweeps.space import Axes, axes_of, combinations, products
+from easycap.tasks.dry_run import dry_run
+from easycap.utils.paths import config_dir, config_files, expanded, outputs_dir
+from easycap.utils.processes import lock
+
+_REFUSED = {
+    "hydra/launcher": "launcher=parallel (launcher.jobs=4 for four at a time) or launcher=slurm",
+    "hydra/sweeper": "sweep=NAME, or keys with several values",
+    "hydra.sweep.subdir": "hydra.sweep.dir=FOLDER for the sweep; runs name themselves",
+    "hydra.run.dir": "hydra.sweep.dir=FOLDER",
+    "resume": "the same command again, which resumes unfinished runs",
+}
+# What does not change what is computed does not change the sweep's folder either.
+_NOT_IN_NAME = ("device", "tracking", "launcher", "sweep", "hydra", "trainer.workers")
+_SETTINGS = ("axes", "name", "dry_run")  # of conf/sweep/*.yaml
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep: its folder, and the products of axes whose union it runs.
+
+    `runs` come with the checked config of each in `settings`; `launcher` has the checked settings of the launcher;
+    with `dry_run` the runs are only listed.
+    """
+
+    folder: Path
+    spaces: list[Axes]
+    runs: list[PlannedRun]
+    settings: list[dict[str, Any]]
+    launcher: dict[str, Any]
+    dry_run: bool
+
+
+def make_plan(words: Sequence[str]) -> Plan:
+    """Return the sweep that the overrides `words` ask for; `UserError` if anything about any of its runs is wrong."""
+    overrides = parse(words, sweep=True)
+    for override in overrides:
+        if (key := override.key_or_group) in _REFUSED:
+            raise UserError(f"{key} has no meaning in a sweep; use {_REFUSED[key]}")
+    settings, option = _settings(overrides)
+    launcher = check_group("launcher", _group("launcher", overrides, default="local")[0])
+    own = [o for o in overrides if o.key_or_group.partition(".")[0] in ("sweep", "launcher")]
+    folder = [o for o in overrides if o.key_or_group == "hydra.sweep.dir"]
+    ours = [o for o in overrides if o not in own and o not in folder]
+    fixed = [o for o in ours if not o.is_sweep_override()]
+    spaces = products(settings["axes"], axes_of(ours, options), [o.key_or_group for o in fixed])
+    path = outputs_dir() / "sweeps" / (settings["name"] or _name(option, spaces, fixed))
+    if folder:
+        path = expanded(str(folder[-1].value())).absolute()
+    runs = _planned_runs(fixed, spaces, path)
+    return Plan(path, spaces, list(runs), list(runs.values()), launcher, settings["dry_run"])
+
+
+def write_plan(plan: Plan, command: str) -> None:
+    """Write sweep.json: commands, axes and runs, with those of earlier commands in the same folder."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with lock(plan.folder / ".locks" / "sweep"):
+        before = _read_plan(plan.folder)
+        commands = list(dict.fromkeys([*before.get("commands", []), command]))
+        runs = {run["folder"]: run for run in planned_runs(before)} if before else {}
+        runs |= {c.folder.name: {"folder": c.folder.name, "overrides": list(c.varied)} for c in plan.runs}
+        axes: Axes = before.get("axes", {})
+        for space in plan.spaces:
+            for key, values in space.items():
+                axes[key] = list(dict.fromkeys([*axes.get(key, []), *values]))
+        known = {"name": plan.folder.name, "commands": commands, "axes": axes, "runs": list(runs.values())}
+        write_json(plan.folder / SWEEP, known)
+
+
+def _read_plan(folder: Path) -> dict[str, Any]:
+    path = folder / SWEEP
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+# ---------------------------------------------------------------------------------------------- settings
+
+
+def _settings(overrides: Sequence[Override]) -> tuple[dict[str, Any], str | None]:
+    """The fields of conf/sweep/*.yaml, and which option was chosen; what a YAML leaves out is as in none.yaml."""
+    values, option = _group("sweep", overrides, default="none")
+    for key in values:
+        if key not in _SETTINGS:
+            raise UserError(f"sweep.{key} does not exist; {describe_choices(str(key), _SETTINGS)}")
+    found = {**OmegaConf.load(config_files("sweep")["none"]), **values}
+    if OmegaConf.is_config(found["axes"]):
+        found["axes"] = OmegaConf.to_container(found["axes"])
+    if not isinstance(found["dry_run"], bool):
+        raise UserError(f"sweep.dry_run={found['dry_run']} must be true or false")
+    name = found["name"]
+    if name is not None and not re.fullmatch(r"[\w+-][\w.+-]*", str(name)):
+        raise UserError(f"sweep.name={name!r} names a folder: use letters, digits, '-', '_', '+' and '.'")
+    found["name"] = None if name is None else str(name)
+    return found, option if option != "none" else None
+
+
+def _group(group: str, overrides: Sequence[Override], *, default: str) -> tuple[Any, str]:
+    """The YAML of the option that the overrides choose in `group`, with the fields they set."""
+    option, given = default, {}
+    for override in overrides:
+        key = override.key_or_group
+        if override.is_sweep_override() and key.partition(".")[0] == group:
+            raise UserError(f"{override.input_line}: {group} applies to the whole sweep and takes one value")
+        if key == group:
+            option = str(override.value())
+        elif key.startswith(f"{group}."):
+            given[key.removeprefix(f"{group}.")] = override.value()
+    files = config_files(group)
+    if option not in files:
+        raise UserError(f"{group}={option} does not exist; {describe_choices(str(option), files)}")
+    values = OmegaConf.load(files[option])
+    for key, value in given.items():
+        OmegaConf.update(values, key, value, force_add=True)
+    return values, option
+
+
+def _name(option: str | None, spaces: list[Axes], fixed: Sequence[Override]) -> str:
+    """The option's name or the axes' keys, and a hash of what else was asked for."""
+    keys = sorted({key for space in spaces for key in space})
+    lines = sorted(_line(o) for o in fixed if not o.key_or_group.startswith(_NOT_IN_NAME))
+    if option is not None and not lines:
+        return option
+    digest = hashlib.sha256(json.dumps([[] if option else keys, lines]).encode()).hexdigest()[:6]
+    plain = option or "+".join(key.rpartition(".")[2] for key in keys)[:50] or "one"
+    return f"{plain}-{digest}"
+
+
+# ------------------------------------------------------------------------------------------------- runs
+
+
+def _planned_runs(
+    fixed: Sequence[Override], spaces: list[Axes], folder: Path
+) -> dict[PlannedRun, dict[str, Any]]:
+    """Every run with its checked config; `UserError` names the first that is wrong."""
+    varying = {key for space in spaces for key in space}
+    common = [_line(o) for o in fixed if o.key_or_group not in varying]
+    telling = _telling(fixed, spaces, _read_plan(folder).get("axes", {}))
+    runs: dict[str, PlannedRun] = {}
+    checked: dict[PlannedRun, dict[str, Any]] = {}
+    for combination in dict.fromkeys(tuple(one.items()) for space in spaces for one in combinations(space)):
+        words = (*common, *(f"{key}={value}" for key, value in combination))
+        named = [(key, value) for key, value in map(_split, words) if key in telling]
+        varied = tuple(f"{key}={value}" for key, value in named)
+        try:
+            settings = validate(compose(words).config)
+            dry_run(settings)
+            digest = config_hash(settings)
+            if digest in runs:
+                raise UserError(
+                    f"it would train the same as {runs[digest].label}: they differ only in locations or speed "
+                    "settings; if each location holds different data, train separate runs: easycap train ... "
+                    + " ".join(varied)
+                )
+            path = _folder_of(folder, named, settings["seed"], digest)
+            _check_same_data(path, settings)
+        except UserError as error:
+            raise UserError(f"run {' '.join(varied)}: {error}" if varied else str(error)) from None
+        runs[digest] = PlannedRun(path, (*words, *_tracked(settings, folder)), varied)
+        checked[runs[digest]] = settings
+    return checked
+
+
+def _telling(fixed: Sequence[Override], spaces: list[Axes], before: Axes) -> set[str]:
+    """The keys that tell this folder's runs apart: one value, such as a size that goes with one decoder, does not."""
+    values: dict[str, set[str]] = {}
+    of_fixed = {o.key_or_group: [o.get_value_string()] for o in fixed if o.key_or_group in before}
+    for axes in (*spaces, of_fixed, before):
+        for key, found in axes.items():
+            values.setdefault(key, set()).update(found)
+    return {key for key, found in values.items() if len(found) > 1}
+
+
+def _line(override: Override) -> str:
+    assert override.input_line is not None  # it was parsed from one
+    return override.input_line
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, _, value = override.lstrip("+").partition("=")
+    return key, value
+
+
+def _check_same_data(run: Path, settings: Mapping[str, Any]) -> None:
+    """A hash leaves out where data lies, so that it may move; but a run of other data must not pass for this one."""
+    if not (run / "config.yaml").is_file():
+        return
+    stored: Any = OmegaConf.load(run / "config.yaml")
+    for name in LOCATIONS:
+        group, _, key = name.partition(".")
+        now, before = (settings.get(group) or {}).get(key), (stored.get(group) or {}).get(key)
+        if None in (now, before) or Path(str(before)).absolute() == Path(str(now)).absolute():
+            continue
+        if Path(str(before)).exists():
+            raise UserError(f"{shown(run)} was trained on {name}={before}; choose another sweep.name")
+
+
+def _folder_of(sweep: Path, named: Sequence[tuple[str, str]], seed: int, digest: str) -> Path:
+    """The run's folder: the one it has already, whatever axes there were then, or a new name."""
+    for found in sweep.glob(f"*-{digest}"):
+        return found
+    words = [
+        value if key in _groups() else f"{key.rpartition('.')[2]}{value}"
+        for key, value in named
+        if key != "seed"
+    ]
+    plain = re.sub(r"[^\w.+-]+", "_", "-".join(words))[:80].strip("-_.")
+    return sweep / "-".join([*filter(None, [plain]), f"s{seed}", digest])
+
+
+def _groups() -> set[str]:
+    """The config groups: their options are words that need no key."""
+    return {path.name for path in config_dir().iterdir() if path.is_dir()}
+
+
+def _tracked(settings: Mapping[str, Any], folder: Path) -> list[str]:
+    tracking = settings["tracking"]
+    return [f"tracking.group={quoted(folder.name)}"] if tracking.get("group", "") is None else []

@@ -1,0 +1,76 @@
+"""A search space as combinations of overrides: which keys vary, which values they take."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Glob, Override
+
+from easycap.errors import UserError
+
+# Every key that varies, with its values as they are written in an override.
+Axes = dict[str, list[str]]
+
+
+def axes_of(overrides: Sequence[Override], options: Callable[[str], list[str]]) -> Axes:
+    """Return the axes among overrides such as vocab=word,bert or seed=range(1,4).
+
+    `options` lists a config group's options, for glob(...). Raises `UserError` for what has no list of values.
+    """
+    return {o.key_or_group: _values(o, options) for o in overrides if o.is_sweep_override()}
+
+
+def _values(override: Override, options: Callable[[str], list[str]]) -> list[str]:
+    value = override.value()
+    if isinstance(value, Glob):
+        found = value.filter(options(override.key_or_group))
+        if not found:
+            raise UserError(f"{override.input_line} matches no option of {override.key_or_group}")
+        return found
+    if override.is_interval_sweep():
+        raise UserError(
+            f"{override.input_line} has infinitely many values: list some, e.g. "
+            f"{override.key_or_group}=0.1,0.2,0.3"
+        )
+    return list(override.sweep_string_iterator())
+
+
+def products(spaces: Any, asked: Axes, fixed: Sequence[str]) -> list[Axes]:
+    """Return the products whose union a sweep runs.
+
+    `spaces` are the axes of a sweep's YAML: one mapping {key: values} or a list of them, values a list or the text of
+    one ("1,2,5"). Axes `asked` for on the command line are added to each, or replace the one of the same key; a key
+    `fixed` there does not vary. Raises `UserError` naming what cannot be read.
+    """
+    spaces = [spaces] if isinstance(spaces, Mapping) else spaces
+    if not isinstance(spaces, Sequence) or not all(isinstance(space, Mapping) for space in spaces):
+        raise UserError("sweep.axes must be a mapping such as {seed: [1, 2]}, or a list of them")
+    found = []
+    for space in spaces or [{}]:
+        own = {key: _texts(key, values) for key, values in space.items() if key not in fixed}
+        product = own | asked
+        if product not in found:
+            found.append(product)
+    return found
+
+
+def _texts(key: str, values: Any) -> list[str]:
+    if isinstance(values, str):
+        return [value.strip() for value in values.split(",")]
+    if isinstance(values, (list, tuple)):
+        return [_text(value) for value in values]
+    if values is None or isinstance(values, Mapping):
+        raise UserError(f"sweep.axes.{key} must be a list of values, e.g. {key}: [1, 2]")
+    return [_text(values)]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def combinations(product: Axes) -> list[dict[str, str]]:
+    """Return every combination {key: value} of a product of axes, the last axis changing fastest."""
+    return [dict(zip(product, values, strict=True)) for values in itertools.product(*product.values())]

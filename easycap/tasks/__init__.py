@@ -1,0 +1,1 @@
+"""What is trained: captioners and tag models behind one interface."""

@@ -1,0 +1,136 @@
+"""Before any work: the components of a config built without data, so that wrong settings fail here."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from easycap.conditioning.conditions import build_conditions
+from easycap.config.instantiate import build, check_settings, special_ids
+from easycap.errors import UserError
+from easycap.metrics.rewards import rewarded
+from easycap.models.build import (
+    initial_checkpoint,
+    model_for_encoder,
+    untrained_model,
+    with_architecture,
+    without_downloads,
+)
+from easycap.models.captioner import Captioner
+from easycap.models.checkpoint import ENCODER, check_weights
+from easycap.runs.find import task_of
+from easycap.tasks.create import check_metrics, task_class
+from easycap.tasks.memory_estimate import check_memory
+from easycap.training.hardware import Precision, pick_device, training_precision
+
+
+def model_on_meta(config: dict[str, Any]) -> Any:
+    """Return a checked config's model on the meta device, with a placeholder vocabulary if there is none yet.
+
+    Raises `UserError` as its components do, and for weights of init_from that have no place in it.
+    """
+    vocabulary: Any = PlaceholderVocabulary()
+    initial = None if config["resume"] else initial_checkpoint(config)
+    task_cls = task_class(config)
+    build_model = task_cls.build_from_config
+    with torch.device("meta"):
+        if initial is None:
+            return build_model(without_downloads(with_architecture(config)), vocabulary)
+        if task_of(initial) != config["task"]:
+            untrained = without_downloads(with_architecture(config))
+            model = model_for_encoder(build_model, untrained, vocabulary, initial)
+            check_weights(model, initial, ENCODER)
+        else:
+            vocabulary = task_cls.load_vocabulary(config, initial)
+            model = untrained_model(build_model, with_architecture(config), vocabulary, initial)
+            check_weights(model, initial)
+    return model
+
+
+def dry_run(config: dict[str, Any], *, memory: bool = False) -> None:
+    """Build every component that needs no data, with the model on the meta device, so that wrong settings fail early.
+
+    Raises `UserError` as the components do, and with `memory` for a run that needs more memory than available.
+    """
+    model = model_on_meta(config)
+    if isinstance(model, Captioner) and not config["resume"]:
+        _check_positions(config, model)
+    _build_training(config)
+    _build_text(config)
+    check_metrics(config)
+    if memory:
+        check_memory(config, model, model_on_meta)
+
+
+def _build_training(config: dict[str, Any]) -> None:
+    factor = build("schedule", config["schedule"], total_steps=1000)
+    build("trainer", config["trainer"])
+    build("optim", config["optim"])(_PlaceholderModel(), factor)
+    build("validation", config["validation"])
+    check_settings("tracking", config["tracking"])  # which is made with the run's folder
+    device = pick_device(config["device"])
+    if not config["resume"]:  # a resumed run keeps its precision
+        training_precision(Precision(config["trainer"]["precision"]), device)
+
+
+def _build_text(config: dict[str, Any]) -> None:
+    """Vocabulary, text conditions, decoding and objective."""
+    vocabulary: Any = PlaceholderVocabulary()
+    if not config["resume"]:  # a resumed run has its vocabulary
+        task_class(config).check_vocabulary(config)
+    resumed = Path(config["resume"]) if config["resume"] else None
+    conditions = build_conditions(config, read_splits=dict, run=resumed, device=torch.device("cpu"))
+    conditions.validate(config)
+    build("refine", config["refine"])
+    build("decoding", config["decoding"], vocabulary=vocabulary)
+    build(
+        "objective",
+        config["objective"],
+        vocabulary=vocabulary,
+        make_rewards=lambda weights, eos: rewarded(weights),  # the rest of them needs the data
+        **special_ids(vocabulary),
+    )
+
+
+def _check_positions(config: dict[str, Any], captioner: Captioner) -> None:
+    """Raise `UserError` if the image and the longest conditioning text could be more than the decoder can read."""
+    positions = getattr(captioner.decoder, "max_positions", None)
+    if positions is None or not captioner.context:
+        return
+    grid = captioner.encoder.grid if config["image_tokens"]["name"] == "all" else None
+    # of an unknown number of regions at least one
+    image = config["image_tokens"].get("count") or (math.prod(grid) if grid else 1)
+    words = captioner.decoder.max_length
+    context = image + sum(config[name]["max_length"] for name in captioner.context)
+    if context + words > positions:
+        parts = " and ".join(f"{name}.max_length={config[name]['max_length']}" for name in captioner.context)
+        raise UserError(
+            f"{image} image tokens, {parts} do not fit into decoder.max_positions={positions}, of which "
+            f"decoder.max_length={words} are for the caption: set decoder.max_positions={context + words}, or lower "
+            f"{' or '.join(f'{name}.max_length' for name in captioner.context)}"
+        )
+
+
+class PlaceholderVocabulary:
+    """Stands in for a vocabulary, of words or of tags, that is not built yet."""
+
+    pad_id, bos_id, eos_id, unk_id = range(4)
+    tags = range(997)
+
+    def __len__(self) -> int:
+        return 1000
+
+    def encode(self, text: str) -> list[int]:
+        """Return no ids."""
+        return []
+
+
+class _PlaceholderModel(torch.nn.Module):
+    """The smallest thing that an optimiser can be made for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = torch.nn.Linear(2, 2)

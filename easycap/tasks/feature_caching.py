@@ -1,0 +1,139 @@
+"""Decide whether training uses cached features of a frozen encoder (trainer.cache_features), and fill the caches."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from easycap.data.array_cache import CannotCache
+from easycap.data.features import CachedFeatures, FeatureCache, fingerprint
+from easycap.models.checkpoint import load_weights
+from easycap.runs.find import run_of
+from easycap.runs.reading import read_result
+from easycap.tasks.base import Task
+from easycap.training.checkpoint_files import read_progress
+from easycap.types import Features
+from easycap.utils import paths
+from easycap.utils.cache import digest_of
+from easycap.utils.cpu_threads import FastestThreads, restore_thread_count
+
+logger = logging.getLogger(__name__)
+
+FEATURES_CACHED = "features_cached"  # in result.json: a resumed run does as before
+_MOST_OF_FREE_DISK = 0.5  # largest share that `auto` may use
+
+
+def cached_view(task: Task, resume_from: Path | None, *, more_runs: bool) -> CachedFeatures | None:
+    """Fill the caches and return the view that training uses while the encoder is frozen; None without caching.
+
+    `auto` caches if images are seen unchanged more than once (over several epochs, or by further runs of a sweep,
+    `more_runs`) or if their features are cached already, and if the features take at most half of the free disk. A
+    resumed run does as before. The encoder must be on its device. Raises `UserError` if trainer.cache_features is true
+    and caching is impossible.
+    """
+    trainer = task.settings
+    epoch = read_progress(resume_from)["epoch"] if resume_from is not None else 0
+    live_from = math.inf if trainer.unfreeze_encoder_at_epoch is None else trainer.unfreeze_encoder_at_epoch
+    if trainer.cache_features is False or epoch >= live_from:
+        return None
+    auto = trainer.cache_features == "auto"
+    before = None
+    if auto and resume_from is not None:
+        before = (read_result(run_of(resume_from)) or {}).get(FEATURES_CACHED)
+    if auto and (before is False or not _may_cache(task)):
+        return None
+    if resume_from is not None:  # the weights are left to the trainer
+        load_weights(task.model, resume_from)
+    caches = _caches(task)
+    epochs = min(trainer.epochs_of(len(task.examples("train"))), live_from)
+    try:
+        left = sum(len(cache.left()) for cache in caches)
+        if auto and left and not before and not (epochs > 1 or more_runs):
+            return None
+        _fill(task, caches, left, within=_MOST_OF_FREE_DISK if auto else None)
+    except (CannotCache, OSError) as error:
+        if not auto:
+            raise
+        logger.warning("features of the frozen encoder are not cached, so it runs in every epoch: %s", error)
+        return None
+    return CachedFeatures(caches, task.pipeline.transform, live_from=trainer.unfreeze_encoder_at_epoch)
+
+
+def _may_cache(task: Task) -> bool:
+    """Whether the encoder sees the same images in every epoch."""
+    trainer = task.settings
+    if task.model.encoder.preprocessing is None or trainer.overfit_batch:
+        return False
+    if trainer.crop is not None or trainer.flip:
+        logger.info(
+            "the frozen encoder runs in every epoch, because trainer.crop or trainer.flip changes its images"
+        )
+        return False
+    return True
+
+
+def _caches(task: Task) -> list[FeatureCache]:
+    """The caches of the training and validation images."""
+    encoder, precision = task.model.encoder, task.pipeline.precision
+    settings = {k: v for k, v in task.config["encoder"].items() if k not in ("pretrained", "weights")}
+    code = digest_of([], code=Path(inspect.getfile(type(encoder))).parent)
+    made_by = fingerprint(encoder.state_dict().items(), settings, encoder.preprocessing, precision.name, code)
+    validated = task.examples("val")[: task.config["validation"]["images"]]
+    return [
+        FeatureCache(paths.cache_dir() / "features", examples, made_by)
+        for examples in (task.examples("train"), validated)
+    ]
+
+
+def _fill(task: Task, caches: Sequence[FeatureCache], left: int, *, within: float | None) -> None:
+    """Encode the `left` images, if their features take at most the share `within` of the free disk."""
+    captioner, device, transform = task.model, task.device, task.pipeline.transform
+    if not left:
+        images = sum(len(cache.examples) for cache in caches)
+        logger.info("using cached features of %s images from %s", f"{images:,}", caches[0].folder)
+        return
+
+    @torch.no_grad()
+    def encode(images: torch.Tensor) -> Features:
+        with task.pipeline.autocast():
+            return captioner.encode(images.to(device))
+
+    captioner.freeze_encoder(True)
+    captioner.eval()
+    if within is not None:
+        _check_disk(encode, transform.size, caches[0].folder, left, within)
+    captioner.fold_encoder(left)
+    encode_faster = FastestThreads(encode, ahead=left, device=device, what="caching features")
+    size, workers = task.config["validation"]["batch_size"], task.settings.workers
+    with restore_thread_count():
+        for cache in caches:
+            cache.encode(encode_faster, transform, batch_size=size, workers=workers)
+    captioner.freeze_encoder(False)  # as before; training freezes it itself
+
+
+def _check_disk(
+    encode: Callable[[torch.Tensor], Features], side: int, folder: Path, images: int, share: float
+) -> None:
+    """Raise `CannotCache` if half-precision features of `images` images exceed a share of the free disk."""
+    patches = encode(torch.zeros(1, 3, side, side, dtype=torch.uint8)).patches
+    needed = 2 * patches.numel() * images
+    place = next(path for path in folder.parents if path.exists())
+    free = shutil.disk_usage(place).free
+    if needed > share * free:
+        raise CannotCache(
+            f"{images:,} images need {needed / 1e9:.1f} GB, more than {share:.0%} of the {free / 1e9:.1f} GB free in "
+            f"{place}; set EASYCAP_CACHE to a larger disk, or force caching with trainer.cache_features=true"
+        )
+
+
+def prepare_conditions(task: Task) -> None:
+    """Do the slow work for the conditions of all images to be scored, and find what is missing, before training."""
+    for split in ("val", *task.test_splits):
+        limit = task.config["validation"]["images"] if split == "val" else None
+        task.conditions.prepare(task.examples(split)[:limit], "test")

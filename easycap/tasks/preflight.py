@@ -1,0 +1,103 @@
+"""Warnings about a training before it starts: (level, sentence)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from easycap.config.init_from import differences, initial_run_config
+from easycap.metrics.unspaced import unspaced_scripts
+from easycap.types import Vocabulary
+from easycap.utils.segmenters import SPACES, Segmenter
+from easycap.vocab.survey import Survey, lost_marks
+
+Notice = tuple[int, str]
+INFO, WARNING = logging.INFO, logging.WARNING
+
+# Above this share of training captions without their end, captions are noticeably learnt too short.
+_MANY_CUT = 0.02
+# Warn if more than this share of the captions loses accents or marks.
+_MANY_LOST = 0.01
+
+
+def about_initial_weights(config: dict[str, Any], model: nn.Module, *, resumed: bool) -> Iterator[Notice]:
+    """What init_from changes, and encoders that start from random weights."""
+    if (run := config["init_from"]) is not None and not resumed:
+        changed = differences(initial_run_config(run), config)
+        yield INFO, f"init_from={run}; changed: {', '.join(changed) or 'nothing'}"
+    unfreeze = config["trainer"]["unfreeze_encoder_at_epoch"]
+    starts_random = not config["encoder"].get("pretrained", False) and config["init_from"] is None
+    if starts_random and any(True for _ in model.get_submodule("encoder").parameters()) and unfreeze != 0:
+        yield (
+            WARNING,
+            f"the encoder starts from random weights and is frozen (trainer.unfreeze_encoder_at_epoch={unfreeze}): its "
+            "features hardly differ between images",
+        )
+    yield from _about_untrained_encoders_of_photos(config)
+
+
+def _about_untrained_encoders_of_photos(config: dict[str, Any]) -> Iterator[Notice]:
+    """No published model learns to see photos from captions alone, let alone at 64 pixels."""
+    encoder = config["encoder"]
+    if config["init_from"] is not None or config["data"]["name"] == "scenes":
+        return
+    untrained = not encoder.get("pretrained", True) and encoder.get("weights") is None
+    if encoder["name"] == "small" or untrained:
+        size = encoder.get("image_size")
+        pixels = f" at {size} pixels" if size else ""
+        yield (
+            WARNING,
+            f"encoder={encoder['name']} starts untrained{pixels}, and captions alone teach it very little about "
+            f"photos (data={config['data']['name']}): use pretrained weights, e.g. encoder=resnet18 or "
+            "experiment=easycap/coco",
+        )
+
+
+def about_rewards(config: dict[str, Any]) -> Iterator[Notice]:
+    """Rewards from the first step on, and settings that do not reach a rewarded decoder: it is called in eval mode."""
+    if config["objective"]["name"] != "scst":
+        return
+    if not config["objective"]["xe_first"] and config["init_from"] is None:
+        yield (
+            WARNING,
+            "objective=scst starts from random weights, whose captions earn almost no reward: set "
+            "init_from=RUN, or objective=xe_then_scst with trainer.patience",
+        )
+    if config["trainer"]["gradient_checkpointing"]:
+        yield (
+            WARNING,
+            "trainer.gradient_checkpointing=true does not reach the decoder while captions are rewarded: "
+            "use objective.rows_per_pass to limit memory there",
+        )
+    if config["trainer"]["compile"]:
+        yield WARNING, "trainer.compile=true has no effect on steps in which captions are rewarded"
+
+
+def about_cut_captions(config: dict[str, Any], train: Survey, max_length: int) -> Iterator[Notice]:
+    """Captions that are longer than the decoder's positions."""
+    if train.truncated:
+        yield (
+            WARNING if train.truncated > _MANY_CUT else INFO,
+            f"{100 * train.truncated:.2f}% of the training captions ({train.length:.1f} words on average with "
+            f"vocab={config['vocab']['name']}) are cut to decoder.max_length={max_length} positions; a higher "
+            "decoder.max_length keeps them whole",
+        )
+
+
+def about_scripts(
+    config: dict[str, Any], vocabulary: Vocabulary, captions: Sequence[str], segmenter: Segmenter = SPACES
+) -> Iterator[Notice]:
+    """Scripts without spaces between words, and marks that the vocabulary drops."""
+    for found in unspaced_scripts(map(segmenter, captions)):
+        yield WARNING, str(found)
+    lost = lost_marks(vocabulary, captions)
+    if lost >= _MANY_LOST:
+        yield (
+            WARNING,
+            f"vocab={config['vocab']['name']} drops accents and combining marks from {100 * lost:.0f}% of the "
+            "captions, so generated captions lack them and cannot match those references; vocab=word and "
+            "vocab=gpt2 keep them",
+        )

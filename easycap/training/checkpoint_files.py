@@ -1,0 +1,213 @@
+"""Checkpoints: tensors in safetensors, the rest in JSON; nothing is pickled, nothing is left half written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file, save_model
+
+from easycap.errors import UserError
+from easycap.models.checkpoint import PREPROCESSING
+from easycap.models.image_model import ImageModel
+from easycap.runs.find import CONFIG, MODEL
+from easycap.runs.run_folder import write_atomically
+from easycap.training.optim import Optimization
+from easycap.types import Vocabulary
+from easycap.utils.paths import share_as_usual
+
+logger = logging.getLogger(__name__)
+
+TRAINING = "training.safetensors"
+PROGRESS = "progress.json"
+
+
+def save_checkpoint(
+    folder: Path,
+    captioner: ImageModel,
+    vocabulary: Vocabulary,
+    config: dict[str, Any],
+    *,
+    progress: dict[str, Any],
+    optimization: Optimization | None = None,
+    tensors: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write weights, vocabulary, config, preprocessing and progress as one folder, with `optimization` to resume.
+
+    `tensors` are stored next to the optimiser's. The folder appears whole or not at all. Of checkpoints that
+    can be resumed, the one replaced is kept as `<name>.previous` until the next save. Raises `UserError` if the disk
+    has no room for it; what was there stays.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what a kill left behind
+    check_space(folder.parent, checkpoint_bytes(captioner, optimization is not None))
+    partial.mkdir(parents=True)
+    save_model(captioner, str(partial / MODEL))
+    vocabulary.save(partial)
+    (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+    pixels = captioner.encoder.preprocessing
+    (partial / PREPROCESSING).write_text(json.dumps(pixels and pixels._asdict()), encoding="utf-8")
+    stored: dict[str, Any] = {"progress": progress}
+    if optimization is not None:
+        states, stored["optimizer"] = _flatten(optimization.state_dict())
+        save_file(states | (tensors or {}), str(partial / TRAINING))
+    (partial / PROGRESS).write_text(json.dumps(stored), encoding="utf-8")
+    share_as_usual(*partial.iterdir())
+    _sync(*partial.iterdir(), partial)
+    previous = _previous(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+    if folder.exists():
+        folder.rename(previous)
+    partial.rename(folder)
+    _sync(folder.parent)
+    if optimization is None:
+        shutil.rmtree(previous, ignore_errors=True)
+
+
+def load_training(optimization: Optimization, folder: Path) -> dict[str, torch.Tensor]:
+    """Restore the optimiser from a checkpoint and return the tensors that were stored next to it."""
+    if not (folder / TRAINING).is_file():
+        raise UserError(f"{folder} has no {TRAINING}: it can be evaluated but not resumed")
+    tensors = load_file(str(folder / TRAINING))
+    scalars = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))["optimizer"]
+    states = {name: tensors.pop(name) for name in list(tensors) if name[0].isdigit()}
+    optimization.load_state_dict(_unflatten(states, scalars))
+    return tensors
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """Return how far the training had come that wrote this checkpoint; `UserError` if that cannot be read."""
+    try:
+        return json.loads((folder / PROGRESS).read_text(encoding="utf-8"))["progress"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} is not a training checkpoint, or it is damaged ({error!r})") from None
+
+
+def newest(folder: Path) -> Path | None:
+    """Return the checkpoint `folder`, or the one it replaced if it is damaged or missing; None if there is neither.
+
+    A kill between two renames leaves only the one before. `UserError` if nothing but damaged ones is left.
+    """
+    damaged: list[str] = []
+    for candidate in (folder, _previous(folder)):
+        if not candidate.is_dir():
+            continue
+        reason = _damage(candidate)
+        if reason is None:
+            if damaged:
+                logger.warning("%s: resuming from %s", damaged[0], candidate.name)
+            return candidate
+        damaged.append(f"{candidate} is damaged ({reason})")
+    if damaged:
+        raise UserError(f"{' and '.join(damaged)}: remove {folder.parent} to start from scratch")
+    return None
+
+
+def checkpoint_to_resume(run: Path) -> Path | None:
+    """Return the checkpoint to resume a run from, None in a new run, and make the run's folder agree with it.
+
+    What was measured after it will be measured again: those lines of metrics.jsonl go.
+    """
+    checkpoints, metrics = run / "checkpoints", run / "metrics.jsonl"
+    remove_leftovers(checkpoints, finished=False)
+    for path in run.glob(".*.partial"):
+        if path.is_file():  # a half-copied folder is copied again
+            path.unlink()
+    resume_from = newest(checkpoints / "last")
+    logged = 0 if resume_from is None else read_progress(resume_from)["logged"]
+    if metrics.is_file():
+        lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_atomically(metrics, "".join(lines[:logged]))
+    return resume_from
+
+
+def remove_leftovers(checkpoints: Path, *, finished: bool) -> None:
+    """Remove half-written checkpoints of a killed run; of a finished one also what was kept to fall back on."""
+    for folder in [*checkpoints.glob(".*.partial"), *(checkpoints.glob("*.previous") if finished else ())]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def checkpoint_bytes(captioner: ImageModel, with_optimizer: bool) -> int:
+    """Return about how many bytes a checkpoint has: the weights, and up to three times those that are trained.
+
+    Two for AdamW's moments and one for averaged weights.
+    """
+    weights = sum(t.numel() * t.element_size() for t in captioner.state_dict().values())
+    trained = sum(p.numel() * p.element_size() for p in captioner.parameters() if p.requires_grad)
+    return weights + (3 * trained if with_optimizer else 0)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise `UserError` unless the disk of `folder` has `needed` bytes free."""
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(
+            f"checkpoints in {folder} need {_megabytes(needed)} but its disk has {_megabytes(free)} free: make room, "
+            "or choose another disk with EASYCAP_OUTPUTS"
+        )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.previous")
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint to resume; safetensors notices a file cut short."""
+    try:
+        if "optimizer" not in json.loads((folder / PROGRESS).read_text(encoding="utf-8")):
+            return f"{PROGRESS} has no optimizer state"
+        for name in (MODEL, TRAINING):
+            with safe_open(folder / name, framework="pt") as file:
+                file.keys()
+    except (OSError, ValueError, SafetensorError) as error:
+        return " ".join(str(error).split())[:120]
+    return None
+
+
+def _flatten(states: list[dict]) -> tuple[dict[str, torch.Tensor], list[dict]]:
+    """Split optimiser states into tensors, named "<optimiser>.<parameter>.<key>", and what JSON can hold."""
+    tensors: dict[str, torch.Tensor] = {}
+    scalars = []
+    for number, state in enumerate(states):
+        rest: dict[str, dict] = {}
+        for param, values in state["state"].items():
+            for key, value in values.items():
+                if torch.is_tensor(value):
+                    tensors[f"{number}.{param}.{key}"] = value.contiguous()
+                else:
+                    rest.setdefault(str(param), {})[key] = value
+        scalars.append({"param_groups": state["param_groups"], "state": rest})
+    return tensors, scalars
+
+
+def _unflatten(tensors: dict[str, torch.Tensor], scalars: list[dict]) -> list[dict]:
+    states = [
+        {"param_groups": s["param_groups"], "state": {int(p): dict(v) for p, v in s["state"].items()}}
+        for s in scalars
+    ]
+    for name, tensor in tensors.items():
+        number, param, key = name.split(".", 2)
+        states[int(number)]["state"].setdefault(int(param), {})[key] = tensor
+    return states
+
+
+def _sync(*paths: Path) -> None:
+    for path in paths:
+        if os.name == "nt" and path.is_dir():  # no folder can be opened there
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,72 @@
+"""The checkpoints of a run: `last` to resume from, and `best` by validation."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import easycap.training.checkpoint_files as checkpoint
+from easycap.errors import UserError
+from easycap.models.image_model import ImageModel
+from easycap.training.distributed import Ranks
+from easycap.training.optim import Optimization
+from easycap.training.train_state import TrainState
+from easycap.types import Vocabulary
+
+
+class Checkpoints:
+    """Writes checkpoints of a model into `folder`; of several ranks only the main one writes.
+
+    `config` is stored next to the weights as plain data.
+    """
+
+    def __init__(
+        self, folder: Path, model: ImageModel, vocabulary: Vocabulary, config: dict[str, Any], ranks: Ranks
+    ) -> None:
+        self.folder, self.model, self.vocabulary = folder, model, vocabulary
+        self.config, self.ranks = config, ranks
+
+    @property
+    def best(self) -> Path:
+        """The folder of the best weights so far."""
+        return self.folder / "best"
+
+    def save_last(
+        self, state: TrainState, optimization: Optimization, tensors: dict[str, torch.Tensor]
+    ) -> None:
+        """Save all that a bit-exact resume needs."""
+        self._save("last", state, optimization=optimization, tensors=tensors)
+
+    def save_best(self, state: TrainState) -> None:
+        """Save the weights alone."""
+        self._save("best", state)
+
+    def _save(self, name: str, state: TrainState, **training: Any) -> None:
+        if self.ranks.is_main:
+            checkpoint.save_checkpoint(
+                self.folder / name,
+                self.model,
+                self.vocabulary,
+                self.config,
+                progress=asdict(state),
+                **training,
+            )
+
+    def step_of_best(self) -> int | None:
+        """Return after which step `best` was saved, None if there is none, on every rank."""
+        try:
+            progress = checkpoint.read_progress(self.best) if self.ranks.is_main else {}
+        except UserError:
+            progress = {}
+        return self.ranks.broadcast(progress.get("step"))
+
+    def check_space(self) -> None:
+        """Raise `UserError` unless three copies of `last` and two of `best` fit on the disk."""
+        if not self.ranks.is_main:
+            return
+        whole, weights = (checkpoint.checkpoint_bytes(self.model, wanted) for wanted in (True, False))
+        there = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        checkpoint.check_space(self.folder, 3 * whole + 2 * weights - there)

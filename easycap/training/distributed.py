@@ -1,0 +1,212 @@
+"""Several processes (ranks) that train one model: each takes its part of every batch, gradients are added up.
+
+torchrun --nproc-per-node 2 -m easycap train ...        one process per GPU, or on CPUs
+
+Rank 0 makes the run's folder and alone writes to it, so the others must see the same disk. Every method here is
+called by all ranks at the same point; with one rank each returns what it was given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from easycap.errors import UserError
+from easycap.training.heartbeat import Heartbeat
+from easycap.training.place import place
+
+_BUCKET_BYTES = 64 * 2**20
+_TIME_TO_MEET = timedelta(minutes=5)
+# Rank 0 may draw a data set or score for long while the others wait; who died is known from the missing heartbeat.
+_TIME_TO_WORK = timedelta(hours=12)
+
+
+class RankLost(UserError):
+    """Another rank is gone."""
+
+
+class Ranks:
+    """One process: its `rank` (from 0) of `world_size`.
+
+    `on_rank_lost` is called with the reason if another process dies.
+    """
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank, self.world_size = rank, world_size
+        self.on_rank_lost: Callable[[str], None] = lambda why: None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is rank 0, which writes the files."""
+        return self.rank == 0
+
+    def shard(self, items: Sequence[Any], batch_size: int) -> list[Any]:
+        """Return this rank's items, in whole batches: 0 takes the first batch, 1 the second, and so on."""
+        return [
+            item for i, item in enumerate(items) if i // batch_size % self.world_size == self.rank
+        ]  # the batches, and so their padding, are those of one rank
+
+    def broadcast(self, value: Any) -> Any:
+        """Return rank 0's `value` on every rank."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        with self._together():
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def all_gather(self, value: Any) -> list[Any]:
+        """Return every rank's `value`, in their order."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        with self._together():
+            dist.all_gather_object(values, value)
+        return values
+
+    def all_gather_dict(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Return the entries of all ranks."""
+        return {key: value for part in self.all_gather(found) for key, value in part.items()}
+
+    def all_reduce_sum(self, values: dict[str, float]) -> dict[str, float]:
+        """Return the sums over ranks; all have the same keys."""
+        if self.world_size == 1:
+            return values
+        sums = torch.tensor(list(values.values()), dtype=torch.float64)
+        with self._together():
+            dist.all_reduce(sums)
+        return dict(zip(values, sums.tolist(), strict=True))
+
+    def all_reduce_max(self, value: int) -> int:
+        """Return the largest `value` of all ranks."""
+        return max(self.all_gather(value)) if self.world_size > 1 else value
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        if self.world_size > 1:
+            self.all_reduce_sum({"here": 1.0})
+
+    @contextmanager
+    def main_process_first(self) -> Iterator[None]:
+        """Rank 0 does it alone, then the others: what it made, they find."""
+        if not self.is_main:
+            self.barrier()
+        yield
+        if self.is_main:
+            self.barrier()
+
+    def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up the gradients of all ranks; a parameter that only some ranks used counts as zero on the others."""
+        if self.world_size == 1:
+            return
+        parameters = [p for p in parameters if p.requires_grad]
+        used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
+        with self._together():
+            dist.all_reduce(used, op=dist.ReduceOp.MAX)
+            gradients = [
+                _gradient(p) for p, is_used in zip(parameters, used.tolist(), strict=True) if is_used
+            ]
+            for bucket in _buckets(gradients):
+                _all_reduce(bucket)
+
+    def average_buffers(self, module: nn.Module) -> None:
+        """Average what each rank has measured of its own part of a batch: what BatchNorm layers in training have seen,
+        and the buffers that a module in training names in `averaged_buffers`.
+        """
+        seen = _statistics(module) if self.world_size > 1 else []
+        if seen:
+            with self._together():
+                _all_reduce(seen)
+            for statistics in seen:
+                statistics.div_(self.world_size)
+
+    def broadcast_weights(self, module: nn.Module) -> None:
+        """Give every rank the weights of rank 0."""
+        if self.world_size > 1:
+            with self._together():
+                for tensor in module.state_dict().values():
+                    dist.broadcast(tensor, src=0)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RankLost(
+                f"rank {self.rank} of {self.world_size} lost another rank; see that rank's own message "
+                f"({reason})"
+            ) from error
+
+
+SINGLE_PROCESS = Ranks(0, 1)
+
+
+@contextmanager
+def init_distributed() -> Iterator[Ranks]:
+    """Meet the other ranks, if a launcher started several; every rank ends within a minute after one has died."""
+    here = place()
+    if here.world_size == 1:
+        yield SINGLE_PROCESS
+        return
+    has_cuda = torch.cuda.is_available()
+    if has_cuda:
+        torch.cuda.set_device(here.local_rank)
+    os.environ.setdefault("MASTER_PORT", "29500")
+    store, _, _ = next(dist.rendezvous("env://", here.rank, here.world_size, timeout=_TIME_TO_MEET))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if has_cuda else "gloo",
+        store=dist.PrefixStore("ranks", store),
+        rank=here.rank,
+        world_size=here.world_size,
+        timeout=_TIME_TO_WORK,
+    )
+    ranks = Ranks(here.rank, here.world_size)
+    with Heartbeat(store, here.rank, here.world_size, lambda why: ranks.on_rank_lost(why)):
+        yield ranks
+        ranks.barrier()
+    dist.destroy_process_group()
+
+
+def _statistics(module: nn.Module) -> list[torch.Tensor]:
+    return [part.get_buffer(name) for part in module.modules() if part.training for name in _measured(part)]
+
+
+def _measured(part: nn.Module) -> Sequence[str]:
+    if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats:
+        return ("running_mean", "running_var")
+    return getattr(part, "averaged_buffers", ())
+
+
+def _gradient(parameter: nn.Parameter) -> torch.Tensor:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Group tensors of one type into messages of about `_BUCKET_BYTES`."""
+    bucket: list[torch.Tensor] = []
+    for tensor in tensors:
+        full = sum(t.numel() * t.element_size() for t in bucket) >= _BUCKET_BYTES
+        if bucket and (full or bucket[0].dtype != tensor.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+def _all_reduce(tensors: list[torch.Tensor]) -> None:
+    """Add up tensors of one type over ranks, in place, in one message."""
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    for tensor, piece in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(piece.view_as(tensor))

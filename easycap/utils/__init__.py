@@ -1,0 +1,1 @@
+"""Paths, processes, downloads, caches and texts."""

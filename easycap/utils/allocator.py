@@ -1,0 +1,80 @@
+"""Make glibc's malloc keep and reuse the memory of large tensors instead of returning it to the kernel.
+
+By default every tensor of a few MB gets freshly mapped and zeroed pages: a frozen CNN on a CPU spends as much time in
+the kernel as in its own arithmetic. Source of the parameters: mallopt(3).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD = 2**31 - 1  # bytes; the most that mallopt takes
+# Bytes, tried in order: some versions of glibc refuse more than half of an arena's heap.
+_MMAP_THRESHOLDS = (2**30, 2**25)
+
+_state = "unchanged"
+
+
+def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> str:
+    """Raise glibc's thresholds for this process and its forks, and return a description of what was done.
+
+    Does nothing if another allocator provides malloc, or if the user has set MALLOC_* or glibc.malloc
+    tunables.
+    """
+    global _state
+    libc = _malloc_library()
+    reason = _reason_to_leave(libc, environment)
+    _state = f"unchanged ({reason})" if reason else _raise_thresholds()
+    return _state
+
+
+def allocator_state() -> str:
+    """Return what `keep_freed_memory` did in this process, "unchanged" before it was called."""
+    return _state
+
+
+def _reason_to_leave(library: str | None, environment: Mapping[str, str]) -> str | None:
+    if library is None:
+        return "the C library is not glibc"
+    if not library.startswith(("libc.so", "libc-")):
+        return f"malloc is {library}'s"
+    own = sorted(name for name in environment if name.startswith("MALLOC_"))
+    if "glibc.malloc" in environment.get("GLIBC_TUNABLES", ""):
+        own.append("GLIBC_TUNABLES")
+    return f"{', '.join(own)} set by the user" if own else None
+
+
+def _raise_thresholds() -> str:
+    mallopt = ctypes.CDLL(None).mallopt
+    for threshold in _MMAP_THRESHOLDS:
+        if mallopt(_M_MMAP_THRESHOLD, threshold) and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD):
+            return f"glibc, mmap threshold {threshold >> 20} MiB, trim threshold {_TRIM_THRESHOLD >> 20} MiB"
+    return "unchanged (glibc refused)"
+
+
+class _SymbolInfo(ctypes.Structure):
+    """Result of dladdr(3)."""
+
+    _fields_ = [
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    ]
+
+
+def _malloc_library() -> str | None:
+    """Return the name of the library that provides malloc; None if the C library is not glibc."""
+    if sys.platform != "linux":
+        return None
+    symbols, info = ctypes.CDLL(None), _SymbolInfo()
+    if not hasattr(symbols, "gnu_get_libc_version"):
+        return None
+    address = ctypes.cast(symbols.malloc, ctypes.c_void_p)
+    found = symbols.dladdr(address, ctypes.byref(info)) and info.file
+    return Path(os.fsdecode(found)).name if found else None

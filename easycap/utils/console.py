@@ -1,0 +1,44 @@
+"""The terminal: text printed as it is, and log lines that do not break a progress bar."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# The console of the progress bars that are shown now, if any; progress_bar.py says so.
+live: Console | None = None
+
+
+def console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """Return a console that prints text as it is, in `width` columns (None: those of the terminal).
+
+    By default rich reads [brackets] as markup and :names: as emoji, and colours numbers; captions, file names and other
+    text of users must be printed unchanged. For styles use `rich.text.Text` or `style=`.
+    """
+    from rich.console import Console
+
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+def say(text: str, *, stderr: bool = False) -> None:
+    """Print a line unchanged, above any progress bars on this terminal."""
+    stream = sys.stderr if stderr else sys.stdout
+    if live is not None and stream.isatty():
+        live.print(text, soft_wrap=True)
+    else:
+        print(text, file=stream, flush=True)
+
+
+class LogHandler(logging.Handler):
+    """Writes log messages to standard error by `say`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record above the bars that are shown."""
+        try:
+            say(self.format(record), stderr=True)
+        except Exception:
+            self.handleError(record)

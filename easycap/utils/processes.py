@@ -1,0 +1,95 @@
+"""Processes among each other: locks that cannot be left behind, children that end with their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+# Environment variable: a training whose parent (this process id) is gone saves and ends.
+PARENT = "EASYCAP_PARENT"
+# Windows has no SIGKILL: there SIGTERM cannot be handled either.
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool = True) -> Iterator[FileLock | None]:
+    """Hold the lock file `path` (made if need be) and give the lock, or None if another process holds it and `wait`
+    is False.
+
+    The system releases it when its last holder ends, however that ends; a child process that inherits the descriptor
+    (see `descriptors`) holds it too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()  # with the umask's mode: a shared cache's lock is taken by several users
+    held = FileLock(path, mode=stat.S_IMODE(path.stat().st_mode), thread_local=False)
+    try:
+        held.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield None
+        return
+    try:
+        yield held
+    finally:
+        held.release()
+
+
+def descriptors(held: FileLock) -> tuple[int, ...]:
+    """Return what a child process must inherit (`pass_fds`) to hold a lock on; nothing where that is not possible."""
+    descriptor = getattr(getattr(held, "_context", None), "lock_file_fd", None)
+    return () if os.name == "nt" or descriptor is None else (descriptor,)
+
+
+def end_with_parent(parent: int, number: int = KILL) -> None:
+    """Send this process the signal `number` within a second after `parent` is gone, even if that was before this call.
+
+    A process whose parent was killed would otherwise wait for work for ever, or continue unseen.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def runs_python(pid: Any) -> bool:
+    """Return whether a process of this id runs here, and is a Python program as far as can be known: ids are given out
+    again, and another program's process is not the one that was meant.
+    """
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    if os.name == "nt":
+        return _runs_on_windows(pid)
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # no /proc on this system
+        return True
+    return b"python" in command or b"easycap" in command
+
+
+def _runs_on_windows(pid: int) -> bool:
+    # There os.kill(pid, 0) sends Ctrl-C.
+    import ctypes
+
+    query_limited_information = 0x1000
+    kernel = getattr(ctypes, "windll").kernel32  # noqa: B009  typed as missing on other systems
+    handle = kernel.OpenProcess(query_limited_information, False, pid)
+    if handle:
+        kernel.CloseHandle(handle)
+    return bool(handle)

@@ -1,0 +1,294 @@
+"""The only module that uses transformers, so that differences between its versions are handled here.
+
+transformers is imported inside functions, as that takes a second or more and not every model needs it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from easycap.errors import UserError
+from easycap.utils.hub import hub, in_one_line
+from easycap.utils.packed_attention import PackedRows, packed_attention, rows_are
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+# A transformers model for causal language modelling: its classes share no typed interface.
+LanguageModel = Any
+# (keys, values) of each layer, (B,heads,L,d) both
+Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+_DROPOUTS = ("embd_pdrop", "attn_pdrop", "resid_pdrop", "attention_dropout", "hidden_dropout")
+# Some forwards are annotated with the tuples that came before transformers' cache objects.
+_CACHE_ARGUMENTS = ("past_key_values", "cache")
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
+
+
+def read_config(source: str) -> PretrainedConfig:
+    """Return the config of `source`, a name on the hub or a folder; `UserError` if it cannot be loaded."""
+    import transformers
+
+    try:
+        with hub():
+            return transformers.AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(source, error) from error
+
+
+def untrained(
+    architecture: dict[str, Any], *, vocab_size: int, special: dict[str, int], dropout: float
+) -> LanguageModel:
+    """Return a language model with random weights for `vocab_size` words; `special` are the ids of pad, bos and eos."""
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.for_model(**architecture)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"decoder.architecture must be the config of a transformers language model ({in_one_line(error)}), "
+            "e.g. {model_type: llama, hidden_size: 64, ...}"
+        ) from error
+    config.update({"vocab_size": vocab_size, **special})
+    _prepare(config, dropout)
+    return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype())
+
+
+def load(source: str, *, dropout: float) -> LanguageModel:
+    """Return the pretrained language model `source` in fp32, whatever dtype it was saved in."""
+    import transformers
+
+    config = read_config(source)
+    _prepare(config, dropout)
+    try:
+        with hub():
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                source,
+                config=config,
+                dtype=torch.get_default_dtype(),
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _cannot_load(source, error) from error
+    lm, found = loaded
+    if found["missing_keys"]:  # transformers would initialise them at random
+        missing = sorted(found["missing_keys"])
+        raise UserError(
+            f"decoder.pretrained={source!r} lacks {len(missing)} of its model's tensors, e.g. {missing[0]}; download "
+            "model.safetensors again"
+        )
+    return lm
+
+
+def _cannot_load(source: str, error: Exception) -> UserError:
+    return UserError(
+        f"decoder.pretrained={source!r} cannot be loaded ({in_one_line(error)}): pass a folder with config.json and "
+        "model.safetensors (e.g. a download of huggingface.co/openai-community/gpt2), or train from scratch with "
+        "decoder.pretrained=null"
+    )
+
+
+def _prepare(config: PretrainedConfig, dropout: float) -> None:
+    """Check that the decoder can use this kind of model, and adapt its config."""
+    import transformers
+
+    family = config.model_type
+    models: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING  # {config class: model class}
+    if type(config) not in models:
+        raise UserError(
+            f"a {family} model is not a causal language model; use one such as GPT-2, Llama or Qwen"
+        )
+    accepted = set(inspect.signature(models[type(config)].forward).parameters)
+    takes = {"position_ids", "inputs_embeds"} <= accepted and cache_argument(models[type(config)]) is not None
+    if not takes or not _keeps_keys_and_values(config):
+        raise UserError(
+            f"a {family} model cannot be used: the decoder needs position ids and a key-value cache in every layer; "
+            "use one such as GPT-2, Llama or Qwen"
+        )
+    if getattr(config, "is_decoder", None) is False:
+        config.is_decoder = True  # BERT-like models attend to later words by default
+    for name in _DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, dropout)
+    if getattr(config, "activation_function", None) == "gelu_new":
+        config.activation_function = "gelu_pytorch_tanh"  # the same formula in one kernel
+
+
+def _keeps_keys_and_values(config: PretrainedConfig) -> bool:
+    """Whether every layer has full or sliding-window attention and a key-value cache."""
+    import transformers
+
+    try:
+        layers = transformers.DynamicCache(config=config).layers
+    except AttributeError:  # a composite config of several models
+        return False
+    types = set(getattr(config, "layer_types", None) or ())
+    kinds = (transformers.cache_utils.DynamicLayer, transformers.cache_utils.DynamicSlidingWindowLayer)
+    is_one_model = config.get_text_config(decoder=True) is config
+    return is_one_model and types <= _LAYER_TYPES and all(type(layer) in kinds for layer in layers)
+
+
+def max_positions(config: PretrainedConfig) -> int | None:
+    """Return how many positions a model can read: its maximum, limited by its narrowest attention window.
+
+    A window counts masked positions too, so beyond it the output would depend on padding.
+    """
+    import transformers
+
+    layers = transformers.DynamicCache(config=config).layers
+    windows = [layer.sliding_window for layer in layers if hasattr(layer, "sliding_window")]
+    limits = [getattr(config, "max_position_embeddings", None), *windows]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def initial_std(config: PretrainedConfig) -> float:
+    """Return the standard deviation of a model's weight initialisation."""
+    return config.initializer_range if hasattr(config, "initializer_range") else config.init_std
+
+
+def cache_argument(model: type) -> str | None:
+    """Return the name of the argument of `model.forward` for the key-value cache; None if it has none.
+
+    Found by its type, as the name changed: past_key_values until transformers 5.23, cache since.
+    """
+    parameters = inspect.signature(getattr(model, "forward")).parameters  # noqa: B009  of a `type`
+    annotations = {name: str(parameter.annotation) for name, parameter in parameters.items()}
+    typed = [name for name, annotation in annotations.items() if "Cache" in annotation]
+    known = [name for name in _CACHE_ARGUMENTS if "Tensor" in annotations.get(name, "")]
+    lists = [name for name in known if "dict" not in annotations[name]]
+    return next(iter(typed + lists), None)
+
+
+def read(
+    model: LanguageModel,
+    layers: Layers,
+    *,
+    argument: str | None,
+    mask: torch.Tensor,
+    positions: torch.Tensor,
+    **inputs: torch.Tensor,
+) -> tuple[Any, Layers]:
+    """Read `inputs` (input_ids (B,T) or inputs_embeds (B,T,D)) after what `layers` hold, L long.
+
+    mask (B,L+T) is False for what is not looked at, positions (B,T). Returns the model's output and the keys and
+    values of all L+T; those passed are not written to. `argument` is the model's `cache_argument`.
+    """
+    import transformers
+
+    assert argument is not None  # `_prepare` refuses a model without a cache
+    cache: Any = transformers.DynamicCache()
+    for index, (keys, values) in enumerate(layers):
+        cache.update(keys, values, index)
+    further = {"attention_mask": mask.long(), "position_ids": positions, argument: cache}
+    output = model(**inputs, **further, use_cache=True)
+    return output, tuple((layer.keys, layer.values) for layer in cache.layers)
+
+
+_PACKED = "easycap_packed"
+
+
+def read_packed(
+    lm: LanguageModel, layers: Layers, *, mask: torch.Tensor, real: torch.Tensor, embedded: torch.Tensor
+) -> torch.Tensor:
+    """Return logits (P,V) of the P words where `real` (B,T) is True, embedded as (P,D), read after those in `layers`.
+
+    mask (B,L) is as in `read`. Padding, at the ends of rows, is not computed: linear layers see all real words packed
+    into one row, and attention unpacks them into their own rows.
+    """
+    length = real.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()
+    seen = torch.cat([mask.unsqueeze(1).expand(-1, length, -1), causal.expand(len(real), -1, -1)], dim=2)
+    # finite also in bfloat16, to which autocast may cast it
+    bias = torch.zeros(seen.shape, device=real.device).masked_fill_(~seen, torch.finfo(torch.bfloat16).min)
+    places = real.flatten().nonzero().squeeze(1)
+    positions = (mask.sum(1, keepdim=True) + torch.arange(length, device=real.device))[real]
+    before = lm.config._attn_implementation
+    lm.config._attn_implementation = _PACKED
+    try:
+        with rows_are(PackedRows(layers, places, bias.unsqueeze(1))):
+            output = lm(inputs_embeds=embedded[None], position_ids=positions[None], use_cache=False)
+    finally:
+        lm.config._attn_implementation = before
+    return output.logits[0]
+
+
+def _no_mask(*ignored: Any, **also: Any) -> None:
+    """No mask: what each word attends to is in the `PackedRows`."""
+
+
+def _register_packed_attention() -> None:
+    import transformers
+
+    transformers.AttentionInterface.register(_PACKED, packed_attention)
+    transformers.AttentionMaskInterface.register(_PACKED, _no_mask)
+
+
+def pick_attention(lm: LanguageModel, device: str) -> None:
+    """Choose the attention implementation of `lm` that is fastest on a device type (cpu, cuda, ...)."""
+    # On a CPU, torch's fused attention has a backward pass that costs twice the plain matrix products' at the
+    # lengths of captions (experiments/speed). It knows no limit on attention's logits (Gemma 2), which
+    # transformers before 5.24 dropped without a word.
+    limited = getattr(lm.config, "attn_logit_softcapping", None) is not None
+    fused = device != "cpu" and lm._supports_sdpa and not limited
+    lm.set_attn_implementation("sdpa" if fused else "eager")
+    _register_packed_attention()
+
+
+def checkpoint_gradients(lm: LanguageModel) -> None:
+    """Turn on gradient checkpointing in `lm`, which then has no key-value cache in training."""
+    # newer versions of transformers warn of the old name
+    enable = getattr(lm, "activation_checkpointing_enable", lm.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})
+
+
+def is_transposed_linear(module: nn.Module) -> bool:
+    """Whether this is a linear layer with a weight of shape (inputs, outputs), as in GPT-2."""
+    loaded = sys.modules.get("transformers.pytorch_utils")  # else there can be no such layer
+    return loaded is not None and isinstance(module, loaded.Conv1D)
+
+
+class Clip:
+    """A CLIP that transformers saved to `folder`, on one device. `OSError` or `ValueError` if it cannot be loaded."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        import transformers
+
+        model: Any = transformers.CLIPModel.from_pretrained(folder, local_files_only=True)
+        self.model = model.to(device).eval()
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        self.device = device
+
+    @property
+    def projection(self) -> torch.Tensor:
+        """Return the weights (D,C) of the text's projection."""
+        return self.model.text_projection.weight
+
+    @torch.no_grad()
+    def images(self, images: Sequence[Any]) -> torch.Tensor:
+        """Return vectors (N,D) of N PIL images."""
+        inputs = self.processor(images=list(images), return_tensors="pt")
+        return _projected(self.model.get_image_features(**inputs.to(self.device)))
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return vectors (N,D) of N texts, truncated to CLIP's text length."""
+        length = self.model.config.text_config.max_position_embeddings
+        inputs = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
+        )
+        return _projected(self.model.get_text_features(**inputs.to(self.device)))
+
+
+def _projected(output: Any) -> torch.Tensor:
+    # Newer transformers wrap the projected vectors.
+    return getattr(output, "pooler_output", output)

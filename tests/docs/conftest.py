@@ -1,0 +1,25 @@
+"""A folder to run documentation in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder with an outputs/ of its own; hands are off the user's cache and W&B."""
+    (tmp_path / "outputs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    for name, value in {
+        "EASYCAP_OUTPUTS": str(tmp_path / "outputs"),
+        "WANDB_MODE": "disabled",
+        "HYDRA_FULL_ERROR": "1",
+        "COLUMNS": "80",
+        "OMP_NUM_THREADS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path

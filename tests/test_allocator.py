@@ -1,0 +1,102 @@
+"""glibc's thresholds: what they save is measured, and they are left alone where somebody has chosen otherwise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from easycap.utils import allocator
+from easycap.utils.allocator import _malloc_library, keep_freed_memory
+
+# Page faults of taking and giving back 64 MiB ten times, after a first time; printed with what was done.
+_FAULTS = """
+import resource, sys
+import numpy as np
+from easycap.utils.allocator import keep_freed_memory
+state = keep_freed_memory() if sys.argv[1] == "raised" else ""
+def take():
+    np.ones(2**23)
+take()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    take()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, state, sep=";")
+"""
+_GLIBC = (_malloc_library() or "").startswith("libc.")
+
+
+@pytest.fixture(autouse=True)
+def own_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator, "_state", "unchanged")
+
+
+def faults(how: str, **environment: str) -> tuple[int, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", _FAULTS, how],
+        env=own | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count, state = done.stdout.strip().split(";")
+    return int(count), state
+
+
+@pytest.mark.skipif(not _GLIBC, reason="another C library")
+def test_memory_that_was_given_back_is_not_taken_from_the_kernel_again() -> None:
+    raised, state = faults("raised")
+    assert state.startswith("glibc, mmap threshold")
+    assert raised * 10 < faults("default")[0]
+
+
+@pytest.mark.skipif(not _GLIBC, reason="another C library")
+def test_another_allocator_in_its_place_is_seen(tmp_path: Path) -> None:
+    library = tmp_path / "libother.so"
+    source = "#include <stddef.h>\nextern void *__libc_malloc(size_t);\n"
+    source += "void *malloc(size_t size) { return __libc_malloc(size); }\n"
+    try:
+        command = ["cc", "-shared", "-fPIC", "-xc", "-", "-o", str(library)]
+        subprocess.run(command, input=source, text=True, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no C compiler")
+    code = "from easycap.utils.allocator import keep_freed_memory as keep; print(keep())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"LD_PRELOAD": str(library)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "unchanged (malloc is libother.so's)"
+
+
+@pytest.mark.parametrize(
+    ("library", "environment", "expected"),
+    [
+        (None, {}, "unchanged (the C library is not glibc)"),
+        ("libjemalloc.so.2", {}, "unchanged (malloc is libjemalloc.so.2's)"),
+        ("libc.so.6", {"MALLOC_ARENA_MAX": "2"}, "unchanged (MALLOC_ARENA_MAX set by the user)"),
+        (
+            "libc.so.6",
+            {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1"},
+            "unchanged (GLIBC_TUNABLES set by the user)",
+        ),
+    ],
+)
+def test_what_others_chose_stays(
+    library: str | None, environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allocator, "_malloc_library", lambda: library)
+    monkeypatch.setattr(allocator, "_raise_thresholds", lambda: "raised")
+    assert keep_freed_memory(environment) == expected == allocator.allocator_state()
+
+
+def test_other_tunables_of_glibc_are_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator, "_malloc_library", lambda: "libc-2.31.so")
+    monkeypatch.setattr(allocator, "_raise_thresholds", lambda: "raised")
+    assert keep_freed_memory({"GLIBC_TUNABLES": "glibc.cpu.x86_ibt=on"}) == "raised"
