@@ -14,11 +14,11 @@ from typing import Any
 from easycap.config.schema import to_yaml
 from easycap.models.build import with_architecture
 from easycap.runs.environment import peak_memory
-from easycap.runs.find import SWEEP, checkpoint_of
+from easycap.runs.find import SWEEP, checkpoint_of, run_of
 from easycap.runs.recording import Recording, open_run
 from easycap.tasks.base import Task
 from easycap.tasks.create import check_metrics, task_class
-from easycap.tasks.datasets import data_summary
+from easycap.tasks.datasets import check_unchanged, data_summary
 from easycap.tasks.feature_caching import FEATURES_CACHED, cached_view, prepare_conditions
 from easycap.tasks.initial_weights import saved_vocabulary
 from easycap.tasks.other_sets import evaluation_set
@@ -107,6 +107,8 @@ def create_task(
     if data is None:
         with ranks.main_process_first():  # rank 0 writes the data, other ranks read it
             data = task_cls.read_data(config, resume_from)
+    if resume_from is not None:
+        check_unchanged(data, run_of(resume_from))
     check_metrics(config, data)
     vocabulary = task_cls.build_vocabulary(config, data, saved_vocabulary(config, resume_from))
     model = task_cls.build_model(config, vocabulary, resume_from)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -43,7 +42,11 @@ class ArrowImage:
         return f"{self.digest}\n"
 
     def _content(self) -> BytesIO:
-        return BytesIO(contents(open_table(self.path), self.column)[self.row].as_buffer())
+        import pyarrow as pa
+
+        image = open_table(self.path).column(self.column)[self.row]  # this row alone, not its column
+        content = image["bytes"] if isinstance(image, pa.StructScalar) else image
+        return BytesIO(content.as_buffer())
 
 
 @lru_cache(maxsize=256)
@@ -61,8 +64,3 @@ def contents(table: pa.Table, column: str) -> pa.ChunkedArray:
 
     images = table.column(column)
     return pc.struct_field(images, "bytes") if pa.types.is_struct(images.type) else images
-
-
-def digest_of_content(content: pa.Scalar) -> str:
-    """Return 16 hex digits that identify the content of an image file."""
-    return hashlib.blake2b(content.as_buffer(), digest_size=8).hexdigest()

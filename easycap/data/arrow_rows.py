@@ -14,6 +14,7 @@ from easycap.data.arrow_images import ArrowImage, contents, open_table
 from easycap.data.cells import is_column_of, is_pattern, texts_of, values_at
 from easycap.data.images import ImageFile
 from easycap.data.parquet_images import ParquetImage, on_this_disk, open_parquet, read_groups
+from easycap.errors import UserError
 from easycap.utils.cache import cached_dir
 from easycap.utils.paths import cache_dir
 from easycap.utils.progress_bar import Progress
@@ -48,13 +49,20 @@ class Columns(NamedTuple):
     ) -> Row:
         """Return a row; `name` is what its image is called if no column says so."""
         named = entry[self.id] if self.id else entry.get(self.name or "", name)
-        captions = [text for cell in values_at(entry, self.caption) for text in _texts(cell)]
+        captions, fault = [], None
+        try:
+            captions = [text for cell in values_at(entry, self.caption) for text in texts_of(cell)]
+        except UserError as error:
+            fault = f"has a caption that {error}"
         fields = {field: str(entry[field]) for field in self.fields if entry[field] is not None}
-        return Row(file, number, key, "" if named is None else str(named), image, captions, fields)
+        return Row(file, number, key, "" if named is None else str(named), image, captions, fields, fault)
 
 
 class Row(NamedTuple):
-    """One row: `key` tells its image from others, `name` is what it is called, "" if nothing; `number` is from 0."""
+    """One row: `key` tells its image from others, `name` is what it is called, "" if nothing; `number` is from 0.
+
+    `fault` says what is wrong with its captions, of which there are then none.
+    """
 
     file: Path
     number: int
@@ -63,6 +71,7 @@ class Row(NamedTuple):
     image: ImageFile | ArrowImage | ParquetImage | None
     captions: list[Any]
     fields: Mapping[str, str]
+    fault: str | None = None
 
 
 def read_rows(file: Path, columns: Columns, root: Path) -> Iterator[Row]:
@@ -99,15 +108,9 @@ def streamed_rows(file: str, columns: Columns, root: Path) -> Iterator[Row]:
     ]
     place = _relative(Path(file), root) if on_this_disk(file) else file.partition("@")[2].partition("/")[2]
     for number, (image, entry) in enumerate(read_groups(file, columns.image, wanted)):
-        key = str(entry[columns.id]) if columns.id else f"{place}#{number}"
+        named = entry[columns.id] if columns.id else None
+        key = f"{place}#{number}" if named is None else str(named)
         yield columns.row(image.path, number, entry, key, entry.get(columns.image), image)
-
-
-def _texts(cell: Any) -> list[Any]:
-    try:
-        return texts_of(cell)
-    except ValueError:  # it begins as a list does, and is a text
-        return [cell]
 
 
 def _relative(path: Path, root: Path) -> str:

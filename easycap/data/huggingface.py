@@ -10,7 +10,7 @@ from typing import Any
 from easycap.data.arrow_images import ArrowImage
 from easycap.data.arrow_rows import Row
 from easycap.data.assemble import finish, has_words, one_line
-from easycap.data.data_splits import SPLITS, hashed_splits
+from easycap.data.data_splits import SPLITS, check_shares, hashed_splits
 from easycap.data.hub_columns import columns_of
 from easycap.data.hub_sets import StoredSet, StreamedSet
 from easycap.data.issues import DataIssues, OnBadImage
@@ -51,7 +51,7 @@ def huggingface(
     Parquet files are read whenever they are needed, and only captions and names before; rows are one image only where
     `id_column` says so. Raises `UserError` for whatever cannot be read so.
     """
-    _check_shares(val_share, test_share)
+    check_shares(val_share, test_share)
     open_set = StreamedSet if streaming else StoredSet
     found = open_set(path, config, revision)
     names = split_names(found.splits, {"train": train, "val": val, "test": test})
@@ -75,13 +75,6 @@ def huggingface(
     splits = with_missing_splits(splits, seed=seed, **shares)
     dataset = finish("huggingface", splits, issues, file=root, why_empty=_why_empty(names, found.splits))
     return dataset._replace(fingerprint=fingerprint(dataset))
-
-
-def _check_shares(val_share: float, test_share: float) -> None:
-    if min(val_share, test_share) <= 0 or val_share + test_share >= 1:
-        raise UserError(
-            f"data.val_share={val_share:g} and data.test_share={test_share:g} must be positive and below 1 together"
-        )
 
 
 def split_names(found: Iterable[str], chosen: dict[str, str | None]) -> dict[str, str]:
@@ -136,13 +129,21 @@ def _examples(
     """Examples of a split's rows, one for each image, in the order of their first rows."""
     first: dict[str, Row] = {}
     captions: dict[str, list[Any]] = defaultdict(list)
+    faulty: set[str] = set()
     for row in rows:
         image_id = row.name if ids is None else ids[row.key]
-        if row.image is None:
+        if not image_id:
+            issues.drop(
+                split, f"row {row.number}", row.file, f"has no id in row {row.number} (data.id_column)"
+            )
+        elif row.image is None:
             issues.drop(split, image_id, row.file, f"has no image in row {row.number}")
         elif first.setdefault(image_id, row).key != row.key:
             issues.drop(split, image_id, row.file, f"has this id for another image in row {row.number}")
         else:
+            if row.fault:
+                issues.malformed(f"{row.file}, row {row.number}", row.fault)
+                faulty.add(image_id)
             captions[image_id] += row.captions
     examples = []
     for image_id, texts in captions.items():
@@ -150,7 +151,8 @@ def _examples(
         cleaned = [one_line(split, image_id, text, issues, row.file) for text in texts]
         references = tuple(filter(None, cleaned))
         if not references:
-            issues.drop(split, image_id, row.file, f"has no caption in row {row.number}")
+            if image_id not in faulty:
+                issues.drop(split, image_id, row.file, f"has no caption in row {row.number}")
         elif not has_words(references):
             issues.drop(
                 split, image_id, row.file, f"has no caption that contains a word: {references[0][:40]!r}"
@@ -175,7 +177,7 @@ def with_missing_splits(
 
 def fingerprint(dataset: Dataset) -> str:
     """Return 16 hex digits of all images and captions, in order; of an image file its id and size count, of a streamed
-    image its place.
+    image its place and the size of its row group.
     """
     digest = hashlib.blake2b(digest_size=8)
     for split, examples in dataset.splits.items():
@@ -190,5 +192,5 @@ def _content(image: Any) -> object:
     if isinstance(image, ArrowImage):
         return image.digest
     if isinstance(image, ParquetImage):
-        return image.path.name, image.group, image.row, image.rows
+        return image.path.name, image.group, image.row, image.rows, image.group_bytes()
     return image.path.stat().st_size if image.path.is_file() else None

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,10 @@ class ParquetImage:
             status = self.path.stat()
             version = f"{status.st_size}\0{status.st_mtime_ns}"
         return f"{self.file}\0{version}\0{self.group}\0{self.row}\n"
+
+    def group_bytes(self) -> int:
+        """Return the bytes that the images of its row group take up in the file, which its end lists."""
+        return _bytes_of_groups(self.file, self.column)[self.group]
 
     def _content(self) -> BytesIO:
         content = _last_read.read(self.file, self.column, self.group)[self.row]
@@ -134,6 +138,18 @@ def _read_group(file: str, column: str, group: int) -> pa.ChunkedArray:
 def open_parquet(file: str) -> pq.ParquetFile:
     """Return a Parquet file, of which only the end has been read, where its row groups are listed."""
     return _opened(file, os.getpid())
+
+
+@cache
+def _bytes_of_groups(file: str, column: str) -> list[int]:
+    found = []
+    listed = open_parquet(file).metadata
+    for group in map(listed.row_group, range(listed.num_row_groups)):
+        columns = map(group.column, range(group.num_columns))
+        found.append(
+            sum(one.total_compressed_size for one in columns if one.path_in_schema.split(".")[0] == column)
+        )
+    return found
 
 
 @lru_cache(maxsize=64)

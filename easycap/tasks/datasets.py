@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,6 +65,19 @@ def data_summary(dataset: Dataset) -> dict[str, Any]:
         "fixed_count": len(dataset.issues) - len(dropped),
         "fingerprint": dataset.fingerprint,
     }
+
+
+def check_unchanged(dataset: Dataset, run: Path) -> None:
+    """Raise `UserError` if a data set with a fingerprint is not the one that the training of `run` began with."""
+    path = run / "result.json"
+    data = json.loads(path.read_text(encoding="utf-8")).get("data") if path.is_file() else None
+    began = data.get("fingerprint") if data else None
+    if began and dataset.fingerprint and began != dataset.fingerprint:
+        raise UserError(
+            f"the data of {run} has changed since the run started (fingerprint {began}, now {dataset.fingerprint}): "
+            f"to resume, pass the place of what it started with as data.path=DIR, or start a new run; "
+            "for a set on the hub, data.revision=COMMIT keeps to one version"
+        )
 
 
 def _log_notes(dataset: Dataset) -> None:

@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 import pytest
 from helpers.tiny_config import TINY
+from omegaconf import OmegaConf
 from PIL import Image
 
 from easycap.commands.caption import main as caption
@@ -21,6 +22,7 @@ from easycap.commands.data import main as data_command
 from easycap.commands.evaluate import main as evaluate
 from easycap.config.compose import compose
 from easycap.config.schema import check, config_hash
+from easycap.data import arrow_images
 from easycap.data.arrow_images import ArrowImage, open_table
 from easycap.data.data_splits import hashed_splits
 from easycap.data.huggingface import huggingface
@@ -222,6 +224,27 @@ def test_damaged_images_and_empty_captions_are_told(tmp_path: Path, capsys: pyte
     assert set(bad_images([image])) == {image}
 
 
+def test_a_list_that_is_cut_short_is_told(tmp_path: Path) -> None:
+    entries = rows()
+    entries[4]["caption"] = "['a dog runs', 'a cat sl"
+    entries[5]["caption"] = "['a dog runs', 'a cat sleeps']"
+    folder = saved(tmp_path / "a", train=entries)
+    message = r"row 4 has a caption that begins like a list .*'a cat sl"
+    with pytest.raises(ValueError, match=message):
+        read(folder)
+    dataset = read(folder, on_bad_image=OnBadImage.skip)
+    assert captions_of(dataset).keys() == EXPECTED.keys() - {"4.png"} and len(dataset.issues) == 1
+    assert captions_of(dataset)["5.png"] == ("a dog runs", "a cat sleeps")
+
+
+def test_an_image_is_read_without_the_rest_of_its_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = read(saved(tmp_path / "a", train=rows()))
+    monkeypatch.setattr(arrow_images, "contents", None)
+    assert dataset.splits["train"][2].image.array().shape == (9, 8, 3)
+
+
 def test_wrong_settings_name_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(tmp_path / "photos", train=rows())
     for settings, message in [
@@ -308,6 +331,24 @@ def test_a_run_captions_photos_without_its_data(
 def test_the_run_keeps_the_fingerprint(run: Path) -> None:
     data = json.loads((run / "result.json").read_text())["data"]
     assert data["fingerprint"] == read(run.parent / "before", val_share=0.1, test_share=0.1).fingerprint
+
+
+def test_a_run_is_not_resumed_on_data_that_changed(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    changed = saved(tmp_path / "after", train=[*rows(COUNT - 1), *rows(1, first=99)])
+    stored = OmegaConf.load(run / "config.yaml")
+
+    def resume(path: Path) -> None:
+        words = {"resume": str(tmp_path / "run"), "data": {"path": str(path)}}
+        train(check(OmegaConf.merge(stored, words)), tmp_path / "run", command="")
+
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    with pytest.raises(
+        ValueError, match=r"the data of .*run has changed since the run started \(fingerprint"
+    ):
+        resume(changed)
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+    resume(run.parent / "before")
 
 
 def test_a_hub_name_is_no_path_that_could_move() -> None:

@@ -165,6 +165,29 @@ def test_rows_are_one_image_only_by_an_id_column(tmp_path: Path) -> None:
     assert found == {str(n): (f"a dog {2 * n}", f"a dog {2 * n + 1}") for n in range(6)}
 
 
+def test_rows_without_an_id_are_not_one_image(tmp_path: Path) -> None:
+    write(tmp_path / "p" / "train.parquet", 0, 12, number=lambda n: None if n in (3, 7) else str(n))
+    with pytest.raises(ValueError, match=r"train.parquet has no id in row 3 \(data.id_column\)"):
+        read(tmp_path / "p", id_column="number")
+    for streaming in (True, False):
+        dataset = read(tmp_path / "p", id_column="number", on_bad_image=OnBadImage.skip, streaming=streaming)
+        found = {e.id: e.references for its in dataset.splits.values() for e in its}
+        assert found == {str(n): (f"a dog {n}",) for n in range(12) if n not in (3, 7)}
+        assert [i.what for i in dataset.issues] == [f"has no id in row {n} (data.id_column)" for n in (3, 7)]
+
+
+def test_other_images_in_the_same_places_are_noticed(tmp_path: Path) -> None:
+    write(tmp_path / "p" / "train.parquet", 0, 12)
+    before = read(tmp_path / "p").fingerprint
+    made = pq.read_table(tmp_path / "p" / "train.parquet").to_pylist()
+    made[5]["image"]["bytes"] = content(5)[:-20]
+    table = datasets.Dataset.from_list(made).cast_column("image", datasets.Image())
+    pq.write_table(table.data.table, tmp_path / "p" / "train.parquet", row_group_size=GROUP)
+    parquet_images._opened.cache_clear()
+    parquet_images._bytes_of_groups.cache_clear()
+    assert read(tmp_path / "p").fingerprint != before
+
+
 def test_numbered_captions_are_told_from_their_ids(tmp_path: Path) -> None:
     more = {
         "caption_1": lambda n: f"a cat {n}",
