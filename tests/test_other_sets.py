@@ -23,6 +23,7 @@ from easycap.evaluation.groups import examples_by_value
 from easycap.tasks import datasets
 from easycap.train import train
 from easycap.types import Dataset, Example
+from easycap.utils.segmenters import segmenter
 from easycap.vocab.survey import unknown_words
 from easycap.vocab.word import WordVocabulary
 
@@ -186,6 +187,13 @@ def test_unknown_words_are_counted_and_named() -> None:
     found = unknown_words(vocabulary, ["a Zebra, runs", "a zebra-dog (eats) a zebra"])
     assert found.share == 4 / 8 and found.most_frequent == ["zebra", "eats", "zebra-dog"]
     assert unknown_words(vocabulary, ["A dog."]) == (0.0, [])
+
+
+def test_unknown_words_are_cut_by_the_segmenter() -> None:
+    captions = ["一只狗在跑", "一只猫"]
+    vocabulary = WordVocabulary(["一只狗"], size=10, min_count=1, segmenter="characters")
+    found = unknown_words(vocabulary, captions, segmenter=segmenter("characters"))
+    assert found.share == 3 / 8 and found.most_frequent == ["在", "猫", "跑"]
 
 
 def with_fields(examples: list[Example]) -> list[Example]:

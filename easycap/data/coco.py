@@ -9,12 +9,16 @@ from typing import Any
 
 from easycap.data.assemble import finish, match, read_json
 from easycap.data.issues import DataIssues, OnBadImage
+from easycap.data.known_sets import incomplete
 from easycap.errors import UserError
 from easycap.metrics import read_instances
 from easycap.registry import register
 from easycap.types import Dataset, Example
 from easycap.utils.ids import KnownIds, plain_number
 from easycap.utils.paths import expanded
+
+# The known sets that COCO's splits are.
+_PUBLISHED = {("train2017", "val2017"): "coco", ("train2014", "val2014"): "coco2014"}
 
 
 @register("data", "coco")
@@ -49,7 +53,7 @@ def coco(
             scored = name in (splits["val"], splits["test"])
             read[name] = _read_split(folder, name, issues, scored=scored, with_tags=with_tags)
     known = any(example.annotations for examples in read.values() for example in examples)
-    return finish(
+    dataset = finish(
         "coco",
         {split: read[name] for split, name in splits.items()},
         issues,
@@ -58,6 +62,8 @@ def coco(
         noted_as=splits,
         scorers=("coco_objects",) if known else (),
     )
+    found = (split for split in ("train", "val") for _ in read[splits[split]])
+    return dataset._replace(notes=tuple(incomplete(_PUBLISHED.get((train, val), ""), found)))
 
 
 def _read_split(

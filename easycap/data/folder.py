@@ -52,7 +52,7 @@ def folder(
     files = {path.relative_to(root).as_posix(): path for path in image_files([root])}
     issues = DataIssues(on_bad_image, pixels=pixels)
     known = KnownIds(files)
-    rows = _rows(source, known, (image_column, caption_column, split_column), issues)
+    rows, notes = _rows(source, known, (image_column, caption_column, split_column), issues)
     rows = _with_known_ids(rows, known, issues, source)
     if split_column is not None:
         split_of = _named_splits(rows, issues)
@@ -75,29 +75,42 @@ def folder(
         return match(split, images, captions, issues, file=source, hint=hint)
 
     splits = {split: of(split) for split in SPLITS}
-    return finish("folder", splits, issues, file=source, why_empty=why_empty)
+    return finish("folder", splits, issues, file=source, why_empty=why_empty)._replace(notes=notes)
 
 
 def _rows(
     source: Path, known: KnownIds, columns: tuple[str | None, str | None, str | None], issues: DataIssues
-) -> list[Row]:
-    """The captions of a table, or of a folder of texts."""
+) -> tuple[list[Row], tuple[str, ...]]:
+    """The captions of a table, or of a folder of texts, and a note on a column of splits that is not read."""
     image, caption, split = columns
     if source.is_dir():
         if split is not None:
             raise UserError(f"data.split_column={split} needs a table; {source} is a folder of texts")
-        return list(text_rows(source, sorted(known.known), issues))
+        return list(text_rows(source, sorted(known.known), issues)), ()
     if not source.is_file():
         raise UserError(f"data.captions={source} does not exist")
     wanted = dict(zip(("image_column", "caption_column", "split_column"), columns, strict=True))
     given = {setting: column for setting, column in wanted.items() if column}
     entries = table_entries(source, issues, wanted=given)
+    notes: tuple[str, ...] = ()
     if image is None or caption is None:
         guess, entries = guess_from(
-            entries, source, image=image, caption=caption, split=split, is_image=known.means_one
+            entries,
+            source,
+            image=image,
+            caption=caption,
+            split=split,
+            is_image=known.means_one,
+            uses_split=split is not None,
         )
         image, caption = guess.image, guess.caption
-    return list(column_rows(entries, Columns(image, caption, split), issues))
+        if guess.split != split:
+            column = guess.split
+            notes = (
+                f"images are split by a hash of their paths; {source} names a split in column {column!r}, "
+                f"which data.split_column={column} takes",
+            )
+    return list(column_rows(entries, Columns(image, caption, split), issues)), notes
 
 
 def _with_known_ids(rows: list[Row], known: KnownIds, issues: DataIssues, source: Path) -> list[Row]:

@@ -14,6 +14,7 @@ from typing import Any
 from easycap.data.assemble import finish, match, read_json
 from easycap.data.coco import id_of, missing_in, objects_of, tags_of
 from easycap.data.issues import DataIssues, OnBadImage
+from easycap.data.known_sets import incomplete
 from easycap.errors import UserError, while_reading
 from easycap.registry import describe_choices, register
 from easycap.types import Dataset, Example
@@ -154,7 +155,14 @@ def _read(
         for split in images
     }
     scorers = ("coco_objects",) if objects else ()
-    return finish(name, splits, issues, file=file, why_empty="no entry has this split", scorers=scorers)
+    dataset = finish(name, splits, issues, file=file, why_empty="no entry has this split", scorers=scorers)
+    return _with_note(dataset, {split: len(of) for split, of in images.items()}, whole=not dropped)
+
+
+def _with_note(dataset: Dataset, images: Mapping[str, int], *, whole: bool = True) -> Dataset:
+    """The dataset, with a note if its files name fewer images {split: number} than they do as published."""
+    found = (split for split, number in images.items() for _ in range(number))
+    return dataset._replace(notes=tuple(incomplete(dataset.name, found))) if whole else dataset
 
 
 def _sentences(where: str, entry: dict[str, Any], issues: DataIssues) -> Iterator[str]:
@@ -204,12 +212,13 @@ def _read_flickr8k_texts(root: Path, images: Path, issues: DataIssues) -> Datase
             issues.malformed(f"{file}, line {number}", "is not NAME.jpg#NUMBER, a tab and a caption")
             continue
         captions.append((name.partition("#")[0].removesuffix(".jpg"), text))
-    splits = {}
+    splits, listed_images = {}, {}
     for split, stem in (("train", "train"), ("val", "dev"), ("test", "test")):
         listed = root / f"Flickr_8k.{stem}Images.txt"
         if not listed.is_file():
             raise UserError(f"{listed} is missing: it names the images of the {split} split")
         names = [name.strip() for name in listed.read_text(encoding="utf-8").splitlines() if name.strip()]
+        listed_images[split] = len(names)
         ids = {name.removesuffix(".jpg") for name in names}  # the archive has images that are in no split
         splits[split] = match(
             split,
@@ -218,4 +227,5 @@ def _read_flickr8k_texts(root: Path, images: Path, issues: DataIssues) -> Datase
             issues,
             file=file,
         )
-    return finish("flickr8k", splits, issues, file=root, why_empty="its list names no photos")
+    dataset = finish("flickr8k", splits, issues, file=root, why_empty="its list names no photos")
+    return _with_note(dataset, listed_images)

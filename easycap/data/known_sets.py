@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -27,11 +27,6 @@ class KnownSet(NamedTuple):
     get: str
     licence: str
     cite: str
-
-
-class _HasSplit(Protocol):
-    @property
-    def split(self) -> str | None: ...
 
 
 @cache
@@ -54,10 +49,13 @@ def recognised(folder_name: str, files: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def incomplete(name: str, images: Iterable[_HasSplit]) -> list[str]:
-    """Return a sentence if fewer images of a known set are named in its tables than it should have, else nothing."""
+def incomplete(name: str, splits: Iterable[str | None]) -> list[str]:
+    """Return a sentence if fewer images of a known set are named in its tables than it should have, else nothing.
+
+    `splits` has the split of each image, None where the tables do not say it.
+    """
     known = known_sets().get(name)
-    counts = Counter(image.split for image in images)
+    counts = Counter(splits)
     have, expected = sum(counts.values()), sum(known.images.values()) if known else 0
     if known is None or have >= expected:
         return []

@@ -82,8 +82,12 @@ def guess_from(
     caption: str | None,
     split: str | None,
     is_image: Callable[[str], bool] | None,
+    uses_split: bool = True,
 ) -> tuple[ColumnGuess, Iterator[Entry]]:
-    """Return the columns that are given or guessed from the first entries, and all entries; the log says so."""
+    """Return the columns that are given or guessed from the first entries, and all entries; the log says so.
+
+    Without `uses_split` the log does not say what the column of splits is, as it is not read.
+    """
     head = list(islice(entries, MOST_SAMPLES))
     guess = guess_columns(
         samples_of(entry.values for entry in head),
@@ -93,7 +97,7 @@ def guess_from(
         split=split,
         is_image=is_image,
     )
-    logger.info("%s: %s", source, guess.describe())
+    logger.info("%s: %s", source, (guess if uses_split else guess._replace(split=None)).describe())
     return guess, chain(head, entries)
 
 

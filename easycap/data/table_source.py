@@ -70,7 +70,7 @@ def tables(
     _find_images(found, records.index, place, dataset, issues)
     splits, made = _splits(found, seed=seed, val_share=val_share, test_share=test_share)
     read = _dataset(dataset, splits, records, issues)
-    return read._replace(notes=(*made, *records.notes(), *incomplete(dataset, found)))
+    return read._replace(notes=(*made, *records.notes(), *incomplete(dataset, (r.split for r in found))))
 
 
 def _place_of_images(folder: Path, root: str, images: str | None, issues: DataIssues) -> Path:

@@ -265,7 +265,7 @@ class CaptioningTask(Task):
         )
         labels = evaluate(images, folder, label=label, batch_size=batch_size, command=command)
         if self.ranks.is_main:
-            record_other_set(folder, images, self.vocabulary)
+            record_other_set(folder, images, self.vocabulary, segmenter_of(self.config))
         return labels
 
     def predictor(

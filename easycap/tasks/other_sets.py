@@ -20,6 +20,7 @@ from easycap.runs.reading import read_result
 from easycap.runs.run_folder import RunFolder
 from easycap.tasks.datasets import read_other_set
 from easycap.types import Vocabulary
+from easycap.utils.segmenters import SPACES, Segmenter
 from easycap.vocab.survey import unknown_words
 
 if TYPE_CHECKING:
@@ -108,8 +109,13 @@ def pipeline_for(pipeline: Pipeline, images: EvaluationSet) -> Pipeline:
     return pipeline if features is None else replace(pipeline, view=features)
 
 
-def record_other_set(folder: RunFolder, images: EvaluationSet, vocabulary: Vocabulary | None = None) -> None:
-    """Write into result.json what another set was, and what `vocabulary` lacks of its references."""
+def record_other_set(
+    folder: RunFolder,
+    images: EvaluationSet,
+    vocabulary: Vocabulary | None = None,
+    segmenter: Segmenter = SPACES,
+) -> None:
+    """Write into result.json what another set was, and what `vocabulary` lacks of the words of its references."""
     if images.other is None:
         return
     about: dict[str, Any] = {
@@ -119,7 +125,7 @@ def record_other_set(folder: RunFolder, images: EvaluationSet, vocabulary: Vocab
     }
     if vocabulary is not None:
         references = (text for example in images.examples for text in example.references)
-        unknown = unknown_words(vocabulary, references)
+        unknown = unknown_words(vocabulary, references, segmenter=segmenter)
         about |= {
             "unknown_reference_words": unknown.share,
             "most_frequent_unknown": unknown.most_frequent,

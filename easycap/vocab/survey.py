@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from easycap.types import Vocabulary
+from easycap.utils.segmenters import SPACES, Segmenter
 
 
 class Survey(NamedTuple):
@@ -39,8 +40,10 @@ class UnknownWords(NamedTuple):
     most_frequent: list[str]
 
 
-def unknown_words(vocabulary: Vocabulary, captions: Iterable[str], *, shown: int = 10) -> UnknownWords:
-    """Return what `vocabulary` lacks of the words of captions; `shown` words at most are named."""
+def unknown_words(
+    vocabulary: Vocabulary, captions: Iterable[str], *, segmenter: Segmenter = SPACES, shown: int = 10
+) -> UnknownWords:
+    """Return what `vocabulary` lacks of the words of captions; `shown` words, cut by `segmenter`, are named at most."""
     if vocabulary.unk_id is None:
         return UnknownWords(0.0, [])
     total = lacking = 0
@@ -52,7 +55,7 @@ def unknown_words(vocabulary: Vocabulary, captions: Iterable[str], *, shown: int
         if (number := ids.count(vocabulary.unk_id)) == 0:
             continue
         lacking += number
-        for chunk in caption.split():
+        for chunk in segmenter(caption).split():
             if chunk not in unknown:
                 unknown[chunk] = _unknown_in(vocabulary, chunk)
             counts.update(unknown[chunk])
@@ -61,7 +64,7 @@ def unknown_words(vocabulary: Vocabulary, captions: Iterable[str], *, shown: int
 
 
 def _unknown_in(vocabulary: Vocabulary, chunk: str) -> list[str]:
-    """What stands between spaces, without the marks around it, if the vocabulary lacks it or a part of it."""
+    """A word as `segmenter` cuts it, without the marks around it, if the vocabulary lacks it or a part of it."""
     if vocabulary.unk_id not in vocabulary.encode(chunk):
         return []
     kept = [place for place, character in enumerate(chunk) if character.isalnum()]

@@ -48,6 +48,14 @@ def test_images_and_captions_meet(root: Path) -> None:
     assert dataset.splits["test"] == dataset.splits["val"]
 
 
+def test_a_part_of_the_published_images_is_noted(root: Path) -> None:
+    (note,) = coco(root=str(root), train="train2017", val="val2017", test=None).notes
+    assert note.startswith(
+        "3 of 123,287 images of coco (2 of 118,287 of train, 1 of 5,000 of val) are in its"
+    )
+    assert not coco(root=str(root), train="val2017", val="train2017", test=None).notes
+
+
 def test_objects_of_val_are_known_where_their_file_is(root: Path) -> None:
     splits = {"train": "train2017", "val": "val2017", "test": None}
     assert coco(root=str(root), **splits).scorers == ()

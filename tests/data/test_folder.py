@@ -268,3 +268,16 @@ def test_an_empty_split_is_told_with_its_reason(photos: Path) -> None:
         (photos / name).unlink()
     table = write(photos, "c.csv", "image,caption\n" + "\n".join(f"{name},x" for name in names(photos)))
     assert "needs at least 3 usable images" in read(photos, table).issues[0].what
+
+
+def test_a_column_of_splits_that_is_not_read_is_noted(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [f"{name},a dog runs,train" for name in names(photos)]
+    table = write(photos, "c.csv", "image,caption,split\n" + "\n".join(rows))
+    with caplog.at_level("INFO"):
+        dataset = read(photos, table, image_column=None)
+    assert all(dataset.splits.values()) and "the split from" not in caplog.text
+    (note,) = dataset.notes
+    assert note.startswith("images are split by a hash") and note.endswith("data.split_column=split takes")
+    assert not read(
+        photos, table, image_column=None, split_column="split", on_bad_image=OnBadImage.skip
+    ).notes

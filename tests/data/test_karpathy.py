@@ -58,6 +58,12 @@ def test_restval_is_trained_on_if_wanted(coco: Path) -> None:
     assert read(coco).splits["test"][0].references == ("A photo of 42.", "x")
 
 
+def test_a_part_of_the_published_images_is_noted(coco: Path) -> None:
+    (note,) = read(coco).notes
+    assert note.startswith("4 of 123,287 images of coco_karpathy (2 of 113,287 of train, 1 of 5,000 of val,")
+    assert not read(coco, restval=False).notes
+
+
 def test_the_folders_of_2017_hold_the_same_images(coco: Path) -> None:
     for number in SPLITS:
         save(coco / ("val2017" if number == 25 else "train2017") / f"{number:012d}.jpg")
@@ -107,7 +113,7 @@ def test_flickr_photos_are_known_by_their_names(tmp_path: Path, source: Any) -> 
         "pixels": True,
     }
     dataset = source(root=str(tmp_path), **settings)
-    assert dataset.name == source.__name__
+    assert dataset.name == source.__name__ and dataset.notes[0].startswith("4 of ")
     assert ids(dataset) == {"train": ["109_a", "1025_a"], "val": ["1030_a"], "test": ["1042_a"]}
 
 
@@ -123,6 +129,7 @@ def test_flickr8k_comes_with_text_files_too(tmp_path: Path) -> None:
     settings = {"images": "Flicker8k_Dataset", "annotations": "dataset_flickr8k.json"}
     dataset = flickr8k(root=str(tmp_path), **settings, on_bad_image=OnBadImage.error, pixels=True)
     assert ids(dataset) == {"train": ["1_a", "2_b"], "val": ["3_c"], "test": ["4_d"]}
+    assert dataset.notes[0].startswith("4 of 8,000 images of flickr8k (2 of 6,000 of train, ")
     assert dataset.splits["val"][0].references == ("Caption 0 of 3_c.jpg .", "Caption 1 of 3_c.jpg .")
 
 

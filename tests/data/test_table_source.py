@@ -79,6 +79,39 @@ def test_a_split_may_take_images_from_a_folder_that_it_names(tmp_path: Path) -> 
     assert counts(dataset)["val"] == (2, 2) and not dataset.issues
 
 
+@pytest.mark.parametrize(
+    "folders", [("train2017", "val2017"), ("photos/train", "photos/val"), ("train_images", "val_images")]
+)
+def test_images_of_splits_are_told_apart_in_any_folders(tmp_path: Path, folders: tuple[str, str]) -> None:
+    """By name, where both have an image of that name, and where one lacks it."""
+    write_images(tmp_path / folders[0], "0.png", "1.png", "2.png")
+    write_images(tmp_path / folders[1], "0.png", "1.PNG")
+    (tmp_path / "train.csv").write_text("image,caption\n0.png,a dog\n1.png,a cat\n2.png,a bus\n")
+    (tmp_path / "val.csv").write_text("image,caption\n0,a house\n1.png,a tree\n2.png,a boat\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "val.csv").rename(tmp_path / "more" / "val.csv")
+    tables = ("train=train.csv", "val=more/val.csv", "image_column=image")
+    with pytest.raises(UserError, match="5 of the 6 images .*names '2.png', which is not there"):
+        read(tmp_path, "tables", *tables)
+    dataset = read(tmp_path, "tables", *tables, "on_bad_image=skip")
+    for split, folder in zip(("train", "val"), folders, strict=True):
+        paths = [e.image.path for e in dataset.splits[split]]  # type: ignore[attr-defined]
+        assert len(paths) == 3 - (split == "val") and {path.parent for path in paths} == {tmp_path / folder}
+
+
+def test_a_split_without_a_folder_of_its_own_takes_images_of_others(tmp_path: Path) -> None:
+    """As TextCaps keeps the images of val in train_images, and COCO's numbers mean one image in any of its folders."""
+    write_images(tmp_path / "train_images", "0.png", "1.png")
+    write_images(tmp_path / "val2017", "000000000007.jpg")
+    (tmp_path / "val.csv").write_text("image,caption\n1.png,a tree\n")
+    (tmp_path / "test.csv").write_text("image,caption\n1,a cat\nCOCO_train2014_000000000007.jpg,a dog\n")
+    (tmp_path / "train.csv").write_text("image,caption\n0.png,a tree\n")
+    tables = ("train=train.csv", "test=test.csv", "image_column=image")
+    assert counts(read(tmp_path, "tables", *tables))["test"] == (2, 2)
+    with pytest.raises(UserError, match="names '1.png', which is not there"):
+        read(tmp_path, "tables", "train=train.csv", "val=val.csv", "image_column=image")
+
+
 def test_nocaps_has_domains_and_no_training_images(tmp_path: Path) -> None:
     names = [f"{n:04x}.jpg" for n in range(6)]
     write_images(tmp_path / "val", *names)
