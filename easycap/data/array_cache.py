@@ -15,9 +15,8 @@ import numpy as np
 import torch
 
 from easycap.data.loader import image_batches
-from easycap.data.transforms import Transform
 from easycap.errors import UserError
-from easycap.types import Example, ImageSource
+from easycap.types import Example, ImageInput, ImageSource
 from easycap.utils.processes import lock
 from easycap.utils.progress_bar import Progress, duration
 
@@ -54,7 +53,7 @@ class ArrayCache:
     def fill(
         self,
         compute: Callable[[torch.Tensor], torch.Tensor],
-        transform: Transform,
+        transform: ImageInput,
         *,
         batch_size: int,
         workers: int | str,
@@ -134,7 +133,7 @@ class ArrayCache:
         self,
         rows: list[int],
         compute: Callable[[torch.Tensor], torch.Tensor],
-        transform: Transform,
+        transform: ImageInput,
         *,
         batch_size: int,
         workers: int | str,

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from easycap.data.array_cache import ArrayCache, CannotCache
-from easycap.data.transforms import Transform
-from easycap.types import Example, Features
+from easycap.data.transforms import Transform, is_flipped
+from easycap.types import Example, Features, ImageInput
 
 _LIBRARIES = ("timm", "torch", "torchvision", "pillow", "simplejpeg")  # encoders, and what reads images
 
@@ -40,7 +40,7 @@ class FeatureCache(ArrayCache):
     def encode(
         self,
         encoder: Callable[[torch.Tensor], Features],
-        transform: Transform,
+        transform: ImageInput,
         *,
         batch_size: int,
         workers: int | str,
@@ -70,21 +70,41 @@ def _half_with_nan(features: Features) -> torch.Tensor:
 
 
 class CachedFeatures:
-    """What a model gets of an image: cached features until the epoch `live_from` (None: for ever), then its pixels."""
+    """What a model gets of an image: cached features until the epoch `live_from` (None: for ever), then its pixels.
+
+    With `mirrored`, features of mirrored training images, a seed draws in each epoch which images are seen so, as
+    `Augmentation` does.
+    """
 
     def __init__(
-        self, caches: Sequence[FeatureCache], transform: Transform, *, live_from: int | None
+        self,
+        caches: Sequence[FeatureCache],
+        transform: Transform,
+        *,
+        live_from: int | None,
+        mirrored: FeatureCache | None = None,
+        seed: int = 0,
     ) -> None:
-        self.caches, self.transform, self.live_from, self.live = caches, transform, live_from, False
+        self.caches, self.transform, self.live_from = caches, transform, live_from
+        self.mirrored, self.seed, self.epoch, self.live = mirrored, seed, 0, False
 
     def begin_epoch(self, epoch: int) -> None:
         """Called before an epoch (from 0) is loaded; processes that load are forked after it."""
+        self.epoch = epoch
         self.live = self.live_from is not None and epoch >= self.live_from
 
     def of(self, example: Example) -> torch.Tensor:
         """Return the features (R,C) float16 of an example, or its pixels (3,S,S)."""
+        mirrored = self._flipped(example)
         if not self.live:
-            for cache in self.caches:
+            for cache in self.caches if mirrored is None else [mirrored]:
                 if example.image in cache.rows:
                     return cache(example.image)
-        return self.transform.of(example)
+        pixels = self.transform.of(example)
+        return pixels if mirrored is None else pixels.flip(2)
+
+    def _flipped(self, example: Example) -> FeatureCache | None:
+        """The cache of mirrored images, if this one is mirrored in this epoch."""
+        if self.mirrored is None or example.image not in self.mirrored.rows:
+            return None
+        return self.mirrored if is_flipped(example, self.seed, self.epoch) else None

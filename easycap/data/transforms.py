@@ -79,6 +79,34 @@ class Transform:
         return F.interpolate(pixels[None], size=size, mode=self.interpolation, antialias=True)[0]
 
 
+class Mirrored:
+    """What `transform` has of an example, mirrored."""
+
+    def __init__(self, transform: Transform) -> None:
+        self.transform = transform
+
+    def begin_epoch(self, epoch: int) -> None:
+        """The same in every epoch."""
+
+    def of(self, example: Example) -> torch.Tensor:
+        """Return the mirrored square (3,S,S), uint8."""
+        return self.transform.of(example).flip(2)
+
+
+def may_flip(example: Example) -> bool:
+    """Whether no caption of an image speaks of left or right."""
+    return not any(map(_SIDES.search, example.references))
+
+
+def is_flipped(example: Example, seed: int, epoch: int) -> bool:
+    """Whether an image that `may_flip` is mirrored in this epoch."""
+    return _draw(example, seed, epoch).random() < 0.5
+
+
+def _draw(example: Example, seed: int, epoch: int) -> random.Random:
+    return random.Random(f"view/{seed}/{epoch}/{example.id}")
+
+
 class Augmentation:
     """What training gets of an example with random crops and flips, a function of (seed, epoch, image id) alone.
 
@@ -98,8 +126,8 @@ class Augmentation:
 
     def of(self, example: Example) -> torch.Tensor:
         """Return what a model gets of an example (3,S,S) in this epoch."""
-        draw = random.Random(f"view/{self.seed}/{self.epoch}/{example.id}")
-        flipped = self.flip and draw.random() < 0.5 and not any(map(_SIDES.search, example.references))
+        draw = _draw(example, self.seed, self.epoch)
+        flipped = self.flip and draw.random() < 0.5 and may_flip(example)
         if self.crop is None:
             square = self.transform(example.image)
         else:

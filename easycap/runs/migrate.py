@@ -31,6 +31,7 @@ FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
         "m2": {"dropout_words": True, "dropout_feed_forward": False},
         "transformer": {"dropout_words": True, "dropout_feed_forward": False, "layer_norm": "torch"},
     },
+    "encoder": {"timm": {"crop_pct": None}},
     "objective": {"xe": {"ignore_unk": False}, "scst": {"ignore_unk": False}},
     "optim": {"sgd": {"decay_lstm_biases": False, "output_bias_factor": 1.0}},
     "trainer": {"default": {"threads": "auto"}},

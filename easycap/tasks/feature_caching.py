@@ -13,6 +13,7 @@ import torch
 
 from easycap.data.array_cache import CannotCache
 from easycap.data.features import CachedFeatures, FeatureCache, fingerprint
+from easycap.data.transforms import Mirrored, may_flip
 from easycap.models.checkpoint import load_weights
 from easycap.runs.find import run_of
 from easycap.runs.reading import read_result
@@ -51,6 +52,7 @@ def cached_view(task: Task, resume_from: Path | None, *, more_runs: bool) -> Cac
     if resume_from is not None:  # the weights are left to the trainer
         load_weights(task.model, resume_from)
     caches = _caches(task)
+    mirrored = caches[2] if trainer.flip else None
     epochs = min(trainer.epochs_of(len(task.examples("train"))), live_from)
     try:
         left = sum(len(cache.left()) for cache in caches)
@@ -62,33 +64,38 @@ def cached_view(task: Task, resume_from: Path | None, *, more_runs: bool) -> Cac
             raise
         logger.warning("features of the frozen encoder are not cached, so it runs in every epoch: %s", error)
         return None
-    return CachedFeatures(caches, task.pipeline.transform, live_from=trainer.unfreeze_encoder_at_epoch)
+    return CachedFeatures(
+        caches[:2],
+        task.pipeline.transform,
+        live_from=trainer.unfreeze_encoder_at_epoch,
+        mirrored=mirrored,
+        seed=task.config["seed"],
+    )
 
 
 def _may_cache(task: Task) -> bool:
-    """Whether the encoder sees the same images in every epoch."""
+    """Whether the encoder sees the same images in every epoch, if also mirrored."""
     trainer = task.settings
     if task.model.encoder.preprocessing is None or trainer.overfit_batch:
         return False
-    if trainer.crop is not None or trainer.flip:
-        logger.info(
-            "the frozen encoder runs in every epoch, because trainer.crop or trainer.flip changes its images"
-        )
+    if trainer.crop is not None:
+        logger.info("the frozen encoder runs in every epoch, because trainer.crop changes its images")
         return False
     return True
 
 
 def _caches(task: Task) -> list[FeatureCache]:
-    """The caches of the training and validation images."""
+    """The caches of the training and validation images; with trainer.flip also of mirrored training images."""
     encoder, precision = task.model.encoder, task.pipeline.precision
     settings = {k: v for k, v in task.config["encoder"].items() if k not in ("pretrained", "weights")}
     code = digest_of([], code=Path(inspect.getfile(type(encoder))).parent)
     made_by = fingerprint(encoder.state_dict().items(), settings, encoder.preprocessing, precision.name, code)
     validated = task.examples("val")[: task.config["validation"]["images"]]
-    return [
-        FeatureCache(paths.cache_dir() / "features", examples, made_by)
-        for examples in (task.examples("train"), validated)
-    ]
+    train, folder = task.examples("train"), paths.cache_dir()
+    caches = [FeatureCache(folder / "features", examples, made_by) for examples in (train, validated)]
+    if task.settings.flip:
+        caches.append(FeatureCache(folder / "mirrored_features", [*filter(may_flip, train)], made_by))
+    return caches
 
 
 def _fill(task: Task, caches: Sequence[FeatureCache], left: int, *, within: float | None) -> None:
@@ -112,8 +119,8 @@ def _fill(task: Task, caches: Sequence[FeatureCache], left: int, *, within: floa
     encode_faster = FastestThreads(encode, ahead=left, device=device, what="caching features")
     size, workers = task.config["validation"]["batch_size"], task.settings.workers
     with restore_thread_count():
-        for cache in caches:
-            cache.encode(encode_faster, transform, batch_size=size, workers=workers)
+        for cache, view in zip(caches, (transform, transform, Mirrored(transform)), strict=False):
+            cache.encode(encode_faster, view, batch_size=size, workers=workers)
     captioner.freeze_encoder(False)  # as before; training freezes it itself
 
 

@@ -90,11 +90,15 @@ class TrainerConfig:
                 f"trainer.crop={self.crop} must be above 0 and at most 1, the least share of an image's area that is "
                 "seen, or null for the whole"
             )
-        if (self.cache_features is True or self.overfit_batch) and (self.flip or self.crop is not None):
-            name = "cache_features" if self.cache_features is True else "overfit_batch"
+        if self.cache_features is True and self.crop is not None:
             raise UserError(
-                f"trainer.{name}=true shows every image in one way: set trainer.crop=null and trainer.flip=false, or "
-                f"trainer.{name}=false"
+                "trainer.cache_features=true cannot cache random crops: set trainer.crop=null, or "
+                "trainer.cache_features=false"
+            )
+        if self.overfit_batch and (self.flip or self.crop is not None):
+            raise UserError(
+                "trainer.overfit_batch=true shows every image in one way: set trainer.crop=null and "
+                "trainer.flip=false, or trainer.overfit_batch=false"
             )
 
     def _check_limits(self) -> None:

@@ -19,12 +19,13 @@ from safetensors.torch import load_file
 from easycap.config.compose import compose
 from easycap.config.schema import check
 from easycap.data import features
-from easycap.data.features import FeatureCache, fingerprint
+from easycap.data.features import CachedFeatures, FeatureCache, fingerprint
 from easycap.data.images import PackedImage
-from easycap.data.transforms import Transform
+from easycap.data.transforms import Mirrored, Transform
 from easycap.errors import OutOfTime
 from easycap.predict import load
 from easycap.tasks.feature_caching import cached_view
+from easycap.tasks.training import training_loader
 from easycap.train import create_task, train
 from easycap.types import Example, Features, Preprocessing
 
@@ -263,8 +264,47 @@ def test_a_tag_model_caches_features_too() -> None:
 @pytest.mark.usefixtures("own_features")
 def test_images_that_change_are_not_cached_and_it_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    assert not is_cached("trainer.flip=true")
-    assert "runs in every epoch, because trainer.crop or trainer.flip changes" in caplog.text
+    assert not is_cached("trainer.crop=0.5")
+    assert "runs in every epoch, because trainer.crop changes its images" in caplog.text
+
+
+@pytest.mark.usefixtures("own_features")
+def test_cached_features_are_mirrored_where_pixels_would_be() -> None:
+    flip = ["trainer.flip=true", "trainer.precision=fp32"]
+    task = create_task(check(compose([*TINY, "trainer.epochs=2", *FROZEN, *flip])[0]))
+    task.model.eval()
+    cached, seen = training_loader(task, cached_view(task, None, more_runs=False)), training_loader(task)
+    for epoch in (0, 1):
+        for copied, pixels in zip(cached.epoch(epoch), seen.epoch(epoch), strict=True):
+            wanted = task.model.encode(pixels.inputs.images).patches
+            torch.testing.assert_close(copied.inputs.images.float(), wanted, atol=2e-3, rtol=2e-3)
+
+
+def _left_column(images: torch.Tensor) -> Features:
+    patches = images.float()[:, :, :2, 0].transpose(1, 2)
+    return Features(patches, torch.ones(patches.shape[:2], dtype=torch.bool), None)
+
+
+def test_mirrored_features_are_of_training_images_in_some_epochs(
+    examples: list[Example], tmp_path: Path
+) -> None:
+    plain = FeatureCache(tmp_path / "cache", examples, "a")
+    plain.encode(_left_column, TRANSFORM, batch_size=3, workers=0)
+    other = FeatureCache(tmp_path / "mirrored", examples[:5], "a")
+    other.encode(_left_column, Mirrored(TRANSFORM), batch_size=3, workers=0)
+    view = CachedFeatures([plain], TRANSFORM, live_from=20, mirrored=other, seed=1)
+    flipped = []
+    for epoch in range(20):
+        view.begin_epoch(epoch)
+        flipped += [view.of(e).equal(other(e.image)) for e in examples[:5]]
+        assert all(view.of(e).equal(plain(e.image)) for e in examples[5:])
+    assert 30 < sum(flipped) < 70
+    live = []
+    for epoch in range(20, 40):
+        view.begin_epoch(epoch)
+        live += [view.of(e).equal(TRANSFORM(e.image).flip(2)) for e in examples[:5]]
+        assert all(view.of(e).equal(TRANSFORM(e.image)) for e in examples[5:])
+    assert 30 < sum(live) < 70
 
 
 @pytest.mark.usefixtures("own_features")

@@ -22,7 +22,7 @@ from easycap.training.checkpoint_files import save_checkpoint
 from easycap.types import Inputs, Preprocessing
 from easycap.utils.hub import hub
 
-UNTRAINED = {"pretrained": False, "weights": None, "pooled": False}
+UNTRAINED = {"pretrained": False, "weights": None, "crop_pct": None, "pooled": False}
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,15 @@ def test_normalisation_follows_the_weights() -> None:
     assert resnet.preprocessing.mean == pytest.approx((0.485, 0.456, 0.406))
 
 
+@pytest.mark.parametrize(("crop_pct", "wanted"), [(None, 0.95), (1.0, 1.0)])
+def test_how_much_of_the_square_is_seen_can_be_set(crop_pct: float | None, wanted: float) -> None:
+    encoder = TimmEncoder(model="test_vit", image_size=None, **(UNTRAINED | {"crop_pct": crop_pct}))
+    assert encoder.preprocessing.crop == wanted
+
+
 def loaded(model: str, weights: Path, image_size: int | None = None) -> TimmEncoder:
     return TimmEncoder(
-        model=model, pretrained=True, weights=str(weights), image_size=image_size, pooled=False
+        model=model, pretrained=True, weights=str(weights), image_size=image_size, crop_pct=None, pooled=False
     )
 
 
@@ -205,6 +211,7 @@ def test_a_truncated_file_is_named(name: str, resnet: torch.nn.Module, tmp_path:
         ({"model": "test_vit", "pretrained": True, "weights": "x.safetensors"}, "there is no such file"),
         ({"model": "resnet10t", "image_size": 0}, "image_size=0"),
         ({"model": "test_vit", "image_size": 63}, "image_size=63 does not fit"),
+        ({"model": "resnet10t", "crop_pct": 1.5}, "crop_pct=1.5 must be above 0 and at most 1"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict, words: str) -> None:
@@ -220,6 +227,7 @@ def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
             pretrained=True,
             weights=str(tmp_path / "model.safetensors"),
             image_size=None,
+            crop_pct=None,
             pooled=False,
         )
 
@@ -229,7 +237,14 @@ def test_without_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tm
     with pytest.raises(
         ValueError, match=r"encoder.weights=FOLDER, or train from scratch with encoder.pretrained=false"
     ):
-        TimmEncoder(model="resnet18.tv_in1k", pretrained=True, weights=None, image_size=None, pooled=False)
+        TimmEncoder(
+            model="resnet18.tv_in1k",
+            pretrained=True,
+            weights=None,
+            image_size=None,
+            crop_pct=None,
+            pooled=False,
+        )
 
 
 def test_offline_mode_ends_with_the_context(monkeypatch: pytest.MonkeyPatch) -> None:

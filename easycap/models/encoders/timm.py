@@ -27,17 +27,29 @@ class TimmEncoder(nn.Module):
     `pretrained` loads timm's weights of `model` from the hub, or other weights of it from `weights`: a file
     (.safetensors; torchvision's .pth and other pickles, of which only tensors are read), or a folder or hub name with
     config.json and model.safetensors, as timm saves models. Input size and normalisation are those of config.json, else
-    of timm's weights of that name; `image_size` overrides the size. Raises `UserError` for an unknown model, an
-    impossible size, or weights that cannot be had or belong to another model.
+    of timm's weights of that name; `image_size` overrides the size, and `crop_pct` the share of the resized image's
+    side that is cut out of its centre (1: all). Raises `UserError` for an unknown model, an impossible size or share,
+    or weights that cannot be had or belong to another model.
 
     With `pooled` there is one patch, what the model itself pools the image to; of a CLIP model the embedding in the
     space it shares with text.
     """
 
     def __init__(
-        self, *, model: str, pretrained: bool, weights: str | None, image_size: int | None, pooled: bool
+        self,
+        *,
+        model: str,
+        pretrained: bool,
+        weights: str | None,
+        image_size: int | None,
+        crop_pct: float | None,
+        pooled: bool,
     ) -> None:
         super().__init__()
+        if crop_pct is not None and not 0 < crop_pct <= 1:
+            raise UserError(
+                f"encoder.crop_pct={crop_pct} must be above 0 and at most 1, or null for the model's own"
+            )
         if image_size is not None and image_size <= 0:
             raise UserError(f"encoder.image_size={image_size} must be positive, or null for the model's own")
         from timm.data import resolve_model_data_config  # timm costs seconds to import: who uses it pays
@@ -52,7 +64,7 @@ class TimmEncoder(nn.Module):
             size=size,
             mean=tuple(settings["mean"]),
             std=tuple(settings["std"]),
-            crop=settings["crop_pct"],
+            crop=crop_pct or settings["crop_pct"],
             interpolation=settings["interpolation"],
         )
         self.pooled = pooled
