@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import glob
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ from easycap.data.issues import DataIssues
 from easycap.data.json_tables import KEY, VALUE, Entry
 from easycap.data.table_columns import SPLIT_NAMES, ColumnGuess, split_named
 from easycap.data.table_files import guess_from, read_text, table_entries
-from easycap.errors import UserError, json_fault
+from easycap.data.texts_beside import text_beside
+from easycap.errors import UserError
 from easycap.registry import describe_choices
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Record:
     texts: list[Any] = field(default_factory=list)
     fields: dict[str, str] = field(default_factory=dict)
     rejected: int = 0
+    unreadable: bool = False  # its text is among the issues
     file: Path = Path()
 
 
@@ -62,6 +64,7 @@ class Records:
         self._records: dict[tuple[str, str | None, str], Record] = {}
         self._files: dict[str | None, Path] = {}
         self._folders: set[str] = set()
+        self._columns: set[str] = set()  # of the first entry
         self._varying: set[str] = set()  # columns that differ between the captions of one image
 
     def all(self) -> list[Record]:
@@ -94,18 +97,27 @@ class Records:
 
     def fields_of(self, records: Iterable[Record]) -> dict[str, Mapping[str, str]]:
         """Return {id: fields}: columns with few values that are the same for all captions of an image."""
+        kept = self._kept_fields
+        return {
+            record.id: {name: value for name, value in record.fields.items() if name in kept}
+            for record in records
+        }
+
+    @cached_property
+    def _kept_fields(self) -> set[str]:
+        """The fields of all splits, once everything is read; `UserError` for one that is asked for and in no entry."""
         values: dict[str, set[str]] = {}
         for record in self._records.values():
             for name, value in record.fields.items():
                 seen = values.setdefault(name, set())
                 if len(seen) <= _MOST_VALUES:
                     seen.add(value)
+        for name in self.columns.fields or ():
+            if self._columns and name not in values:
+                there = describe_choices(name, sorted(self._columns))
+                raise UserError(f"data.fields has {name!r}, of which no entry has a value; {there}")
         kept = {n for n, seen in values.items() if n not in self._varying and len(seen) <= _MOST_VALUES}
-        kept |= set(self.columns.fields or ())
-        return {
-            record.id: {name: value for name, value in record.fields.items() if name in kept}
-            for record in records
-        }
+        return kept | set(self.columns.fields or ())
 
     # ------------------------------------------------------------------------------------------- sources
 
@@ -138,31 +150,15 @@ class Records:
             record = self._record(name, "", None, str(path))
             if not path.is_file():
                 continue
-            if path.suffix.lower() != ".json":
-                record.texts += [line for line in self._text(path).split("\n") if line.strip()]
-                continue
-            if (entry := self._object(path)) is not None:
+            found = text_beside(path, self.issues)
+            record.unreadable = found is None
+            if isinstance(found, list):
+                record.texts += found
+            elif found is not None:
+                entry = Entry(str(path), found)
                 if guess is None:
-                    guess, _ = self._guess(iter([Entry(str(path), entry.values | {KEY: name})]), path, KEY)
+                    guess, _ = self._guess(iter([Entry(str(path), {**found, KEY: name})]), path, KEY)
                 self._add(record, entry, guess)
-
-    def _text(self, path: Path) -> str:
-        try:
-            return read_text(path)
-        except UserError as error:
-            self.issues.malformed(str(path), str(error).removeprefix(f"{path} "))
-            return ""
-
-    def _object(self, path: Path) -> Any:
-        try:
-            values = json.loads(self._text(path))
-        except (ValueError, RecursionError) as error:
-            self.issues.malformed(str(path), f"is not valid JSON ({json_fault(error)})")
-            return None
-        if not isinstance(values, dict):
-            self.issues.malformed(str(path), "is not a JSON object")
-            return None
-        return Entry(str(path), values)
 
     def _read_lines(self, listed: Path, files: list[Path], split: str | None) -> None:
         names = [line.split("#")[0].strip() for line in read_text(listed).split("\n")]
@@ -263,6 +259,8 @@ class Records:
 
     def _keep_fields(self, record: Record, entry: Entry, used: tuple[str | None, ...]) -> None:
         asked = self.columns.fields
+        if not self._columns:
+            self._columns = {name for name, _ in paths_of(entry.values)}
         if asked is not None:
             found = {name: values[0] for name in asked if (values := values_at(entry.values, name))}
         else:

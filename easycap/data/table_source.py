@@ -150,7 +150,7 @@ def _splits(
 
 
 def _matched(split: str, records: list[Record], source: Records, issues: DataIssues) -> list[Example]:
-    kept = [record for record in records if record.texts or not record.rejected]
+    kept = [record for record in records if record.texts or not (record.rejected or record.unreadable)]
     fields = source.fields_of(kept)
     captions = ((record.id, text) for record in kept for text in record.texts)
     files = ((record.id, record.file) for record in kept)

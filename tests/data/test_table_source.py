@@ -190,6 +190,20 @@ def test_captions_stand_beside_images(tmp_path: Path, suffix: str) -> None:
     assert {e.references[0] for examples in dataset.splits.values() for e in examples} == set(TEXTS)
 
 
+@pytest.mark.parametrize("suffix", [".txt", ".json"])
+def test_a_text_beside_an_image_that_cannot_be_read_is_reported_once(tmp_path: Path, suffix: str) -> None:
+    for number, text in enumerate(TEXTS):
+        write_images(tmp_path, f"{number}.jpg")
+        write_json(tmp_path / f"{number}{suffix}", {"caption": text})
+    (tmp_path / f"2{suffix}").write_bytes(b'{"caption": "caf\xe9"}')
+    with pytest.raises(UserError, match=f"2{suffix} is not UTF-8"):
+        read(tmp_path, "tables", f"sidecar={suffix}")
+    dataset = read(tmp_path, "tables", f"sidecar={suffix}", "on_bad_image=skip")
+    assert [(issue.file, issue.what[:12]) for issue in dataset.issues] == [
+        (str(tmp_path / f"2{suffix}"), "is not UTF-8")
+    ]
+
+
 def test_folders_of_images_may_name_their_splits(tmp_path: Path) -> None:
     names = ["train/0.png", "train/1.png", "valid/2.png", "test/3.png"]
     write_images(tmp_path, *names)
@@ -257,6 +271,7 @@ def test_columns_of_an_image_become_its_fields(tmp_path: Path) -> None:
         ),
         (["data.captions=c.csv", "data.split_column=part"], "c.csv, line 3 has the unknown split 'trial'"),
         (["data.captions=c.csv", "data.id_column=nr"], r"c.csv, line 2 has no 'nr' \(data.id_column\)"),
+        (["data.captions=c.csv", "data.fields=[prat]"], "data.fields has 'prat', of which .* mean 'part'"),
         (["data.captions=c.csv", "data.images=none"], r"none is not a folder \(data.images=none\)"),
     ],
 )
