@@ -20,9 +20,22 @@ _SUFFIXES = frozenset(
 _OF_SYSTEMS = frozenset({"@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN", "lost+found"})
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: Path | str) -> bool:
     """Return whether a file's suffix is that of an image."""
-    return path.suffix.lower() in _SUFFIXES
+    return os.path.splitext(path)[1].lower() in _SUFFIXES
+
+
+def files_below(folder: Path) -> list[str]:
+    """Return the paths below `folder`, with /, of its `visible_files`."""
+    start = len(os.fspath(folder)) + 1
+    beginning = f"{folder}{os.sep}"
+    paths = [(os.fspath(path), path) for path in visible_files(folder)]
+    return [
+        text[start:].replace(os.sep, "/")
+        if text.startswith(beginning)
+        else path.relative_to(folder).as_posix()
+        for text, path in paths
+    ]
 
 
 def visible_files(folder: Path) -> Iterator[Path]:

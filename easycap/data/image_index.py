@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from easycap.data.image_files import is_image, visible_files
+from easycap.data.image_files import files_below, is_image
 from easycap.data.table_columns import SPLIT_NAMES
 from easycap.utils.ids import KnownIds
 
@@ -28,12 +28,13 @@ class ImageIndex:
     An image in a folder of another split is not the one that is meant: of train/2.png and val/2.png a table of val
     means the latter by 2.png, and neither if val/2.png is missing. That a folder such as train_images holds another
     split counts only if the split that is meant has a folder of its own: some sets keep the images of val there.
+    `files` are paths below `root`, where they are known.
     """
 
-    def __init__(self, root: Path, files: Iterable[Path] | None = None) -> None:
+    def __init__(self, root: Path, files: Iterable[str] | None = None) -> None:
         self.root = root
-        every = visible_files(root) if files is None else files
-        self.images = [path.relative_to(root).as_posix() for path in every if is_image(path)]
+        every = files_below(root) if files is None else files
+        self.images = [path for path in every if is_image(path)]
         self._there = frozenset(self.images)
         self._candidates: dict[_Meaning, _Candidates] = {}
 

@@ -1,7 +1,7 @@
 """The entries of a JSON file, whatever it is wrapped in.
 
 Read are: a list of objects; such a list under the only key that holds one; splits as keys; COCO's `images` and
-`annotations`, joined by `image_id`; {image: caption or captions}; and {column: list of values}.
+`annotations`, joined by `image_id`; {image: caption or captions}, also below a key; and {column: list of values}.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from easycap.data.issues import DataIssues
 from easycap.data.table_columns import split_named
 from easycap.errors import UserError
-from easycap.utils.ids import plain_number
+from easycap.utils.ids import plain_number, without_suffix
 
 # What an entry of {image: caption} is made of.
 KEY, VALUE = "image", "caption"
@@ -61,6 +61,8 @@ def _from_object(stored: Mapping[str, Any], path: Path, issues: DataIssues) -> I
         raise UserError(f"{path} has several lists of objects: set data.entries to one of {', '.join(lists)}")
     if lists:
         yield from _objects(stored[lists[0]], f"{path}, {lists[0]}", issues)
+    elif (below := _captions_below(stored)) is not None:
+        yield from _from_object(stored[below], path, issues)
     elif all(isinstance(value, dict) for value in stored.values()):
         for name, value in stored.items():
             yield Entry(f"{path}, {name!r}", {KEY: name} | value)
@@ -73,6 +75,15 @@ def _from_object(stored: Mapping[str, Any], path: Path, issues: DataIssues) -> I
                 yield Entry(f"{path}, {name!r}", {KEY: name, VALUE: value})
             else:
                 issues.malformed(f"{path}, {name!r}", "is neither a caption nor a list of captions")
+
+
+def _captions_below(stored: Mapping[str, Any]) -> str | None:
+    """The only key of an object that holds {image: caption or captions}, e.g. beside a version; None if none does."""
+    objects = [name for name, value in stored.items() if isinstance(value, dict)]
+    held = stored[objects[0]] if len(objects) == 1 and without_suffix(objects[0]) == objects[0] else {}
+    texts = [value for value in held.values() if isinstance(value, str | list)]
+    others = [value for value in stored.values() if isinstance(value, list)]
+    return objects[0] if len(texts) == len(held) > 1 and not others else None
 
 
 def _is_list_of_objects(value: Any) -> bool:

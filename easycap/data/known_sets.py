@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,9 +41,11 @@ def known_sets() -> dict[str, KnownSet]:
 def recognised(folder_name: str, files: Sequence[str]) -> dict[str, str]:
     """Return {known set: the file that says so} for a folder of that name with `files` (paths within it)."""
     found: dict[str, str] = {}
+    every = re.compile("|".join(translate(mark) for known in known_sets().values() for mark in known.marks))
+    marked = [path for path in files if every.match(f"{folder_name}/{path}")]  # a few of perhaps millions
     for name, known in known_sets().items():
         for mark in known.marks:
-            hit = next((path for path in files if fnmatchcase(f"{folder_name}/{path}", mark)), None)
+            hit = next((path for path in marked if fnmatchcase(f"{folder_name}/{path}", mark)), None)
             if hit is not None:
                 found[name] = hit
                 break

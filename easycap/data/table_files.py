@@ -52,20 +52,25 @@ class Row(NamedTuple):
 
 
 def table_entries(
-    path: Path, issues: DataIssues, *, wanted: Mapping[str, str] | None = None, key: str | None = None
+    path: Path,
+    issues: DataIssues,
+    *,
+    wanted: Mapping[str, str] | None = None,
+    key: str | None = None,
+    most: int | None = None,
 ) -> Iterator[Entry]:
     """Yield the entries of a table in any format; what is wrong with one goes to `issues`.
 
-    `wanted` {setting: column} are columns that must be there, `key` the list of a JSON file. Raises
-    `UserError` for a file that cannot be read at all or lacks a column.
+    `wanted` {setting: column} are columns that must be there, `key` the list of a JSON file. Of lines only those in
+    the first `most` characters are read. Raises `UserError` for a file that cannot be read at all or lacks a column.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist")
     ending = Path(path.name.lower().removesuffix(".gz")).suffix
     if ending in SEPARATED:
-        yield from _separated(path, ending, wanted or {}, issues)
+        yield from _separated(path, read_text(path, most=most), ending, wanted or {}, issues)
     elif ending in LINES_OF_JSON:
-        yield from _lines_of_json(path, read_text(path), issues)
+        yield from _lines_of_json(path, read_text(path, most=most), issues)
     elif ending == ".json":
         yield from _json(path, key, issues)
     elif ending in PARQUET:
@@ -135,21 +140,28 @@ def text_rows(folder: Path, images: Iterable[str], issues: DataIssues, suffix: s
                 yield Row(image_id, line, None, str(path))
 
 
-def read_text(path: Path) -> str:
-    r"""Return the text of a file, compressed or not, with \n as line ends; `UserError` if it is not UTF-8."""
+def read_text(path: Path, *, most: int | None = None) -> str:
+    r"""Return the text of a file, compressed or not, with \n as line ends; `UserError` if it is not UTF-8.
+
+    `most`: only the whole lines in its first so many characters.
+    """
     try:
-        if path.suffix.lower() == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8-sig") as file:
-                return file.read()
-        return path.read_text(encoding="utf-8-sig")
+        packed = path.suffix.lower() == ".gz"
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file
+        ):
+            text = file.read(most)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from None
     except (EOFError, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is not a whole gzip file ({error})") from None
+    cut = most is not None and len(text) == most and "\n" in text
+    return text[: text.rindex("\n") + 1] if cut else text
 
 
-def _separated(path: Path, ending: str, wanted: Mapping[str, str], issues: DataIssues) -> Iterator[Entry]:
-    text = read_text(path)
+def _separated(
+    path: Path, text: str, ending: str, wanted: Mapping[str, str], issues: DataIssues
+) -> Iterator[Entry]:
     first = text.split("\n", 1)[0]
     if _of_tokens(first):
         yield from _tokens(path, text, issues)

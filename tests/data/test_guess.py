@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,9 +19,19 @@ from helpers.small_data import write_images, write_json
 from easycap.commands.data import main
 from easycap.config.compose import compose
 from easycap.config.schema import check
-from easycap.data.guess import split_of_path
+from easycap.data import guess_tables, guess_texts, table_files
+from easycap.data.guess import readings
+from easycap.data.guess_tables import split_of_path
 from easycap.data.known_sets import incomplete, known_sets
+from easycap.data.table_files import read_text
 from easycap.tasks.datasets import build_dataset
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / ".hf")
+    monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path / ".cache"))
+
 
 TEXTS = [
     "ein Hund läuft",
@@ -97,9 +110,78 @@ def several_columns(root: Path) -> None:
     (root / "tabelle.csv").write_text("bild;caption_1;caption_2;caption_id\n" + "\n".join(rows))
 
 
+def sidecars_of_file_names(root: Path) -> None:
+    write_images(root, *NAMES)
+    for name, text in PAIRS:
+        (root / f"{name}.TXT").write_text(text)
+
+
+def texts_in_a_folder_of_their_own(root: Path) -> None:
+    write_images(root / "photos/a", *NAMES)
+    (root / "texts/a").mkdir(parents=True)
+    for name, text in PAIRS:
+        (root / "texts/a" / name).with_suffix(".txt").write_text(text)
+
+
+def captions_below_a_key(root: Path) -> None:
+    write_images(root / "pics", *NAMES)
+    write_json(root / "c.json", {"version": 2, "captions": {name: [text] for name, text in PAIRS}})
+
+
+def columns_that_only_begin_like_captions(root: Path) -> None:
+    write_images(root / "pics", *NAMES)
+    rows = [f"{name},{text},9{n},de,http://a/{n},7" for n, (name, text) in enumerate(PAIRS)]
+    header = "image,caption,caption_id,caption_lang,caption_url,caption_length"
+    (root / "c.csv").write_bytes("\r\n".join(["\ufeff" + header, *rows, ""]).encode())
+
+
+def a_list_for_each_split(root: Path) -> None:
+    write_images(root / "pics", *NAMES)
+    for split, numbers in (("train", range(3)), ("val", range(3, 4)), ("test", range(4, 5))):
+        (root / f"{split}_images.txt").write_text("".join(f"{NAMES[n]}\n" for n in numbers))
+        (root / f"{split}.de.txt").write_text("".join(f"{TEXTS[n]}\n" for n in numbers))
+
+
+def a_list_for_each_split_spelt_otherwise(root: Path) -> None:
+    """And with the names of Multi30k's captions, but not of its lists."""
+    write_images(root / "pics", *NAMES)
+    (root / "lists").mkdir()
+    for split, numbers in (("train", range(4)), ("dev", range(4, 5))):
+        (root / f"lists/{split}.txt").write_bytes("".join(f"{NAMES[n]}\r\n" for n in numbers).encode())
+        (root / f"{split}.1.de").write_text("".join(f"{TEXTS[n]}\n" for n in numbers))
+
+
+def images_in_parquet(root: Path) -> None:
+    write_images(root, *NAMES)
+    contents = [(root / name).read_bytes() + bytes([n]) for n, name in enumerate(NAMES)]
+    rows = [
+        {"image": {"bytes": content, "path": name}, "caption": text}
+        for content, (name, text) in zip(contents, PAIRS, strict=True)
+    ]
+    (root / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), root / "data/train-00000-of-00001.parquet")
+    for name in NAMES:
+        (root / name).unlink()
+
+
+def saved_in_a_folder(root: Path) -> None:
+    images_in_parquet(root / "packed")
+    file = root / "packed/data/train-00000-of-00001.parquet"
+    datasets.Dataset.from_list(pq.read_table(file).to_pylist()).save_to_disk(root / "arrow")
+    shutil.rmtree(root / "packed")
+
+
 @pytest.mark.parametrize(
     ("layout", "count", "captions"),
     [
+        (sidecars_of_file_names, 5, 5),
+        (texts_in_a_folder_of_their_own, 5, 5),
+        (captions_below_a_key, 5, 5),
+        (columns_that_only_begin_like_captions, 5, 5),
+        (a_list_for_each_split, 5, 5),
+        (a_list_for_each_split_spelt_otherwise, 5, 5),
+        (images_in_parquet, 5, 5),
+        (saved_in_a_folder, 5, 5),
         (coco_in_german, 5, 5),
         (unusual_json, 5, 5),
         (unusual_jsonl, 5, 5),
@@ -125,6 +207,85 @@ def test_any_set_of_the_usual_kinds_is_read(
     assert sum(len(e.references) for e in examples.values()) == captions
     assert {text for e in examples.values() for text in e.references} == set(TEXTS)
     assert "images, " in printed.err
+
+
+def settings(folder: Path) -> dict[str, str | None]:
+    """What the only reading of a folder sets besides its root and the columns."""
+    (found,), _ = readings(folder, lambda option: {"name": option})
+    return {k: v for k, v in found.settings.items() if k not in ("root", "image_column", "caption_column")}
+
+
+def rows_of(names: Iterable[str]) -> list[dict[str, str]]:
+    return [{"image": name, "caption": text} for name, text in PAIRS if name in names]
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_table_of_one_split_is_read_as_that(split: str, tmp_path: Path) -> None:
+    write_images(tmp_path, *NAMES)
+    write_json(tmp_path / f"captions_{split}.json", rows_of(NAMES))
+    assert settings(tmp_path) == {split: f"captions_{split}.json"}
+
+
+def test_a_pattern_names_no_other_files(tmp_path: Path) -> None:
+    write_images(tmp_path, *NAMES)
+    for number in range(2):
+        write_json(tmp_path / f"part_{number:03d}.json", rows_of(NAMES[number::2]))
+    assert settings(tmp_path) == {"captions": "part_*.json"}
+    write_json(tmp_path / "part_of_nothing.json", {"x": 1})
+    assert settings(tmp_path) == {"captions": "part_00[01].json"}
+    write_json(tmp_path / "part_0000.json", {"x": 1})
+    write_json(tmp_path / "part_0010.json", rows_of(NAMES[4:]))
+    found, reasons = readings(tmp_path, lambda option: {"name": option})
+    assert not found and any("cannot be named by one pattern that names no other file" in r for r in reasons)
+
+
+def test_a_state_of_something_else_hides_no_tables(tmp_path: Path) -> None:
+    write_images(tmp_path, *NAMES)
+    write_json(tmp_path / "c.json", rows_of(NAMES))
+    for name in ("state.json", "dataset_dict.json"):
+        write_json(tmp_path / "old" / name, {"epoch": 3})
+    assert settings(tmp_path) == {"captions": "c.json"}
+
+
+def test_files_are_read_once_and_tables_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_list_for_each_split(tmp_path)
+    rows = "".join(f"{name},{text}\n" for name, text in PAIRS * 400)
+    (tmp_path / "rows.csv").write_text(f"a,b\n1,2\n{rows}")
+    write_json(tmp_path / "x.json", {"x": 1})
+    whole: list[str] = []
+
+    def read(path: Path, *, most: int | None = None) -> str:
+        text = read_text(path, most=most)
+        if most is None or len(text) == path.stat().st_size > most:
+            whole.append(path.name)
+        return text
+
+    monkeypatch.setattr(guess_tables, "HEAD", 1000)
+    for module in (guess_texts, table_files):
+        monkeypatch.setattr(module, "read_text", read)
+    assert settings(tmp_path).keys() == {"image_list", "train", "val", "test"}
+    assert len(whole) == len(set(whole)) and "x.json" in whole and "rows.csv" not in whole
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json.dumps([[*pair] for pair in PAIRS]).encode(), "c.json has no rows, and no list of objects"),
+        ("bild\ttext\n".encode("utf-16"), "c.txt is not UTF-8 .*: save it as UTF-8"),
+        (None, "there are no images below .*; c.tar is an archive, which must be unpacked first"),
+    ],
+)
+def test_what_cannot_be_read_is_said(
+    content: bytes | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    if content is not None:
+        write_images(tmp_path, *NAMES)
+    ending = re.search(r"c\.(\w+)", message)
+    assert ending
+    (tmp_path / ending[0]).write_bytes(content or b"")
+    assert main(["guess", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert re.search(message, printed.err) and not printed.out
 
 
 def test_of_two_readings_both_are_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
