@@ -39,7 +39,10 @@ import easycap.models.taggers.lstm
 import easycap.objectives.scheduled_sampling
 import easycap.objectives.scst
 import easycap.objectives.xe
+import easycap.runs.mlflow_tracker
+import easycap.runs.tensorboard_tracker
 import easycap.runs.trackers
+import easycap.runs.wandb_tracker
 import easycap.sweeps.launchers
 import easycap.training.optim
 import easycap.training.schedule

@@ -19,9 +19,10 @@ from helpers.tiny_config import TINY
 from easycap.config.compose import compose
 from easycap.config.schema import check
 from easycap.errors import UserError
-from easycap.runs import trackers
+from easycap.runs import wandb_tracker
 from easycap.runs.reading import read_status
 from easycap.runs.run_folder import RunFolder, new_run_folder
+from easycap.runs.trackers import chosen_parts
 from easycap.train import train
 
 
@@ -164,7 +165,7 @@ def test_a_resumed_run_goes_on_under_its_id(tmp_path: Path, monkeypatch: pytest.
 
 KEYS = """
 import sys
-from easycap.runs.trackers import _has_key
+from easycap.runs.wandb_tracker import _has_key
 sys.exit(0 if _has_key() else 3)
 """
 
@@ -201,14 +202,15 @@ def hanging_server() -> Iterator[str]:
 REACH = """
 import logging, sys, time
 from pathlib import Path
-from easycap.runs import trackers
+from easycap.runs import wandb_tracker
 from easycap.runs.run_folder import RunFolder
-trackers._TIMEOUT = 2
+from easycap.runs.trackers import FileTracker, Trackers
+wandb_tracker._TIMEOUT = 2
 logging.basicConfig()
 Path(sys.argv[1]).mkdir(exist_ok=True)
-settings = trackers.WandbSettings(project="p", entity=None, group=None, tags=[], mode="online")
+settings = wandb_tracker.WandbSettings(project="p", entity=None, group=None, tags=[], mode="online", also=[])
 folder = RunFolder(Path(sys.argv[1]), command="")
-tracker = trackers.wandb(folder, {}, settings=settings)
+tracker = Trackers([FileTracker(folder), wandb_tracker.wandb(folder, {}, settings=settings)])
 tracker.log({"train/loss": 1.0}, step=1)
 tracker.finish(None, status="completed")
 """
@@ -234,7 +236,7 @@ def test_a_server_out_of_reach_leaves_the_run_offline(
     assert (tmp_path / "run" / "metrics.jsonl").is_file()
 
 
-USUAL = {"project": "p", "entity": None, "group": None, "tags": [], "mode": "offline"}
+USUAL = {"project": "p", "entity": None, "group": None, "tags": [], "mode": "offline", "also": []}
 
 
 @pytest.mark.parametrize(
@@ -251,7 +253,7 @@ USUAL = {"project": "p", "entity": None, "group": None, "tags": [], "mode": "off
 )
 def test_what_wandb_does_not_take_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        trackers.WandbSettings(**USUAL | settings)
+        wandb_tracker.WandbSettings(**USUAL | settings)
 
 
 @pytest.mark.parametrize(
@@ -259,14 +261,14 @@ def test_what_wandb_does_not_take_is_named(settings: dict[str, Any], message: st
 )
 def test_modes_of_earlier_versions_are_known(asked: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", asked)
-    assert trackers.WandbSettings(**USUAL | {"mode": None}).effective_mode() == mode
+    assert wandb_tracker.WandbSettings(**USUAL | {"mode": None}).effective_mode() == mode
     monkeypatch.setenv("WANDB_MODE", "ofline")
     with pytest.raises(UserError, match="WANDB_MODE='ofline'"):
-        trackers.WandbSettings(**USUAL | {"mode": None})
+        wandb_tracker.WandbSettings(**USUAL | {"mode": None})
 
 
 def test_a_run_that_an_oracle_helps_has_a_tag_that_says_so() -> None:
     config = {"data": {"name": "scenes"}, "tags": {"name": "none"}, "draft": {"name": "own"}}
-    assert trackers._choices(config) == ["data: scenes"]
+    assert chosen_parts(config) == ["data: scenes"]
     for group in ("tags", "draft"):
-        assert trackers._choices(config | {group: {"name": "oracle"}}) == ["data: scenes", "oracle"]
+        assert chosen_parts(config | {group: {"name": "oracle"}}) == ["data: scenes", "oracle"]

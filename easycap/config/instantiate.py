@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from easycap.config.schema import option_from_text
+from easycap.errors import UserError
 from easycap.registry import check_shared_settings, condition_groups, construct, lookup, supplied_to
 from easycap.types import Vocabulary
 from easycap.utils.segmenters import SPACES, Segmenter, segmenter
@@ -19,6 +21,20 @@ def build(group: str, settings: dict[str, Any], **supplied: Any) -> Any:
 def check_settings(group: str, settings: dict[str, Any]) -> None:
     """Raise `UserError` for settings of a checked group out of range, without building its component."""
     check_shared_settings(lookup(group, settings["name"]), settings)
+
+
+def trackers_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the checked settings of a config's trackers: the chosen option, and those of `tracking.also`.
+
+    Raises `UserError` for one that does not exist or is named twice.
+    """
+    first = config["tracking"]
+    found = [first, *(option_from_text("tracking", text) for text in first.get("also", []))]
+    names = [tracker["name"] for tracker in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"tracking={first['name']} tracking.also={first['also']} names {name} twice")
+    return found
 
 
 def condition_names(config: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
     "encoder": {"timm": {"crop_pct": None}},
     "objective": {"xe": {"ignore_unk": False}, "scst": {"ignore_unk": False}},
     "optim": {"sgd": {"decay_lstm_biases": False, "output_bias_factor": 1.0}},
+    "tracking": {"wandb": {"also": []}},
     "trainer": {"default": {"threads": "auto"}},
     "vocab": {name: {"segmenter": "spaces"} for name in ("bert", "gpt2", "word")},
 }

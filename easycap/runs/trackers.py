@@ -1,35 +1,17 @@
-"""Trackers: a run's own files first, Weights & Biases as their mirror."""
+"""Trackers: a run's own files first, other systems as their mirrors."""
 
 from __future__ import annotations
 
-import inspect
-import json
-import logging
-import os
-import secrets
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
-from easycap.errors import UserError
-from easycap.registry import SharedSettings, describe_choices, register
-from easycap.runs.run_folder import RunFolder, picture_of, write_atomically
+from easycap.registry import register
+from easycap.runs.reading import read_metrics
+from easycap.runs.run_folder import RunFolder, write_atomically
 from easycap.types import Tracker, has_oracle
-
-logger = logging.getLogger(__name__)
-
-# The dashboard's summary shows the best of these, and the last value of everything else.
-_BEST = {"val/CIDEr-D": "max", "val/BLEU-4": "max", "val/truth": "max", "val/loss": "min"}
-_MODES = ("online", "offline", "disabled")
-# What WANDB_MODE was called in earlier versions of wandb.
-_OLD_MODES = {"dryrun": "offline", "run": "online"}
-# W&B's limits, in characters.
-_LONGEST_TAG, _LONGEST_NAME = 64, 128
-_NOT_IN_PROJECT = "/\\#?%:"
-# Seconds to wait for the server before tracking offline. WANDB_INIT_TIMEOUT overrides it.
-_TIMEOUT = 20
 
 
 class FileTracker:
@@ -68,175 +50,72 @@ class Trackers:
 
 
 @register("tracking", "none")
-def none(folder: RunFolder) -> Tracker:
+def none() -> Tracker:
     """Track in the run's folder only."""
-    return FileTracker(folder)
+    return Trackers([])
 
 
-@dataclass(frozen=True, kw_only=True)
-class WandbSettings(SharedSettings):
-    """Settings of W&B, checked against its limits.
+@register("tracking", "csv")
+class CsvTracker:
+    """Writes metrics.csv, the run's metrics.jsonl as a table, at each validation and at the end."""
 
-    `mode` is online, offline or disabled; None takes WANDB_MODE, else online if there is a
-    key for W&B on this machine and offline if not, so that it never asks at a prompt.
-    """
-
-    project: str
-    entity: str | None
-    group: str | None
-    tags: list[str]
-    mode: str | None
-
-    def __post_init__(self) -> None:
-        for tag in map(str, self.tags):
-            if not 0 < len(tag) <= _LONGEST_TAG:
-                raise UserError(
-                    f"tracking.tags: {tag!r} has {len(tag)} characters; W&B accepts 1 to {_LONGEST_TAG}"
-                )
-        for name, value in (("project", self.project), ("group", self.group or "")):
-            if len(value) > _LONGEST_NAME:
-                raise UserError(
-                    f"tracking.{name} has {len(value)} characters; W&B accepts at most {_LONGEST_NAME}"
-                )
-        if wrong := sorted(set(self.project) & set(_NOT_IN_PROJECT)):
-            raise UserError(
-                f"tracking.project={self.project!r}: W&B accepts none of {' '.join(_NOT_IN_PROJECT)} in it; "
-                f"remove {' '.join(wrong)}"
-            )
-        name, mode = "tracking.mode" if self.mode else "WANDB_MODE", self._requested_mode()
-        if mode is not None and mode not in _MODES:
-            raise UserError(f"{name}={mode!r} does not exist; {describe_choices(mode, [*_MODES, 'null'])}")
-
-    def _requested_mode(self) -> str | None:
-        mode = self.mode or os.environ.get("WANDB_MODE") or None
-        return mode and _OLD_MODES.get(mode, mode)
-
-    def effective_mode(self) -> str:
-        """Return online, offline or disabled."""
-        return self._requested_mode() or ("online" if _has_key() else "offline")
-
-
-@register("tracking", "wandb")
-def wandb(folder: RunFolder, config: Mapping[str, Any], *, settings: WandbSettings) -> Tracker:
-    """Track in the run's folder and in Weights & Biases."""
-    return Trackers([FileTracker(folder), WandbTracker(folder.path, settings, config)])
-
-
-class WandbTracker:
-    """Mirrors a run into W&B; its files are staged inside the run's folder."""
-
-    def __init__(self, path: Path, tracking: WandbSettings, config: Mapping[str, Any]) -> None:
-        import wandb  # a second to import: only runs that use it pay
-
-        os.environ["WANDB_DATA_DIR"] = str(path / "wandb")  # else images are staged in the user's home
-        self._wandb, self._path, self._mode = wandb, path, tracking.effective_mode()
-        settings = {
-            "project": tracking.project,
-            "entity": tracking.entity,
-            "group": tracking.group,
-            "tags": [*tracking.tags, *_choices(config)],
-            "name": path.name[-_LONGEST_NAME:],
-            "config": dict(config),
-        }
-        try:
-            self._run = self._start(self._mode, settings)
-        except wandb.errors.CommError as error:
-            reason = " ".join(str(error).split())[:200]
-            logger.warning("W&B cannot be reached, so this run is tracked offline (%s)", reason)
-            self._mode = "offline"
-            wandb.teardown()  # else the run's id stays taken by the start that failed
-            self._run = self._start("offline", settings)
-        except wandb.errors.UsageError as error:
-            raise UserError(f"W&B rejects these tracking settings: {error}") from None
-        self._run.define_metric("global_step")
-        for pattern in ("train/*", "val/*"):
-            self._run.define_metric(pattern, step_metric="global_step")
-        for metric, best in _BEST.items():
-            self._run.define_metric(metric, step_metric="global_step", summary=best)
-
-    def _start(self, mode: str, settings: Mapping[str, Any]) -> Any:
-        waits: dict[str, Any] = {} if "WANDB_INIT_TIMEOUT" in os.environ else {"init_timeout": _TIMEOUT}
-        return self._wandb.init(
-            **settings,
-            id=_run_id(self._path / "wandb" / "run_id"),
-            resume="allow",
-            dir=str(self._path),
-            mode=cast(Literal["online", "offline", "disabled"], mode),
-            reinit="finish_previous",
-            settings=self._wandb.Settings(silent=True, **waits),
-        )
+    def __init__(self, folder: RunFolder, *, also: list[str]) -> None:
+        self.path = folder.path
 
     def log(self, values: Mapping[str, float], *, step: int) -> None:
-        self._run.log({**values, "global_step": step})
+        pass
 
     def samples(self, rows: Sequence[Mapping[str, Any]], *, step: int, epoch: int) -> None:
-        pictures = [
-            self._wandb.Image(picture, caption=row["caption"])
-            for row in rows
-            if (picture := picture_of(row["image"])) is not None
-        ]
-        self._run.log({"samples": pictures, "global_step": step, "epoch": epoch})
+        self._write()
 
     def finish(self, result: Mapping[str, Any] | None, *, status: str, error: str | None = None) -> None:
-        for split, scores in (result or {}).get("scores", {}).items():
-            for metric, score in scores.items():
-                self._run.summary[f"{split}/{metric}"] = score.get("value")
-            self._log_captions(split)
-        for name, value in (result or {}).get("cost", {}).items():
-            self._run.summary[f"cost/{name}"] = value
-        self._run.finish(exit_code=0 if status == "completed" else 1)
-        if self._mode == "offline":
-            offline = os.path.relpath(Path(self._run.dir).parent)
-            logger.info("W&B is offline; to upload this run: wandb sync %s", shlex.quote(offline))
+        self._write()
 
-    def _log_captions(self, split: str) -> None:
-        """A table of the captions that the run's folder keeps of a split, each with its own scores."""
-        file = self._path / "samples" / f"{split}.json"
-        if not file.is_file():
-            return
-        kinds = json.loads(file.read_text(encoding="utf-8"))
-        metrics = list(
-            dict.fromkeys(name for rows in kinds.values() for row in rows for name in row["scores"])
-        )
-        table = self._wandb.Table(columns=["kind", "id", "image", "caption", "references", *metrics])
-        for kind, rows in kinds.items():
-            for row in rows:
-                picture = self._wandb.Image(str(self._path / row["image"])) if row["image"] else None
-                scores = (row["scores"].get(name) for name in metrics)
-                table.add_data(
-                    kind, row["id"], picture, row["caption"], "\n".join(row["references"]), *scores
-                )
-        self._run.log({f"{split}/captions": table})
+    def _write(self) -> None:
+        rows = read_metrics(self.path)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path / "metrics.csv", table.getvalue())
 
 
-def _choices(config: Mapping[str, Any]) -> list[str]:
-    """The parts a run is made of, as W&B tags (of at most 64 characters), and whether its scores are an oracle's."""
+def chosen_parts(config: Mapping[str, Any]) -> list[str]:
+    """Return the parts a run is made of as texts ("decoder: gpt2_tiny"), and whether its scores are an oracle's."""
     groups = ("data", "vocab", "encoder", "image_tokens", "decoder", "objective")
     parts = (
         f"{group}: {config[group].get('model') or config[group]['name']}"
         for group in groups
         if group in config
     )
-    return [part[:64] for part in parts] + ["oracle"] * has_oracle(config)
+    return [*parts, *["oracle"] * has_oracle(config)]
 
 
-def _run_id(file: Path) -> str:
-    """W&B's id of the run, kept in its folder: a resumed run keeps the same id."""
+def stored_run_id(file: Path, make: Callable[[], str]) -> str:
+    """Return the id that another system knows the run by, kept in its folder: a resumed run keeps the same id."""
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, secrets.token_hex(6))
+        write_atomically(file, make())
     return file.read_text(encoding="utf-8").strip()
 
 
-def _has_key() -> bool:
-    """Whether W&B has a key for the configured server; never prompts."""
-    import wandb
+def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return {"decoder.width": 96, ...}: the settings of a config by their names on the command line."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= flat_settings(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
-    try:
-        wandb.setup(settings=wandb.Settings(silent=True))  # else login says where it found the key
-        if "prompt" in inspect.signature(wandb.login).parameters:
-            return bool(wandb.login(prompt=False, verify=False))  # without the network
-        return bool(wandb.api.api_key)  # in earlier versions
-    except (wandb.Error, ValueError) as error:
-        logger.warning("the W&B key cannot be used, so this run is tracked offline (%s)", error)
-        return False
+
+def flat_scores(result: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return {"test/CIDEr-D": 1.2, "cost/wall_seconds": 30.0, ...}: the numbers of a result.json."""
+    found: dict[str, float] = {}
+    for split, scores in ((result or {}).get("scores") or {}).items():
+        values = {f"{split}/{metric}": score.get("value") for metric, score in scores.items()}
+        found |= {name: value for name, value in values.items() if value is not None}
+    costs = ((result or {}).get("cost") or {}).items()
+    return found | {f"cost/{name}": value for name, value in costs if isinstance(value, (int, float))}

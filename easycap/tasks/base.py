@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Unpack
 import torch
 
 from easycap.conditioning.conditions import ConditionSet, build_conditions
-from easycap.config.instantiate import build
+from easycap.config.instantiate import build, trackers_of
 from easycap.config.schema import to_plain
 from easycap.data.feature_files import precomputed_features
 from easycap.data.transforms import Transform
@@ -21,7 +21,7 @@ from easycap.evaluation.pipeline import Pipeline
 from easycap.models.build import BuildModel
 from easycap.runs.find import run_of
 from easycap.runs.run_folder import RunFolder
-from easycap.runs.trackers import FileTracker
+from easycap.runs.trackers import FileTracker, Trackers
 from easycap.tasks.datasets import read_data
 from easycap.tasks.initial_weights import initial_model, precision_of_run, trained_model
 from easycap.tasks.predictor import EvaluationOptions, PredictionOptions, Predictor
@@ -214,9 +214,14 @@ class Task(ABC):
 
     def tracker(self, run: RunFolder) -> Tracker:
         """Return where training logs to: `run` and what the config names; of other ranks than the main one, `run`."""
+        files = FileTracker(run)
         if not self.ranks.is_main:
-            return FileTracker(run)
-        return build("tracking", self.config["tracking"], folder=run, config=to_plain(self.config))
+            return files
+        config = to_plain(self.config)
+        mirrors = (
+            build("tracking", chosen, folder=run, config=config) for chosen in trackers_of(self.config)
+        )
+        return Trackers([files, *mirrors])
 
     def preflight_warnings(self, *, resumed: bool) -> Iterator[Notice]:
         """Yield warnings about the training settings, each with its log level."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from easycap.conditioning.conditions import build_conditions
-from easycap.config.instantiate import build, check_settings, special_ids
+from easycap.config.instantiate import build, check_settings, special_ids, trackers_of
 from easycap.errors import UserError
 from easycap.metrics.rewards import rewarded
 from easycap.models.build import (
@@ -70,7 +70,8 @@ def _build_training(config: dict[str, Any]) -> None:
     build("trainer", config["trainer"])
     build("optim", config["optim"])(_PlaceholderModel(), factor)
     build("validation", config["validation"])
-    check_settings("tracking", config["tracking"])  # which is made with the run's folder
+    for tracker in trackers_of(config):  # which are made with the run's folder
+        check_settings("tracking", tracker)
     device = pick_device(config["device"])
     if not config["resume"]:  # a resumed run keeps its precision
         training_precision(Precision(config["trainer"]["precision"]), device)

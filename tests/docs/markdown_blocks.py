@@ -9,7 +9,7 @@ the test what to do with it:
     with ARGUMENTS           added to its `easycap train` commands, beside the usual scaling (see named_in_pages.py)
     NAME is OTHER            the run NAME in its commands is the run OTHER of the tests
     makes NAME               the run of its last command is called NAME from here on
-    within N%                decimals may differ by this much (default: 1%)
+    within N% [or X]         decimals may differ by N%, or by X (default: 1%, or near zero a fifth of N% and 0.01)
     numbers differ           any number may stand for any other
     output differs           only success or failure is compared
     fails                    its commands end with exit code 1, as do those that show an error (`easycap: ...`)
@@ -57,11 +57,11 @@ class Block:
         """Whether `real` is the output that the block shows, as exactly as its note says."""
         if self.option("output differs") is not None:
             return True
-        within = self.option("within")
-        tolerance = int(within.removesuffix("%")) / 100 if within else 0.01
-        return agrees(
-            shown, real, tolerance=math.inf if self.option("numbers differ") is not None else tolerance
-        )
+        share, _, difference = (self.option("within") or "1%").partition(" or ")
+        tolerance = int(share.removesuffix("%")) / 100
+        if self.option("numbers differ") is not None:
+            tolerance = math.inf
+        return agrees(shown, real, tolerance=tolerance, difference=float(difference) if difference else None)
 
 
 def read_blocks(path: Path) -> list[Block]:
@@ -81,14 +81,16 @@ def read_blocks(path: Path) -> list[Block]:
     return found
 
 
-def agrees(shown: str, real: str, *, tolerance: float = 0.01) -> bool:
+def agrees(shown: str, real: str, *, tolerance: float = 0.01, difference: float | None = None) -> bool:
     """Whether `real` is what was `shown`: "..." stands for anything or nothing, blanks are alike, decimals
     may differ.
 
-    A number with a decimal point may be off by `tolerance` of itself, or, near zero, by a fifth of that and 0.01;
-    everything else must be equal. With an infinite tolerance all numbers, also whole ones, stand for any number.
+    A number with a decimal point may be off by `tolerance` of itself, or by `difference` (None: a fifth of `tolerance`
+    and 0.01); everything else must be equal. With an infinite tolerance all numbers, also whole ones, stand for any
+    number.
     """
     number = _NUMBER if math.isinf(tolerance) else _DECIMAL
+    allowed = tolerance / 5 + 0.01 if difference is None else difference
     pieces = re.compile(rf"(\s*\.\.\.\s*|─+|{number}|\s+)")
     pattern, numbers = "", []
     for piece in pieces.split(shown.strip()):
@@ -107,7 +109,7 @@ def agrees(shown: str, real: str, *, tolerance: float = 0.01) -> bool:
     return match is not None and (
         math.isinf(tolerance)
         or all(
-            math.isclose(float(number), float(text), rel_tol=tolerance, abs_tol=tolerance / 5 + 0.01)
+            math.isclose(float(number), float(text), rel_tol=tolerance, abs_tol=allowed)
             for number, text in zip(numbers, match.groups(), strict=True)
         )
     )

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from markdown_blocks import agrees, read_blocks
+from markdown_blocks import Block, agrees, read_blocks
 from named_in_pages import scene
 from run_blocks import Page, insert_line, run_here, run_in, write_file
 
@@ -82,6 +82,13 @@ def test_agrees(shown: str, real: str) -> None:
 )
 def test_does_not_agree(shown: str, real: str) -> None:
     assert not agrees(shown, real)
+
+
+def test_decimals_may_differ_by_an_amount() -> None:
+    assert agrees("person 2.4  model 0.6", "person 2.4  model 0.1", tolerance=0.3, difference=0.5)
+    assert not agrees("person 2.4  model 0.6", "person 2.4  model 1.2", tolerance=0.3, difference=0.5)
+    block = Block("python", "", 1, "within 30% or 0.5")
+    assert block.agrees("0.6", "0.1") and not block.agrees("0.6", "0.05")
 
 
 def test_with_an_infinite_tolerance_numbers_stand_for_any_number_and_words_for_themselves() -> None:
