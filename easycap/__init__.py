@@ -2,6 +2,7 @@
 
 In Python: `easycap.load(RUN).caption(images)` captions images with a trained run; `easycap.score(captions, references)`
 scores the captions of any system; `easycap.score_samples` takes several captions per image.
+Components of your own: `@easycap.register(GROUP, NAME)`, for text conditions `@easycap.register_condition`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ if sys.argv[:1] == ["-m"] and sys.path[:1] == [os.getcwd()]:
 if TYPE_CHECKING:
     from easycap.metrics import score, score_samples
     from easycap.predict import Captioner, load
+    from easycap.registry import register, register_condition
 
-__all__ = ["Captioner", "load", "score", "score_samples"]
+__all__ = ["Captioner", "load", "register", "register_condition", "score", "score_samples"]
 __version__ = "0.1.0"
 
 
@@ -28,6 +30,8 @@ __version__ = "0.1.0"
 _MODULES = {
     "Captioner": "easycap.predict",
     "load": "easycap.predict",
+    "register": "easycap.registry",
+    "register_condition": "easycap.registry",
     "score": "easycap.metrics",
     "score_samples": "easycap.metrics",
 }

@@ -1,7 +1,8 @@
 """Names for the parts a config can choose.
 
-A component registers itself under (group, name). Names are looked up in `config/`, those of scorers in
-`metrics/scoring.py`, and nowhere else. The signature says where each argument comes from: those before `*` are
+A component registers itself under (group, name): ours when `components.py` is imported, users' own when their packages
+or modules are (`utils/plugins.py`). Names are looked up in `config/`, those of scorers in `metrics/scoring.py`, and
+nowhere else. The signature says where each argument comes from: those before `*` are
 supplied at run time (`supplied_to`), the keyword-only ones are the settings that the component's YAML states
 (`settings_of`).
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from easycap.errors import UserError
+from easycap.utils import plugins
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -24,15 +26,26 @@ _CONDITION_GROUPS: set[str] = set()
 
 
 def register(group: str, name: str) -> Callable[[T], T]:
-    """Register a class or function as option `name` of config group `group`; a name is taken only once."""
+    """Register a class or function as option `name` of config group `group`, e.g. "decoder"; a metric as a "scorer".
+
+    Raises `UserError` for a name that another component has; the same one again, reloaded, replaces itself.
+    """
 
     def decorate(component: T) -> T:
         options = _COMPONENTS.setdefault(group, {})
-        assert name not in options, f"{group}={name} is registered twice: {options[name]} and {component}"
+        if name in options and _origin(options[name]) != _origin(component):
+            raise UserError(
+                f"{group}={name} is registered twice, by {_origin(options[name])} and {_origin(component)}: "
+                "choose another name for one of them"
+            )
         options[name] = component
         return component
 
     return decorate
+
+
+def _origin(component: Callable[..., Any]) -> str:
+    return f"{component.__module__}.{component.__qualname__}"
 
 
 def register_condition(group: str, name: str) -> Callable[[T], T]:
@@ -42,24 +55,55 @@ def register_condition(group: str, name: str) -> Callable[[T], T]:
 
 
 def condition_groups() -> set[str]:
-    """Return the groups whose options are text conditions."""
+    """Return the groups whose options are text conditions, those of users' packages among them."""
     _load_components()
+    load_plugins()
     return set(_CONDITION_GROUPS)
 
 
+def is_condition(group: str) -> bool:
+    """Return whether the options of a group are text conditions."""
+    _load_components()
+    if group not in _COMPONENTS:
+        load_plugins()
+    return group in _CONDITION_GROUPS
+
+
 def lookup(group: str, name: str) -> Callable[..., Any]:
-    """Return the component registered as (group, name); `UserError` names the options and the nearest match."""
-    if name not in _COMPONENTS.get(group, {}):
-        _load_components()
+    """Return the component registered as (group, name); `UserError` names the options and the nearest match.
+
+    Users' packages are loaded only for a name that easycap itself does not have.
+    """
+    for load in (_load_components, load_plugins):
+        if name not in _COMPONENTS.get(group, {}):
+            load()
     options = _COMPONENTS.get(group, {})
     if name not in options:
-        raise UserError(f"{group}.name={name!r} does not exist; {describe_choices(name, options)}")
+        choices = describe_choices(name, options)
+        raise UserError(f"{group}.name={name!r} does not exist; {choices}{plugins.failures()}")
     return options[name]
 
 
 def _load_components() -> None:
     """Import the modules that register the built-in components; late, since most of them load torch."""
     importlib.import_module("easycap.components")
+
+
+def load_plugins() -> None:
+    """Import users' installed packages, if there are any: after our own, so that names of ours are not taken.
+
+    Raises nothing: error messages end with `plugins.failures`.
+    """
+    if plugins.installed():
+        _load_components()
+        plugins.load_installed()
+
+
+def import_modules(modules: Iterable[str]) -> None:
+    """Import the modules with components that a config names; `UserError` names one that cannot be imported."""
+    if modules := list(modules):
+        _load_components()
+        plugins.import_modules(modules)
 
 
 class SharedSettings:
@@ -101,8 +145,8 @@ def check_shared_settings(component: Callable[..., Any], settings: Mapping[str, 
 def _supplied(component: Callable[..., Any], supplied: Mapping[str, Any]) -> list[Any]:
     wanted = supplied_to(component)
     if missing := [name for name in wanted if name not in supplied]:
-        raise TypeError(
-            f"{component.__module__}.{component.__qualname__} asks for {missing[0]!r} before `*`, which nothing "
+        raise UserError(
+            f"{_origin(component)} asks for {missing[0]!r} before `*`, which nothing "
             f"supplies here; supplied are: {', '.join(sorted(supplied)) or 'nothing'}. Settings stand after `*`"
         )
     return [supplied[name] for name in wanted]
@@ -111,8 +155,14 @@ def _supplied(component: Callable[..., Any], supplied: Mapping[str, Any]) -> lis
 def _arguments(component: Callable[..., Any], kind: Any) -> dict[str, Any]:
     """{argument: type} of a component's constructor, of one kind of parameters."""
     hints = typing.get_type_hints(component.__init__ if inspect.isclass(component) else component)
-    parameters = inspect.signature(component).parameters.items()
-    return {name: hints[name] for name, parameter in parameters if parameter.kind is kind}
+    names = [
+        name for name, parameter in inspect.signature(component).parameters.items() if parameter.kind is kind
+    ]
+    if kind is inspect.Parameter.KEYWORD_ONLY and (untyped := [name for name in names if name not in hints]):
+        raise UserError(
+            f"{_origin(component)}: the setting {untyped[0]} has no type: write e.g. {untyped[0]}: int"
+        )
+    return {name: hints.get(name, Any) for name in names}
 
 
 def _is_shared(annotation: Any) -> bool:
@@ -122,6 +172,19 @@ def _is_shared(annotation: Any) -> bool:
 def registered(group: str) -> dict[str, Callable[..., Any]]:
     """Return {name: component} of what imported modules have registered, without importing the others."""
     return dict(_COMPONENTS.get(group, {}))
+
+
+def own_components() -> dict[str, dict[str, Callable[..., Any]]]:
+    """Return {group: {name: component}} of users' components, as far as they are loaded; metrics have no config."""
+    return {
+        group: own
+        for group, options in _COMPONENTS.items()
+        if group != "scorer" and (own := {name: part for name, part in options.items() if not _is_ours(part)})
+    }
+
+
+def _is_ours(component: Callable[..., Any]) -> bool:
+    return component.__module__.startswith("easycap.")
 
 
 def names(group: str) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from easycap.config.schema import to_yaml
 from easycap.models.build import with_architecture
+from easycap.registry import import_modules
 from easycap.runs.environment import peak_memory
 from easycap.runs.find import SWEEP, checkpoint_of, run_of
 from easycap.runs.recording import Recording, open_run
@@ -53,6 +54,7 @@ def join_training() -> float | None:
 
 
 def _train(ranks: Ranks, config: dict[str, Any], path: Path, command: str) -> float | None:
+    import_modules(config["imports"])  # on ranks other than the main one, which has checked the config
     run = open_run(path, command=command, resume=bool(config["resume"]), writes=ranks.is_main)
     config = with_architecture(config)
     run.write_config(to_yaml(config))

@@ -8,7 +8,8 @@ from helpers.tiny_config import TINY
 
 from easycap.config.compose import compose
 from easycap.config.instantiate import build
-from easycap.config.schema import check, options
+from easycap.config.options import options
+from easycap.config.schema import check
 from easycap.models.build import build_captioner
 from easycap.tasks.dry_run import PlaceholderVocabulary
 from easycap.types import Batch, Inputs

@@ -15,13 +15,13 @@ from helpers.tiny_tokenizers import tiny_bert, tiny_gpt2
 from omegaconf import OmegaConf
 
 from easycap.config.compose import compose
+from easycap.config.options import options
 from easycap.config.schema import (
     GROUPS,
     check,
     config_hash,
     fields_of,
     option_from_text,
-    options,
     to_plain,
 )
 from easycap.errors import UserError

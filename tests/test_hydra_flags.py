@@ -89,6 +89,74 @@ def test_a_folder_of_options_that_is_not_there(capsys) -> None:
     assert "--config-dir nowhere is not a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config-dir", "own"],
+        ["-cd", "own"],
+        ["hydra.searchpath=[own]"],
+        ["hydra.searchpath=[~/own]"],
+        ["+hydra.searchpath=['file://HERE/own', other]"],
+        ["hydra.searchpath=[pkg://own.further]", "--config-dir", "own"],
+    ],
+    ids=" ".join,
+)
+def test_ways_to_name_a_folder_of_options(words: list[str], capsys, monkeypatch) -> None:
+    for folder in ("own/decoding", "own/further/data", "other/encoder"):
+        Path(folder).mkdir(parents=True)
+    Path("own/decoding/mine.yaml").write_text("defaults: [beam]\nnum_beams: 7\n")
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    words = [word.replace("HERE", str(Path.cwd())) for word in words]
+    job = yaml.safe_load(shown(capsys, *words, "decoding=mine", "--cfg", "job"))
+    assert job["decoding"]["num_beams"] == 7
+    assert "mine" in next(
+        line for line in shown(capsys, *words, "--help").splitlines() if "  decoding" in line
+    )
+    assert main(["train", *words, "decoding=mien"]) == 1
+    assert "did you mean 'mine'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hydra.searchpath=[nowhere]"], "hydra.searchpath: nowhere is not a folder"),
+        (["hydra.searchpath=[pkg://no_such_package.conf]"], "pkg://no_such_package.conf is not a folder"),
+        (["hydra.searchpath=[s3://bucket]"], "s3://bucket must be a folder, file://FOLDER or pkg://PACKAGE"),
+        (["--config-dir"], "--config-dir needs a folder"),
+        (["--config-dir", "own"], "decoder/lstm.yaml would not be read: easycap has decoder=lstm of its own"),
+    ],
+)
+def test_folders_of_options_that_cannot_be(words: list[str], message: str, capsys) -> None:
+    Path("own/decoder").mkdir(parents=True)
+    Path("own/decoder/lstm.yaml").write_text("name: lstm\n")
+    assert main(["train", *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_sweep_and_other_commands_take_a_folder_of_options(capsys, monkeypatch) -> None:
+    for name, text in {
+        "sweep/two": "axes: {seed: [1, 2]}\n",
+        "data/mine": "defaults: [scenes]\nsize: 32\n",
+    }.items():
+        Path("own", name).parent.mkdir(parents=True)
+        Path("own", f"{name}.yaml").write_text(text)
+    plans = []
+    monkeypatch.setattr(
+        "easycap.sweeps.run._run", lambda runs, folder, launcher: plans.append((runs, folder)) or 0
+    )
+    monkeypatch.setattr("easycap.sweeps.plan.dry_run", lambda settings: None)
+    assert main(["train", "-m", "sweep=two", "data=mine", *QUICK, "--config-dir", "own"]) == 0
+    runs, folder = plans[0]
+    assert len(runs) == 2
+    (command,) = json.loads((folder / "sweep.json").read_text())["commands"]
+    assert f"--config-dir {Path('own').absolute()}" in command
+    words = ["data.train_images=2", "data.val_images=1", "data.test_images=1", "--config-dir=own"]
+    assert main(["data", "check", "data=mine", *words]) == 0
+    assert main(["evaluate", "--config-dir", "absent", "run"]) == 1
+    assert "--config-dir absent is not a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--config-name", "--config-path", "--run", "--seed"])
 def test_flags_that_train_has_not(flag: str, capsys) -> None:
     assert main(["train", flag, "3"]) == 2

@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from easycap.config.compose import compose
+from easycap.config.options import options
 from easycap.config.schema import (
     GROUPS,
     check,
@@ -17,7 +18,6 @@ from easycap.config.schema import (
     check_stored_group,
     config_hash,
     fields_of,
-    options,
 )
 from easycap.errors import UserError
 from easycap.report.published.splits import decoding_of
@@ -27,7 +27,7 @@ from easycap.runs.reading import read_config
 # What version 0.1 stored of every option, group=option -> the checked group as plain data. A file of the past: new
 # settings are not added to it but named in easycap/runs/migrate.py.
 STORED = json.loads((Path(__file__).parent / "stored" / "options.json").read_text())
-ROOT = {"task": "caption", "seed": 1, "device": "auto", "resume": None, "init_from": None}
+ROOT = {"task": "caption", "seed": 1, "device": "auto", "imports": [], "resume": None, "init_from": None}
 
 
 def stored_config(**choices: str) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from easycap.cli import main
 from easycap.config.compose import compose
+from easycap.config.options import options
 from easycap.config.overrides import PATHS, as_text, parse, quoted
-from easycap.config.schema import GROUPS, fields_of, options
+from easycap.config.schema import GROUPS, fields_of
 from easycap.errors import UserError
 from easycap.sweeps.space import axes_of
 from easycap.utils.paths import expanded
@@ -117,7 +118,7 @@ def test_every_setting_of_that_name_is_a_path() -> None:
 
 
 def _fields(group: str, option: str) -> dict:
-    from easycap.config.schema import option_values
+    from easycap.config.options import option_values
 
     return fields_of(group, option_values(group, option)["name"])
 

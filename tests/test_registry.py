@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from easycap.errors import UserError
 from easycap.registry import SharedSettings, construct, groups, lookup, names, settings_of, supplied_to
 
 COMPONENTS = [(group, name) for group in groups() if group != "scorer" for name in names(group)]
@@ -36,7 +37,7 @@ def test_a_part_gets_what_it_asks_for() -> None:
 
 
 def test_what_nothing_supplies_is_named() -> None:
-    with pytest.raises(TypeError, match=r"Part asks for 'ids'.*supplied are: channels"):
+    with pytest.raises(UserError, match=r"Part asks for 'ids'.*supplied are: channels"):
         construct(Part, {"width": 3, "longest": 4, "words": ()}, {"channels": 2})
 
 

@@ -19,7 +19,7 @@ BASE = {"errors", "types", "registry", "utils"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "utils": {"errors"},
-    "registry": {"errors"},
+    "registry": {"errors", "utils"},
     "types": {"errors", "registry"},
     "runs": BASE,
     "config": BASE | {"runs"},

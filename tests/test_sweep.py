@@ -19,7 +19,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 import easycap
 from easycap.cli import main
 from easycap.config.compose import compose
-from easycap.config.schema import check, options
+from easycap.config.options import options
+from easycap.config.schema import check
 from easycap.sweeps import plan as sweep_plan
 from easycap.sweeps import planned_run
 from easycap.sweeps import run as sweep_module

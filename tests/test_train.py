@@ -265,7 +265,7 @@ def test_validation_fails_before_training_if_it_must(tmp_path: Path) -> None:
 
 
 def _cases() -> list[tuple[str, str]]:
-    from easycap.config.schema import options
+    from easycap.config.options import options
 
     swapped = ("encoder", "image_tokens", "decoder", "objective", "optim", "schedule", "decoding")
     return [(group, option) for group in swapped for option in options(group)]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from easycap.commands.sidecars import Table, TextFiles
 from easycap.config.data_locations import add_arguments, locations_from_args, split_locations
+from easycap.config.own_dirs import use_config_dirs
 from easycap.data.image_files import image_files
 from easycap.data.image_inputs import as_examples
 from easycap.errors import UserError
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--decoding", help="decoding method instead of the run's, e.g. beam or beam,num_beams=3"
     )
+    parser.add_argument("--config-dir", metavar="DIR", help="also take options of --decoding from DIR")
     parser.add_argument(
         "--attention",
         type=Path,
@@ -100,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap caption`; the exit code is 1 if any file could not be captioned."""
-    words, locations = split_locations(argv)
+    words, locations = split_locations(use_config_dirs(argv)[0])
     args = _parser().parse_args(words)
     if "" in words:  # else it would be the folder we are in
         raise UserError("a path is empty; is a variable of the shell unset?")

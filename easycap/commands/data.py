@@ -35,15 +35,18 @@ usage: easycap data get NAME ROOT [--dry-run]
        easycap data show [--split train] [--images 12] [--out FILE] OVERRIDES...
            write a page with preprocessed images, their captions, token ids and the decoded ids
 
-OVERRIDES are as for easycap train, e.g. data=coco data.root=ROOT, or data=folder data.images=DIR data.captions=FILE.
+OVERRIDES are as for easycap train, e.g. data=coco data.root=ROOT, or data=folder data.images=DIR data.captions=FILE;
+--config-dir DIR also takes options from DIR.
 NAME is one of: {names}
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap data`."""
+    from easycap.config.own_dirs import use_config_dirs
     from easycap.data.downloads import COLLECTIONS, ON_REQUEST
 
+    argv, _ = use_config_dirs(argv)
     commands = {"get": _get, "guess": _guess, "list": _list, "check": _check, "show": _show}
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP.format(names=", ".join([*COLLECTIONS, *ON_REQUEST])))

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from easycap.config.data_locations import add_arguments, locations_from_args, split_locations
 from easycap.config.other_set import OtherSetConfig, other_set_config, split_other_set
+from easycap.config.own_dirs import use_config_dirs
 from easycap.errors import UserError
 from easycap.metrics.scoring import DEFAULT_SCORERS, metric_names, text_metrics
+from easycap.registry import import_modules
 from easycap.runs.find import checkpoint_of, find_run, shown
 from easycap.runs.run_folder import RunFolder
 from easycap.tasks.create import load_task
@@ -23,9 +25,10 @@ from easycap.utils.console import console
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap evaluate`."""
-    words, overrides = split_other_set(argv)
+    words, overrides = split_other_set(use_config_dirs(argv)[0])
     words, locations = split_locations(words)
     args = _parser().parse_args(words)
+    import_modules(args.imports.split(",") if args.imports else ())
     locations |= locations_from_args(args)
     other = _other_set(overrides, locations, args.name)
     names = metric_names(args.metrics) if args.metrics else ()
@@ -120,6 +123,12 @@ def _parser() -> argparse.ArgumentParser:
     usual = ",".join(DEFAULT_SCORERS)
     others = ",".join(name for name in text_metrics() if name not in DEFAULT_SCORERS)
     add("--metrics", metavar="NAMES", help=f"metrics in addition to {usual} and those of the data: {others}")
+    add(
+        "--imports",
+        metavar="MODULES",
+        help="modules of your own that register metrics or data, e.g. my_parts",
+    )
+    add("--config-dir", metavar="DIR", help="also take options from DIR, e.g. for data=NAME and --decoding")
     add("--clip", type=Path, metavar="FOLDER", help="local CLIP weights, for CLIPScore and RefCLIPScore")
     add("--batch-size", type=int, help="images per batch (default: the run's validation.batch_size)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")

@@ -18,6 +18,7 @@ from easycap.metrics.health import normalized
 from easycap.metrics.multiple_samples import samples_by_id
 from easycap.metrics.scoring import DEFAULT_SCORERS, metric_names, text_metrics
 from easycap.metrics.unspaced import unspaced_scripts
+from easycap.registry import import_modules
 from easycap.types import Scorer
 from easycap.utils.console import console
 from easycap.utils.segmenters import SPACES, Segmenter, segmenter
@@ -38,6 +39,7 @@ torch; only meteor and spice need Java.
 def main(argv: Sequence[str]) -> int:
     """Score two files and print a table; raises `UserError` in one sentence for input that cannot be scored."""
     arguments = _parser().parse_args(argv)
+    import_modules(arguments.imports.split(",") if arguments.imports else ())
     names = metric_names(arguments.metrics)
     if (arguments.clip is None) != (arguments.images is None):
         raise UserError("--clip FOLDER (CLIP's weights) and --images FOLDER (the images) go together")
@@ -85,12 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add("captions", type=Path, help='[{"image_id": 1, "caption": "..."}, ...] or {id: caption}')
     add("references", type=Path, help="a COCO caption annotation file, a Karpathy file, or {id: [...]}")
     add("--json", type=Path, metavar="OUT", help="also write scores (0 to 1), overall and per image, to OUT")
-    add(
-        "--metrics",
-        default=",".join(DEFAULT_SCORERS),
-        metavar="NAMES",
-        help=f"comma-separated, from {','.join(text_metrics())} (default: %(default)s)",
-    )
+    _add_metrics(parser)
     add(
         "--partial",
         action="store_true",
@@ -134,6 +131,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--device", default="cpu", help="device for CLIP (default: cpu)")
     return parser
+
+
+def _add_metrics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metrics",
+        default=",".join(DEFAULT_SCORERS),
+        metavar="NAMES",
+        help=f"comma-separated, from {','.join(text_metrics())} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--imports", metavar="MODULES", help="modules of your own that register metrics, e.g. my_parts"
+    )
 
 
 def _further_scorers(arguments: argparse.Namespace, captions: Mapping[str, Any]) -> list[str | Scorer]:

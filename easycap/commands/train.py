@@ -14,27 +14,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from easycap.config.compose import Composition, compose, config_text
+from easycap.config.compose import Composition, compose, config_text, import_own_modules
 from easycap.config.data_locations import LOCATIONS, split_locations
 from easycap.config.hydra_job import run_in, show_info
-from easycap.config.schema import GROUPS, options
+from easycap.config.overrides import parse
+from easycap.config.own_dirs import use_config_dirs
+from easycap.config.schema import GROUPS
 from easycap.config.validate import validate
 from easycap.errors import UserError
+from easycap.registry import own_components
 from easycap.runs.find import shown
 from easycap.runs.run_folder import is_alive, new_run_folder
 from easycap.training.place import place
-from easycap.utils.paths import outputs_dir
+from easycap.utils.paths import config_files, outputs_dir, own_config_dirs
+from easycap.utils.plugins import packages_without_conf
 from easycap.utils.processes import PARENT, end_with_parent
 
 # Hydra's flags that take a value after "=".
-_FLAGS = frozenset({"--cfg", "--package", "--info", "--config-dir", "--config-path", "--config-name"})
+_FLAGS = frozenset({"--cfg", "--package", "--info", "--config-path", "--config-name"})
 
 _HELP = """easycap train: train a captioner, evaluate it, write its report.
 
 usage: easycap train [GROUP=OPTION] [GROUP.FIELD=VALUE] [experiment=NAME] [resume=RUN] [--debug]
        easycap train -m [GROUP=OPTION,OPTION] [GROUP.FIELD=VALUE,VALUE] [sweep=NAME] [launcher=parallel]
        easycap train --cfg job ...      print the resulting config (also hydra, all; --package PART, --resolve)
-       easycap train --config-dir DIR   also take options and recipes from DIR
+       easycap train --config-dir DIR   also take options, recipes and sweeps from DIR
 
 {groups}
 
@@ -48,16 +52,17 @@ conf/GROUP/OPTION.yaml explains every setting; --cfg job prints all of them. Exa
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap train`; raises `UserError` for wrong input before any work."""
+    argv, config_dirs = use_config_dirs(argv)
     if any(arg in ("-h", "--help") for arg in argv):
+        import_own_modules(parse([arg for arg in argv if arg.startswith("imports=")]))
         print(help_text())
         return 0
     flags, unknown = _parser().parse_known_intermixed_args([_as_override(arg) for arg in argv])
+    flags.config_dirs = config_dirs
     if unknown:
         return _refuse(unknown)
     if flags.multirun and (flags.cfg or flags.info):
         raise UserError("-m cannot be combined with --cfg or --info, which show one config")
-    if flags.config_dir:
-        _use_config_dir(flags.config_dir, flags.overrides)
     if flags.info:
         show_info(flags.info, flags.overrides)
         return 0
@@ -69,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
             raise UserError("a sweep (-m) starts processes of its own: run it without torchrun or srun")
         from easycap.sweeps.run import run_sweep
 
-        return run_sweep(flags.overrides)
+        return run_sweep(flags.overrides, config_dirs)
     if here.rank > 0 and not flags.cfg:
         from easycap.train import join_training
 
@@ -98,7 +103,7 @@ def _compose_and_train(flags: argparse.Namespace) -> int:
         return 0
     # SIGTERM (a scheduler, a container) ends a run as Ctrl-C does: with a status, not without a word.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    words = [*overrides, *(f"{key}={path}" for key, path in locations.items())]
+    words = [*flags.config_dirs, *overrides, *(f"{key}={path}" for key, path in locations.items())]
     command = " ".join(["easycap train", *map(shown, words)])
     return run_in(composition.full, partial(_train, settings, folder, command, buffered.records))
 
@@ -144,7 +149,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-p", "--package")
     kinds = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
     parser.add_argument("-i", "--info", nargs="?", const="all", choices=kinds)
-    parser.add_argument("-cd", "--config-dir")
     return parser
 
 
@@ -156,22 +160,27 @@ def _refuse(unknown: Sequence[str]) -> int:
     return 2
 
 
-def _use_config_dir(folder: str, overrides: Sequence[str]) -> None:
-    if not Path(folder).is_dir():
-        raise UserError(f"--config-dir {folder} is not a folder")
-    if any(word.lstrip("+").startswith("hydra.searchpath=") for word in overrides):
-        raise UserError("--config-dir and hydra.searchpath= exclude each other: name the folder once")
-    os.environ["EASYCAP_CONFIG_DIR"] = str(Path(folder).absolute())
-
-
 def _asks_how_long(flags: argparse.Namespace) -> bool:
     return not flags.cfg and any(word.startswith("sweep.dry_run=") for word in flags.overrides)
 
 
 def help_text() -> str:
-    """Return the help of `easycap train`, with the options found on disk."""
-    groups = (*GROUPS, "experiment", "sweep", "launcher")
-    lines = [f"  {group:<14}{' | '.join(options(group))}" for group in groups]
+    """Return the help of `easycap train`, with the options found on disk and of modules that are imported already."""
+    groups = [*GROUPS, "experiment", "sweep", "launcher"]
+    own = own_components()
+    further = {
+        *own,
+        *(path.name for folder in own_config_dirs() for path in folder.iterdir() if path.is_dir()),
+    }
+    lines = []
+    for group in [*groups, *sorted(further - {*groups, "hydra"})]:
+        found = sorted({*config_files(group), *own.get(group, {})})
+        lines.append(f"  {group:<14}{' | '.join(found)}")
+    if packages := packages_without_conf():  # importing them takes seconds
+        lines += [
+            "",
+            f"Components without a YAML, which are not listed, may come from: {', '.join(packages)}",
+        ]
     return _HELP.format(groups="\n".join(lines))
 
 

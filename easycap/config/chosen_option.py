@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from easycap.config.schema import option_values, options
+from easycap.config.options import option_values, options
 
 
 def chosen_option(group: str, values: Mapping[str, Any]) -> str:

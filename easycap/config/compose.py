@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from easycap.config.hydra_job import compose_all, set_hydra_config
+from easycap.config.options import has_option, import_of_recipe, options
 from easycap.config.overrides import parse
-from easycap.config.schema import GROUPS, options
+from easycap.config.schema import GROUPS, ROOT
 from easycap.errors import UserError
-from easycap.registry import describe_choices
+from easycap.registry import describe_choices, import_modules, load_plugins
 from easycap.runs.find import find_run
+from easycap.utils.paths import config_files
+from easycap.utils.plugins import failures
 
 
 class Composition(NamedTuple):
@@ -35,9 +38,10 @@ def compose(overrides: Sequence[str]) -> Composition:
     exist. Keys are not checked here: unknown fields are added, and `check` reports them.
     """
     parsed = parse(overrides)
+    import_own_modules(parsed)
     settable = [_settable(override) for override in parsed]
     try:
-        full = compose_all(settable)
+        full = _compose_with_plugins(settable)
         choices = dict(full.hydra.runtime.choices)
         _find_runs(full)
         if full.get("init_from") is not None and full.get("resume") is None:
@@ -56,8 +60,28 @@ def compose(overrides: Sequence[str]) -> Composition:
     except (HydraException, OmegaConfBaseException) as error:
         reference = next((word for word in overrides if "${" in word), None)
         why = f" ({reference}: '${{' refers to another setting)" if reference else ""
-        raise UserError(" ".join(str(error).split()) + why) from error
+        raise UserError(" ".join(str(error).split()) + why + failures()) from error
     return Composition(config, choices, full)
+
+
+def import_own_modules(overrides: Sequence[Override]) -> None:
+    """Import the modules that overrides or their recipe name with `imports`; `UserError` names one that cannot be."""
+    values = {o.key_or_group: o.value() for o in overrides if not o.is_sweep_override() and not o.is_delete()}
+    if (recipe := values.get("experiment")) in config_files("experiment"):
+        import_of_recipe(str(recipe))
+    modules = values.get("imports") or []
+    if not isinstance(modules, list):
+        raise UserError(f"imports={modules} must be a list of modules: imports=[{modules}]")
+    import_modules(map(str, modules))
+
+
+def _compose_with_plugins(overrides: Sequence[str]) -> DictConfig:
+    """Users' packages are loaded only where something is not found without them: a recipe may choose their options."""
+    try:
+        return compose_all(overrides)
+    except MissingConfigException:
+        load_plugins()
+        return compose_all(overrides)
 
 
 def _find_runs(config: DictConfig) -> None:
@@ -115,21 +139,23 @@ def _settable(override: Override) -> str:
     if key in ("sweep", "launcher"):
         raise UserError(f"{text} is for sweeps: add -m")
     if key in GROUPS:
-        _check_option(key, override.value(), options(key))
+        _check_option(key, override.value())
         return text.lstrip("+")
-    if key not in ("experiment", "hydra") and (allowed := options(key)):
-        # A text condition of no default config: added to its groups.
-        _check_option(key, override.value(), allowed)
-        return "+" + text.lstrip("+")
     if key == "experiment" and override.value() is not None:
-        _check_option(key, override.value(), options(key))
+        _check_option(key, override.value())
         return text.lstrip("+")
+    if key not in (*ROOT, "experiment") and "." not in key and not key.startswith("hydra") and options(key):
+        # A text condition of no default config: added to its groups.
+        _check_option(key, override.value())
+        return "+" + text.lstrip("+")
     if override.is_delete() or key.startswith("hydra"):
         return text
     return "++" + text.lstrip("+")
 
 
-def _check_option(group: str, option: Any, allowed: list[str]) -> None:
-    if option not in allowed:
+def _check_option(group: str, option: Any) -> None:
+    if not has_option(group, option):
         name = "null" if option is None else str(option)
-        raise UserError(f"{group}={name} does not exist; {describe_choices(name, allowed)}")
+        raise UserError(
+            f"{group}={name} does not exist; {describe_choices(name, options(group))}{failures()}"
+        )

@@ -8,14 +8,16 @@ from typing import TypeVar, cast
 import hydra
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from easycap.config.options import options_without_yaml
 from easycap.config.overrides import quoted
-from easycap.utils.paths import config_dir, extra_config_dir
+from easycap.utils.paths import config_dir, own_config_dirs
 
 T = TypeVar("T")
 
@@ -28,6 +30,7 @@ def compose_all(overrides: Sequence[str]) -> DictConfig:
     Raises `HydraException` or `OmegaConfBaseException` for overrides that do not fit.
     """
     with hydra.initialize_config_dir(str(config_dir()), job_name=_ROOT, version_base="1.3"):
+        _store_options_without_yaml()
         config = hydra.compose(_ROOT, [*overrides, *_search_path()], return_hydra_config=True)
     OmegaConf.set_struct(config, False)
     OmegaConf.set_readonly(config.hydra, False)
@@ -43,9 +46,14 @@ def show_info(kind: str, overrides: Sequence[str]) -> None:
 
 
 def _search_path() -> list[str]:
-    """The override that lets Hydra search the folder of --config-dir, if there is one."""
-    own = extra_config_dir()
-    return [] if own is None else [f"hydra.searchpath=[{quoted(f'file://{own}')}]"]
+    """The override that lets Hydra search the user's own folders, if there are any."""
+    own = [quoted(f"file://{folder}") for folder in own_config_dirs()]
+    return [f"hydra.searchpath=[{','.join(own)}]"] if own else []
+
+
+def _store_options_without_yaml() -> None:
+    for (group, name), values in options_without_yaml().items():
+        ConfigStore.instance().store(name, values, group, provider="easycap")
 
 
 def run_in(config: DictConfig, work: Callable[[], T]) -> T:

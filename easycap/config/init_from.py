@@ -9,7 +9,8 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from easycap.config.schema import GROUPS, check_stored, groups_of, read_yaml, to_plain
+from easycap.config.options import read_yaml
+from easycap.config.schema import GROUPS, check_stored, groups_of, to_plain
 from easycap.errors import UserError
 from easycap.runs.find import CONFIG, checkpoint_of
 from easycap.utils.paths import config_files, expanded
@@ -40,6 +41,7 @@ def with_defaults_of(config: DictConfig, overrides: Sequence[Override]) -> DictC
     groups, fields = _asked_for(config, overrides)
     same_task = stored.task == config.task
     result = config.copy()
+    result.imports = list(dict.fromkeys([*stored.imports, *config.imports]))
     taken = (*_TAKEN, *groups_of(stored)[len(GROUPS) :]) if same_task else _TAKEN_OF_OTHER_TASK
     for group in taken:
         if group in groups:

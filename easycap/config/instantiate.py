@@ -7,7 +7,7 @@ from typing import Any
 
 from easycap.config.schema import option_from_text
 from easycap.errors import UserError
-from easycap.registry import check_shared_settings, condition_groups, construct, lookup, supplied_to
+from easycap.registry import check_shared_settings, construct, is_condition, lookup, supplied_to
 from easycap.types import Vocabulary
 from easycap.utils.segmenters import SPACES, Segmenter, segmenter
 
@@ -39,8 +39,11 @@ def trackers_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def condition_names(config: Mapping[str, Any]) -> list[str]:
     """Return the groups of a checked config that choose a text condition, in the config's order."""
-    known = condition_groups()
-    return [group for group in config if group in known and config[group]["name"] != "none"]
+    return [
+        group
+        for group, values in config.items()
+        if isinstance(values, Mapping) and is_condition(group) and values["name"] != "none"
+    ]
 
 
 def special_ids(vocabulary: Vocabulary) -> dict[str, int | None]:

@@ -25,10 +25,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from easycap.config.data_locations import absolute, without_locations
+from easycap.config.options import has_option, option_values, options
 from easycap.errors import UserError
-from easycap.registry import condition_groups, describe_choices, lookup, settings_of
+from easycap.registry import condition_groups, describe_choices, import_modules, lookup, settings_of
 from easycap.runs.migrate import RENAMED_KEYS, drop_former_values, fill_former_values, update_settings
-from easycap.utils.paths import config_files
+from easycap.utils.plugins import failures, installed_modules
 
 GROUPS = (
     "data",
@@ -50,30 +51,44 @@ GROUPS = (
     "tracking",
 )
 
-_ROOT = {"task": str, "seed": int, "device": str, "resume": str | None, "init_from": str | None}
+ROOT = {
+    "task": str,
+    "seed": int,
+    "device": str,
+    "imports": list[str],
+    "resume": str | None,
+    "init_from": str | None,
+}
 
 _LARGEST = 2**63 - 1  # what torch and numpy can count to
 
 # Settings that say where and how fast, never what is computed.
-_NOT_IN_HASH = ("tracking", "device", "resume")
+_NOT_IN_HASH = ("tracking", "device", "imports", "resume")
 
 
 def check(config: DictConfig) -> dict[str, Any]:
-    """Return the config as plain typed data; `UserError` names a wrong key, option or type and what is allowed."""
+    """Return the config as plain typed data; `UserError` names a wrong key, option or type and what is allowed.
+
+    The modules that the config names under `imports` are imported; those of users' installed packages that it uses are
+    added to them, so that where such a package is missing the error says so.
+    """
+    import_modules(_checked("imports", config.get("imports"), list[str]))
     groups = groups_of(config)
-    allowed = {*_ROOT, *groups}
+    allowed = {*ROOT, *groups}
     for key in config:
         if key not in allowed:
             raise UserError(f"{key!r} is not part of the config; {describe_choices(str(key), allowed)}")
-    plain = {key: _checked(key, config.get(key), annotation) for key, annotation in _ROOT.items()}
+    plain = {key: _checked(key, config.get(key), annotation) for key, annotation in ROOT.items()}
     for group in groups:
         plain[group] = check_group(group, config.get(group))
+    used = installed_modules(lookup(group, plain[group]["name"]) for group in groups)
+    plain["imports"] = list(dict.fromkeys([*plain["imports"], *used]))
     return absolute(plain)
 
 
 def groups_of(config: Mapping[str, Any]) -> list[str]:
     """Return the groups of a config: `GROUPS`, and after them those of other text conditions that it names."""
-    further = [str(key) for key in config if key not in _ROOT and key not in GROUPS]
+    further = [str(key) for key in config if key not in ROOT and key not in GROUPS]
     return [*GROUPS, *sorted(set(further) & condition_groups())] if further else list(GROUPS)
 
 
@@ -121,8 +136,9 @@ def option_from_text(group: str, text: str, **root: Any) -> dict[str, Any]:
     Values may be lists; settings are separated by commas, spaces or both: "sample, top_p=0.8 may_repeat=[a, the]".
     """
     name, *settings = split_settings(text) or [""]
-    if name not in options(group):
-        raise UserError(f"{group} {name!r} does not exist; {describe_choices(name, options(group))}")
+    if not has_option(group, name):
+        choices = describe_choices(name, options(group))
+        raise UserError(f"{group} {name!r} does not exist; {choices}{failures()}")
     values = option_values(group, name)
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -155,28 +171,6 @@ def split_settings(text: str) -> list[str]:
         else:
             parts[-1] += character
     return parts
-
-
-def option_values(group: str, name: str) -> DictConfig:
-    """Return the settings in the YAML of an option, with those of the same group that it changes."""
-    values = read_yaml(config_files(group)[name])
-    bases = [option_values(group, base) for base in values.pop("defaults", [])]
-    merged = OmegaConf.merge(*bases, values)
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-def read_yaml(path: Path) -> DictConfig:
-    """Return the mapping that a YAML holds; `UserError` if it holds something else."""
-    values = OmegaConf.load(path)
-    if not isinstance(values, DictConfig):
-        raise UserError(f"{path} must hold a mapping: KEY: VALUE")
-    return values
-
-
-def options(group: str) -> list[str]:
-    """Return the options of a config group, as the YAML files on disk name them; recipes have their folder before."""
-    return list(config_files(group))
 
 
 def fields_of(group: str, name: str) -> dict[str, Any]:
@@ -218,7 +212,12 @@ def to_yaml(config: dict[str, Any]) -> str:
 
 def _checked(key: str, value: Any, annotation: Any) -> Any:
     """Return `value` as `annotation`, converted as OmegaConf converts, tuples restored."""
-    holder = OmegaConf.structured(make_dataclass("Field", [("value", annotation, field(default=MISSING))]))
+    try:
+        holder = OmegaConf.structured(
+            make_dataclass("Field", [("value", annotation, field(default=MISSING))])
+        )
+    except OmegaConfBaseException:
+        raise UserError(f"{key}: a setting cannot be of type {annotation}, which YAML has not") from None
     try:
         holder.value = value
     except (OmegaConfBaseException, ValueError, TypeError):

@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 
 from easycap.config.data_locations import check_locations, with_locations
 from easycap.config.instantiate import condition_names, segmenter_of
-from easycap.config.schema import check, check_stored, read_yaml, to_plain
+from easycap.config.options import read_yaml
+from easycap.config.schema import check, check_stored, to_plain
 from easycap.errors import UserError
 from easycap.utils.segmenters import SPACES
 

@@ -12,8 +12,9 @@ from easycap.metrics.corpus import Captions, Corpus, References, normal_id, prep
 from easycap.metrics.document_frequencies import DocumentFrequencies
 from easycap.metrics.intervals import with_intervals
 from easycap.metrics.java import Absent
-from easycap.registry import describe_choices, lookup, registered
+from easycap.registry import describe_choices, load_plugins, lookup, registered
 from easycap.types import Score, Scorer
+from easycap.utils.plugins import failures
 from easycap.utils.progress_bar import tracked
 from easycap.utils.segmenters import SPACES, Segmenter
 
@@ -21,8 +22,8 @@ DEFAULT_SCORERS = ("bleu", "rouge_l", "cider_d")
 
 
 def text_metrics() -> tuple[str, ...]:
-    """Return the metrics that a user may ask for by name: those in `easycap.metrics` that need captions and references
-    alone.
+    """Return the metrics that a user may ask for by name: those that need captions and references alone, of
+    `easycap.metrics` and of users' modules that are loaded.
     """
     named = sorted(name for name, scorer in registered("scorer").items() if hasattr(scorer, "score_corpus"))
     return (*DEFAULT_SCORERS, *(name for name in named if name not in DEFAULT_SCORERS))
@@ -50,8 +51,10 @@ def metric_names(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names or ("",):
         if name not in text_metrics():
+            load_plugins()
+        if name not in text_metrics():
             raise UserError(
-                f"--metrics {text!r}: no metric {name!r}; {describe_choices(name, text_metrics())}"
+                f"--metrics {text!r}: no metric {name!r}; {describe_choices(name, text_metrics())}{failures()}"
             )
     return names
 

@@ -14,6 +14,7 @@ from typing import Any
 # Root keys and whole groups that early configs lack.
 FORMER_GROUPS: dict[str, Any] = {
     "task": "caption",
+    "imports": [],
     "tags": {"name": "none"},
     "draft": {"name": "none"},
     "refine": {"name": "default", "rounds": 0},

@@ -13,20 +13,21 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from easycap.config.compose import compose
+from easycap.config.compose import compose, import_own_modules
 from easycap.config.data_locations import LOCATIONS
+from easycap.config.options import options
 from easycap.config.overrides import parse, quoted
-from easycap.config.schema import check_group, config_hash, options
+from easycap.config.schema import check_group, config_hash
 from easycap.config.validate import validate
 from easycap.errors import UserError
-from easycap.registry import describe_choices
+from easycap.registry import describe_choices, own_components
 from easycap.runs.find import SWEEP, shown
 from easycap.runs.reading import planned_runs
 from easycap.runs.run_folder import write_json
 from easycap.sweeps.planned_run import PlannedRun
 from easycap.sweeps.space import Axes, axes_of, combinations, products
 from easycap.tasks.dry_run import dry_run
-from easycap.utils.paths import config_dir, config_files, expanded, outputs_dir
+from easycap.utils.paths import config_dir, config_files, expanded, outputs_dir, own_config_dirs
 from easycap.utils.processes import lock
 
 _REFUSED = {
@@ -63,6 +64,7 @@ def make_plan(words: Sequence[str]) -> Plan:
     for override in overrides:
         if (key := override.key_or_group) in _REFUSED:
             raise UserError(f"{key} has no meaning in a sweep; use {_REFUSED[key]}")
+    import_own_modules(overrides)
     settings, option = _settings(overrides)
     launcher = check_group("launcher", _group("launcher", overrides, default="local")[0])
     own = [o for o in overrides if o.key_or_group.partition(".")[0] in ("sweep", "launcher")]
@@ -234,7 +236,11 @@ def _folder_of(sweep: Path, named: Sequence[tuple[str, str]], seed: int, digest:
 
 def _groups() -> set[str]:
     """The config groups: their options are words that need no key."""
-    return {path.name for path in config_dir().iterdir() if path.is_dir()}
+    folders = [config_dir(), *(folder for folder in own_config_dirs() if folder.is_dir())]
+    return {
+        *own_components(),
+        *(path.name for folder in folders for path in folder.iterdir() if path.is_dir()),
+    }
 
 
 def _tracked(settings: Mapping[str, Any], folder: Path) -> list[str]:

@@ -28,8 +28,9 @@ from easycap.sweeps.planned_run import LOG, Children, Outcome, PlannedRun, error
 from easycap.utils.text import NOTHING, duration_text, score_text
 
 
-def run_sweep(words: Sequence[str]) -> int:
-    """Run the sweep that the overrides `words` ask for; return 0, or 1 if a run failed.
+def run_sweep(words: Sequence[str], flags: Sequence[str] = ()) -> int:
+    """Run the sweep that the overrides `words` ask for; return 0, or 1 if a run failed. `flags` are those of the
+    command, to be recorded with it.
 
     Raises `UserError` before the first run starts if any run is wrong, and `KeyboardInterrupt` after the summary
     if it was stopped.
@@ -38,7 +39,7 @@ def run_sweep(words: Sequence[str]) -> int:
     launcher = build("launcher", plan.launcher)
     if plan.dry_run:
         return _show_plan(plan, launcher)
-    write_plan(plan, "easycap train -m " + shlex.join(words))
+    write_plan(plan, "easycap train -m " + shlex.join([*flags, *words]))
     return _run(plan.runs, plan.folder, launcher)
 
 

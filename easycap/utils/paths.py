@@ -7,6 +7,8 @@ import secrets
 import stat
 from pathlib import Path
 
+from easycap.utils.plugins import conf_dirs
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -26,22 +28,24 @@ def config_dir() -> Path:
     raise FileNotFoundError(f"easycap's conf/ folder is missing next to {_PACKAGE}: reinstall easycap")
 
 
-def extra_config_dir() -> Path | None:
-    """Return the user's own folder of Hydra configs, EASYCAP_CONFIG_DIR, if it is set.
+def own_config_dirs() -> list[Path]:
+    """Return the user's own folders of Hydra configs: those of EASYCAP_CONFIG_DIR, then `conf` of users' packages.
 
-    `easycap train --config-dir` sets it for itself and the processes of a sweep.
+    `--config-dir` sets the variable for the command and the processes of a sweep.
     """
-    own = os.environ.get("EASYCAP_CONFIG_DIR")
-    return expanded(own).absolute() if own else None
+    own = os.environ.get("EASYCAP_CONFIG_DIR", "")
+    folders = [own] if expanded(own).is_dir() else own.split(os.pathsep)
+    named = [expanded(folder).absolute() for folder in folders if folder]
+    return list(dict.fromkeys([*named, *conf_dirs()]))
 
 
 def config_files(group: str) -> dict[str, Path]:
     """Return {option: its YAML} of a config group, sorted; options in folders have their path, easycap/quickstart.
 
-    As with Hydra, easycap's own file counts where the user's folder has one of the same name.
+    As with Hydra, of several files of one name easycap's own counts, then that of the first folder.
     """
     found: dict[str, Path] = {}
-    for folder in filter(None, (extra_config_dir(), config_dir())):
+    for folder in reversed([config_dir(), *own_config_dirs()]):
         root = folder / group
         found |= {path.relative_to(root).with_suffix("").as_posix(): path for path in root.rglob("*.yaml")}
     return dict(sorted(found.items()))

@@ -19,7 +19,8 @@ from easycap.commands import data as data_command
 from easycap.commands.evaluate import main as evaluate
 from easycap.config.compose import compose
 from easycap.config.instantiate import build
-from easycap.config.schema import check, options
+from easycap.config.options import options
+from easycap.config.schema import check
 from easycap.data.feature_files import PrecomputedFeatures
 from easycap.data.images import BadImage, ImageFile
 from easycap.data.issues import OnBadImage

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from easycap.cli import main
-from easycap.config.schema import options
+from easycap.config.options import options
 from easycap.report.published import read_paper
 from easycap.utils.paths import experiments_dirs
 
