@@ -35,6 +35,10 @@ _COMMANDS = {
     ),
     "table": ("easycap.commands.table", "show a paper's published scores next to your runs: PAPER RUN ..."),
     "runs": ("easycap.commands.runs", "list runs"),
+    "new": (
+        "easycap.commands.new",
+        "write a package with a component of your own: decoder|encoder|metric|data|objective|condition NAME",
+    ),
 }
 
 _HELP = f"""easycap {easycap.__version__}: train and compare image captioners.
