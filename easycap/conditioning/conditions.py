@@ -21,7 +21,7 @@ import torch
 from easycap.config.data_locations import without_locations
 from easycap.config.instantiate import build, condition_names, segmenter_of
 from easycap.config.schema import to_plain
-from easycap.data.packed import PackedExamples
+from easycap.data.packed import shareable
 from easycap.registry import register_condition
 from easycap.runs.find import CONFIG, checkpoint_of
 from easycap.types import Example, Stage, TextCondition
@@ -78,7 +78,7 @@ class ConditionData:
     @cached_property
     def train(self) -> Sequence[Example]:
         """The training examples, packed for the data loader's processes to share; see `pack`."""
-        return PackedExamples(self.splits["train"])
+        return shareable(self.splits["train"])
 
     def pack(self) -> None:
         """Pack the training examples now, in `prepare`: processes forked before that would each pack their own."""

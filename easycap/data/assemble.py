@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from easycap.data.arrow_images import ArrowImage
+from easycap.data.caption_checks import EMPTY, LINES, NOT_TEXT, cleaned, has_word
+from easycap.data.example_table import id_hashes, ids_of, selected
 from easycap.data.images import ImageFile
 from easycap.data.issues import DataIssues, OnBadImage
 from easycap.data.parquet_images import ParquetImage
 from easycap.data.verify import bad_images
 from easycap.errors import UserError, json_fault
-from easycap.metrics.tokenizer import tokenize
 from easycap.types import Dataset, Example
 
-# All that str.splitlines ends a line at, and tabs.
-_SEPARATORS = re.compile(r"[\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]+")
+Examples = TypeVar("Examples", bound=Sequence[Example])
 
 
 def read_json(path: Path, kind: str) -> Any:
@@ -89,53 +89,71 @@ def match(
 
 def has_words(captions: Iterable[Any]) -> bool:
     """Return whether any of `captions` contains a word according to the metrics; others cannot be scored."""
-    return any(isinstance(caption, str) and tokenize(caption) for caption in captions)
+    return any(isinstance(caption, str) and has_word(caption) for caption in captions)
 
 
 def one_line(split: str, image_id: str, text: Any, issues: DataIssues, file: Path) -> str:
-    """A caption as one line in NFC, so that "é" is one word with "e" and an accent; those of COCO that merely end with
-    a line break are nothing to tell of.
-    """
-    if not isinstance(text, str):
+    """Return a caption as one line in NFC, "" if nothing is left of it; what was done goes to `issues`."""
+    caption, flags = cleaned(text)
+    if flags:
+        report_caption(split, image_id, flags, text, issues, file)
+    return caption
+
+
+def report_caption(split: str, image_id: str, flags: int, text: Any, issues: DataIssues, file: Path) -> None:
+    """Report what `caption_checks.cleaned` found; `text` is asked for if it is none."""
+    if flags & NOT_TEXT:
         issues.drop(split, image_id, file, f"has a caption that is not text: {json.dumps(text)[:40]}")
-        return ""
-    text = unicodedata.normalize("NFC", text).strip()
-    if not text:
+    elif flags & EMPTY:
         issues.fixed(split, image_id, file, "has an empty caption: dropped")
-    elif _SEPARATORS.search(text):
-        text = " ".join(text.split())
+    elif flags & LINES:
         issues.fixed(split, image_id, file, "has a caption of several lines: read as one")
-    return text
 
 
 def finish(
     name: str,
-    splits: dict[str, list[Example]],
+    splits: Mapping[str, Examples],
     issues: DataIssues,
     *,
     file: Path,
     why_empty: str,
     noted_as: Mapping[str, str] | None = None,
     scorers: Sequence[str] = (),
+    is_there: Callable[[Examples], np.ndarray] | None = None,
 ) -> Dataset:
     """Return the Dataset of splits that have been read, without images that are missing, damaged or in two splits.
 
     A split without an image is among the issues, with `why_empty` if `file` gave it none from the start; `noted_as`
-    {split: name} is what the issues of `match` call it.
+    {split: name} is what the issues of `match` call it. A source that has looked for files says by `is_there` which
+    examples (N,) have one; else their folders are listed.
 
     Missing files are found at once. With OnBadImage.skip every image is decoded once, by all cores, and the outcome
     remembered until the file changes; with OnBadImage.error a damaged one ends the run that meets it. Where nobody
     sees pixels (`issues.pixels`) no file is looked at.
     """
-    kept: dict[int, list[Example]] = {}  # a list may serve as two splits: val as test
-    seen: dict[str, str] = {}
-    names: dict[Path, frozenset[str]] = {}
+    kept: dict[int, Sequence[Example]] = {}  # a list may serve as two splits: val as test
+    listed: dict[Path, frozenset[str]] = {}
+    earlier: dict[str, Sequence[Example]] = {}
     for split, examples in splits.items():
-        if id(examples) not in kept:
-            kept[id(examples)] = [example for example in examples if _is_new(example, split, seen, issues)]
-            if issues.pixels:
-                new = kept[id(examples)]
-                kept[id(examples)] = [example for example in new if _is_there(example, split, names, issues)]
+        if id(examples) in kept:
+            continue
+        known = _known(examples, earlier)
+        for place, other in known.items():
+            example = examples[place]
+            issues.drop(split, example.id, _path(example), f"is in the {other} split already")
+        earlier[split] = examples
+        use = np.ones(len(examples), bool)
+        use[list(known)] = False
+        if issues.pixels:
+            there = (
+                np.array([_is_there(one, listed) for one in examples])
+                if is_there is None
+                else is_there(examples)
+            )
+            for place in np.flatnonzero(use & ~there.astype(bool)).tolist():
+                issues.drop(split, examples[place].id, _path(examples[place]), "does not exist")
+            use &= there.astype(bool)
+        kept[id(examples)] = examples if use.all() else selected(examples, use)
     if issues.pixels and issues.on_bad_image is OnBadImage.skip:
         _drop_damaged(kept, splits, issues)
     read = {split: kept[id(examples)] for split, examples in splits.items()}
@@ -156,33 +174,46 @@ def _path(example: Example) -> Path:
     return example.image.path
 
 
-def _is_new(example: Example, split: str, seen: dict[str, str], issues: DataIssues) -> bool:
-    other = seen.setdefault(example.id, split)
-    if other != split:
-        issues.drop(split, example.id, _path(example), f"is in the {other} split already")
-    return other == split
+def _known(examples: Sequence[Example], earlier: Mapping[str, Sequence[Example]]) -> dict[int, str]:
+    """{place: split} of the examples that an earlier split has; ids are compared where their hashes are equal."""
+    if not earlier:
+        return {}
+    hashes = id_hashes(examples)
+    seen = np.concatenate([id_hashes(others) for others in earlier.values()])
+    suspects = frozenset(np.flatnonzero(np.isin(hashes, seen)).tolist())
+    if not suspects:
+        return {}
+    ids = {place: image_id for place, image_id in enumerate(ids_of(examples)) if place in suspects}
+    wanted = frozenset(ids.values())
+    split_of: dict[str, str] = {}
+    for split, others in earlier.items():
+        for image_id in ids_of(others):
+            if image_id in wanted:
+                split_of.setdefault(image_id, split)
+    return {place: split_of[image_id] for place, image_id in ids.items() if image_id in split_of}
 
 
-def _is_there(example: Example, split: str, names: dict[Path, frozenset[str]], issues: DataIssues) -> bool:
+def _is_there(example: Example, listed: dict[Path, frozenset[str]]) -> bool:
     path = _path(example)
     if not isinstance(example.image, ImageFile):  # it lies in a file that has been read
         return True
-    if path.parent not in names:
+    if path.parent not in listed:
         # One listing instead of a question per file: of 118,287 files on a network disk that is minutes less.
-        names[path.parent] = frozenset(os.listdir(path.parent)) if path.parent.is_dir() else frozenset()
-    if path.name in names[path.parent]:
-        return True
-    issues.drop(split, example.id, path, "does not exist")
-    return False
+        listed[path.parent] = frozenset(os.listdir(path.parent)) if path.parent.is_dir() else frozenset()
+    return path.name in listed[path.parent]
 
 
 def _drop_damaged(
-    kept: dict[int, list[Example]], splits: dict[str, list[Example]], issues: DataIssues
+    kept: dict[int, Sequence[Example]], splits: Mapping[str, Sequence[Example]], issues: DataIssues
 ) -> None:
     bad = bad_images([example.image for examples in kept.values() for example in examples])
-    names = {id(examples): split for split, examples in reversed(splits.items())}
+    if not bad:
+        return
+    names = {id(examples): split for split, examples in reversed(list(splits.items()))}
     for key, examples in kept.items():
-        for example in examples:
+        use = np.ones(len(examples), bool)
+        for place, example in enumerate(examples):
             if what := bad.get(example.image):
                 issues.drop(names[key], example.id, _path(example), what)
-        kept[key] = [example for example in examples if example.image not in bad]
+                use[place] = False
+        kept[key] = selected(examples, use)

@@ -7,7 +7,7 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from easycap.errors import UserError
@@ -26,7 +26,7 @@ def values_at(entry: Any, path: str) -> list[Any]:
     name is the whole path comes first, as CSV files may have dots in their names. A value that is
     null counts as absent; nothing there gives an empty list.
     """
-    if isinstance(entry, Mapping) and path in entry:
+    if (type(entry) is dict or isinstance(entry, Mapping)) and path in entry:
         return [] if entry[path] is None else [entry[path]]
     if is_pattern(path):
         columns = (value for name, value in entry.items() if is_column_of(name, path))
@@ -35,6 +35,18 @@ def values_at(entry: Any, path: str) -> list[Any]:
     for index, key in _STEP.findall(path):
         found = [below for value in found for below in _below(value, index, key)]
     return [value for value in found if value is not None]
+
+
+def column_of(path: str, columns: Container[str]) -> str:
+    """Return the column that a path begins in: of `sentences[].raw` and `columns` of rows it is `sentences`.
+
+    Names may have dots and brackets, as those of samples have (`meta.title`): the longest beginning of the path that
+    is among `columns` counts, and its first step if none is.
+    """
+    steps = [match.end() for match in _STEP.finditer(path)]
+    return next(
+        (path[:end] for end in reversed(steps) if path[:end] in columns), path[: steps[0]] if steps else path
+    )
 
 
 def is_pattern(path: str) -> bool:
@@ -64,7 +76,9 @@ def paths_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     Lists of objects give one path with `[]`, whose value is the list of what stands there.
     """
     for key, value in entry.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, str):  # first, as most are
+            yield key, value
+        elif isinstance(value, Mapping):
             yield from ((f"{key}.{path}", below) for path, below in paths_of(value))
         elif isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
             paths = dict.fromkeys(path for one in value for path, _ in paths_of(one))
@@ -78,6 +92,8 @@ def texts_of(cell: Any) -> list[Any]:
 
     Raises `UserError` for a text that begins as a list of texts does and is none, e.g. one cut short.
     """
+    if type(cell) is str and "[" not in cell:
+        return [cell]
     if isinstance(cell, Sequence) and not isinstance(cell, str | bytes):
         return [text for one in cell for text in texts_of(one)]
     if not isinstance(cell, str) or not _LIST_OF_TEXTS.match(cell.strip()):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from easycap.errors import UserError
 
 SPLITS = ("train", "val", "test")
+_TRAIN, _VAL, _TEST = range(3)
 
 
 def check_shares(val_share: float, test_share: float) -> None:
@@ -23,27 +26,44 @@ def hashed_splits(ids: Sequence[str], *, seed: int, val_share: float, test_share
 
     A share of 0 is a split that is not made. Where a hash would leave a split empty, those closest go there.
     """
-    shares = {"test": test_share, "val": val_share, "train": 1.0}
+    ids = list(dict.fromkeys(ids))
+    numbers = hashed_split_numbers(ids, len(ids), seed=seed, val_share=val_share, test_share=test_share)
+    return {image_id: SPLITS[number] for image_id, number in zip(ids, numbers.tolist(), strict=True)}
+
+
+def hashed_split_numbers(
+    ids: Iterable[str], count: int, *, seed: int, val_share: float, test_share: float
+) -> np.ndarray:
+    """Return the splits of `count` images as `hashed_splits` does, as places in `SPLITS` (N,), int8."""
+    places = _places(ids, count, seed)
+    numbers = np.full(count, _TRAIN, np.int8)
+    numbers[places < test_share + val_share] = _VAL
+    numbers[places < test_share] = _TEST
+    shares = {_TEST: test_share, _VAL: val_share, _TRAIN: 1.0}
     made = [split for split, share in shares.items() if share]
-    places = sorted((_place(image_id, seed), image_id) for image_id in ids)
-    splits = [_at(place, val_share, test_share) for place, _ in places]
-    if len(splits) >= len(made):  # in the order of places: test, val, train
-        for split, number in (("test", 0), ("train", -1), ("val", splits.count("test") or bool(test_share))):
-            if split in made and split not in splits:
-                splits[min(number, len(splits) - 2)] = split
-    return {image_id: split for (_, image_id), split in zip(places, splits, strict=True)}
+    there = np.bincount(numbers, minlength=len(SPLITS))
+    if count >= len(made) and not all(there[split] for split in made):
+        order = np.argsort(places, kind="stable")  # test, val, train
+        for split, place in ((_TEST, 0), (_TRAIN, -1), (_VAL, int(there[_TEST] or test_share > 0))):
+            if split in made and not (numbers == split).any():
+                numbers[order[min(place, count - 2)]] = split
+    return numbers
 
 
 def hashed_split(image_id: str, *, seed: int, val_share: float, test_share: float) -> str:
     """Return the split of an image by a hash of `seed` and its id alone: it stays when other images come or go."""
-    return _at(_place(image_id, seed), val_share, test_share)
-
-
-def _place(image_id: str, seed: int) -> float:
-    """A number from 0 to 1 that depends on seed and id alone."""
-    digest = hashlib.blake2b(f"{seed}/{image_id}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64
-
-
-def _at(place: float, val_share: float, test_share: float) -> str:
+    place = float(_places([image_id], 1, seed)[0])
     return "test" if place < test_share else "val" if place < test_share + val_share else "train"
+
+
+def _places(ids: Iterable[str], count: int, seed: int) -> np.ndarray:
+    """Numbers from 0 to 1 (N,) that depend on the seed and each id alone."""
+    begun = hashlib.blake2b(f"{seed}/".encode(), digest_size=8)
+
+    def digest(image_id: str) -> bytes:
+        hashed = begun.copy()
+        hashed.update(image_id.encode("utf-8", "surrogateescape"))
+        return hashed.digest()
+
+    digests = np.fromiter(map(digest, ids), np.dtype("S8"), count)
+    return digests.view(">u8") / 2**64

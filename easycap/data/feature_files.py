@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -64,7 +64,7 @@ class PrecomputedFeatures:
         return dataset._replace(splits=splits, issues=(*dataset.issues, *issues.found))
 
     def _with_features(
-        self, split: str, examples: list[Example], taken: dict[str, str], issues: DataIssues
+        self, split: str, examples: Sequence[Example], taken: dict[str, str], issues: DataIssues
     ) -> Iterator[Example]:
         """Those that have features of their own; `taken` {name: image id} grows."""
         for example in examples:
@@ -87,7 +87,7 @@ class PrecomputedFeatures:
         for name in names:
             digest.update(f"{name}\0{self.store.version(name)}\0".encode())
         bad = bad_ones("bad_features", names, self._what_is_wrong, key=digest.hexdigest())
-        splits = {id(examples): split for split, examples in reversed(dataset.splits.items())}
+        splits = {id(examples): split for split, examples in reversed(list(dataset.splits.items()))}
         for key, examples in done.items():
             for example in examples:
                 if what := bad.get(_name(example)):

@@ -11,8 +11,8 @@ from easycap.data.image_files import image_files
 from easycap.data.image_index import is_of_other_split
 from easycap.data.images import ImageFile
 from easycap.data.issues import DataIssues, OnBadImage
-from easycap.data.table_columns import SPLIT_NAMES
-from easycap.data.table_files import Columns, Row, column_rows, guess_from, table_entries, text_rows
+from easycap.data.table_columns import SPLIT_NAMES, TableColumns
+from easycap.data.table_files import CaptionRow, column_rows, guess_from, table_entries, text_rows
 from easycap.data.verify import bad_images
 from easycap.errors import UserError
 from easycap.registry import describe_choices, register
@@ -80,7 +80,7 @@ def folder(
 
 def _rows(
     source: Path, known: KnownIds, columns: tuple[str | None, str | None, str | None], issues: DataIssues
-) -> tuple[list[Row], tuple[str, ...]]:
+) -> tuple[list[CaptionRow], tuple[str, ...]]:
     """The captions of a table, or of a folder of texts, and a note on a column of splits that is not read."""
     image, caption, split = columns
     if source.is_dir():
@@ -110,10 +110,12 @@ def _rows(
                 f"images are split by a hash of their paths; {source} names a split in column {column!r}, "
                 f"which data.split_column={column} takes",
             )
-    return list(column_rows(entries, Columns(image, caption, split), issues)), notes
+    return list(column_rows(entries, TableColumns(image, caption, split), issues)), notes
 
 
-def _with_known_ids(rows: list[Row], known: KnownIds, issues: DataIssues, source: Path) -> list[Row]:
+def _with_known_ids(
+    rows: list[CaptionRow], known: KnownIds, issues: DataIssues, source: Path
+) -> list[CaptionRow]:
     """Rows with their image names replaced by the ids they match."""
     meant = {
         name: image_id
@@ -126,7 +128,7 @@ def _with_known_ids(rows: list[Row], known: KnownIds, issues: DataIssues, source
     return [row._replace(image=meant.get(row.image, row.image)) for row in rows]
 
 
-def _named_splits(rows: list[Row], issues: DataIssues) -> dict[str, str]:
+def _named_splits(rows: list[CaptionRow], issues: DataIssues) -> dict[str, str]:
     """{image: split} as stated in the rows; the first row of an image counts."""
     splits: dict[str, str] = {}
     for row in rows:
@@ -142,7 +144,7 @@ def _named_splits(rows: list[Row], issues: DataIssues) -> dict[str, str]:
     return splits
 
 
-def _usable(rows: list[Row], files: Mapping[str, Path], issues: DataIssues) -> list[str]:
+def _usable(rows: list[CaptionRow], files: Mapping[str, Path], issues: DataIssues) -> list[str]:
     """Ids of images with a caption that can be scored; if there are few images, damaged ones are excluded too."""
     captions: dict[str, list] = {}
     for row in rows:

@@ -14,7 +14,7 @@ from easycap.data.data_splits import SPLITS
 from easycap.data.image_index import ImageIndex, split_words, with_split_words
 from easycap.data.issues import DataIssues, OnBadImage
 from easycap.data.json_tables import Entry
-from easycap.data.table_columns import MOST_SAMPLES, SPLIT_NAMES, ColumnGuess, guess_columns, samples_of
+from easycap.data.table_columns import MOST_SAMPLES, SPLIT_NAMES, TableColumns, guess_columns, samples_of
 from easycap.data.table_files import TABLES, table_entries
 from easycap.data.table_records import matching
 from easycap.errors import UserError
@@ -28,7 +28,7 @@ _SHARD = re.compile(r"(?<!\d)(?!(?:19|20)\d\d(?!\d))\d{3,}")
 class _Table(NamedTuple):
     path: str
     split: str | None
-    columns: ColumnGuess
+    columns: TableColumns
     ids: frozenset[str]  # of images in COCO's format
     rejected: bool
 
@@ -84,7 +84,7 @@ def _table(folder: Path, path: str, index: ImageIndex) -> _Table:
     return _Table(path, split, columns, ids, any("is_rejected" in entry.values for entry in entries))
 
 
-def _is_of_coco(entry: Entry, columns: ColumnGuess) -> bool:
+def _is_of_coco(entry: Entry, columns: TableColumns) -> bool:
     """Whether an entry has the id of its image, as annotations joined with their images have."""
     if "id" not in entry.values or columns.image in ("id", "image_id"):
         return False

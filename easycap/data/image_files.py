@@ -12,7 +12,7 @@ from easycap.data.images import ImageFile
 from easycap.errors import UserError
 
 # What Pillow reads of the formats that photos come in; HEIF by its plugin, and without it its files are named as such.
-_SUFFIXES = frozenset(
+SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .gif .tif .tiff .jp2 .j2k .jpx .avif .heic .heif .ppm .pgm .pnm "
     ".tga".split()
 )
@@ -22,7 +22,7 @@ _OF_SYSTEMS = frozenset({"@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN", "lost
 
 def is_image(path: Path | str) -> bool:
     """Return whether a file's suffix is that of an image."""
-    return os.path.splitext(path)[1].lower() in _SUFFIXES
+    return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
 def files_below(folder: Path) -> list[str]:
@@ -36,6 +36,11 @@ def files_below(folder: Path) -> list[str]:
         else path.relative_to(folder).as_posix()
         for text, path in paths
     ]
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is passed over."""
+    return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
@@ -58,7 +63,7 @@ def _visible_files(folder: Path, seen: set[tuple[int, int]], linked: deque[Path]
     with os.scandir(folder) as entries:
         found = sorted((entry.name, _kind(entry)) for entry in entries)
     for name, kind in found:
-        if name.startswith(".") or name in _OF_SYSTEMS:
+        if is_hidden(name):
             continue
         if kind == "link":
             linked.append(folder / name)
@@ -95,7 +100,7 @@ def _images_below(folder: Path) -> Iterator[Path]:
         else:
             others[file.suffix.lower()] += 1
     if not found:
-        raise UserError(f"{folder} has no images ({', '.join(sorted(_SUFFIXES))}){_others(others)}")
+        raise UserError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))}){_others(others)}")
 
 
 def _others(counts: Counter[str]) -> str:

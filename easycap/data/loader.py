@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from easycap.data.images import BadImage, bad_image_ends
-from easycap.data.packed import PackedExamples
+from easycap.data.packed import shareable
 from easycap.data.parquet_images import blocks_of
 from easycap.data.sampler import EpochSampler
 from easycap.data.workers import begin_worker, loading_workers
@@ -175,7 +175,7 @@ class TrainLoader:
         self.view = view
         workers = loading_workers(workers, examples, self.batch_size, ranks=count)
         self.loader = DataLoader(
-            ImageDataset(PackedExamples(examples) if workers else examples, view),
+            ImageDataset(shareable(examples) if workers else examples, view),
             batch_size=self.sampler.own,
             sampler=self.sampler,
             collate_fn=self.collate,

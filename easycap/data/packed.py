@@ -9,6 +9,7 @@ from typing import overload
 
 import numpy as np
 
+from easycap.data.example_table import ExampleTable
 from easycap.types import Example
 
 
@@ -38,3 +39,8 @@ class PackedExamples(Sequence[Example]):
             return [self[place] for place in range(len(self))[index]]
         place = range(len(self))[index]  # from the end if negative
         return pickle.loads(self.packed[self.ends[place] : self.ends[place + 1]].data)
+
+
+def shareable(examples: Sequence[Example]) -> ExampleTable | PackedExamples:
+    """Return examples that processes forked from this one share, whatever they look at."""
+    return examples if isinstance(examples, ExampleTable) else PackedExamples(examples)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from easycap.data.cells import paths_of, texts_of
+from easycap.data.cells import column_of, paths_of, texts_of
 from easycap.errors import UserError
 from easycap.utils.ids import without_suffix
 
@@ -49,12 +49,16 @@ _WORDS = re.compile(r"\w+")
 MOST_SAMPLES = 200
 
 
-class ColumnGuess(NamedTuple):
-    """The columns of a table; `split` is None if no column names the split."""
+class TableColumns(NamedTuple):
+    """The columns of a table by name or path; `split` is None if no column names the split."""
 
     image: str
     caption: str
     split: str | None
+
+    def wanted(self) -> dict[str, str]:
+        """Return {setting: column}."""
+        return {f"{name}_column": column for name, column in self._asdict().items() if column}
 
     def describe(self) -> str:
         """Return the guess in words, for the log."""
@@ -81,17 +85,18 @@ def guess_columns(
     caption: str | None = None,
     split: str | None = None,
     is_image: Callable[[str], bool] | None = None,
-) -> ColumnGuess:
+) -> TableColumns:
     """Return the columns of image, caption and split; those given are not guessed.
 
     `where` names the table in errors; `is_image` says whether a cell names an image that is there.
     Raises `UserError` where no column or several fit.
     """
     image = image or guess_image(samples, where=where, is_image=is_image)
-    rest = {name: values for name, values in samples.items() if _base(name) != _base(image)}
+    own = column_of(image, samples)
+    rest = {name: values for name, values in samples.items() if name != own}
     split = split or guess_split(rest)
     caption = caption or guess_caption({n: v for n, v in rest.items() if n != split}, where=where)
-    return ColumnGuess(image, caption, split)
+    return TableColumns(image, caption, split)
 
 
 def guess_image(
@@ -108,9 +113,14 @@ def guess_image(
     """
     views = {n: [_first_view(v) for v in values] for n, values in samples.items() if values}
     files = [name for name, values in views.items() if all(map(_is_file_name, values))]
-    there = [n for n, values in views.items() if is_image and all(_named(v, is_image) for v in values)]
+    others = [name for name in views if name not in files]
+
+    def there(names: Iterable[str]) -> list[str]:
+        return [n for n in names if is_image and all(_named(v, is_image) for v in views[n])]
+
     called = _by_name(views, _IMAGE_WORDS)
-    found = [name for name in there if name in files] or there or files or called[:1]
+    # Names of files first: they are looked for in their folders, all other texts among all images there are.
+    found = there(files) or there(others) or files or called[:1]
     if len(found) > 1:
         same = len({tuple(map(_stem, views[name])) for name in found}) == 1
         named = [name for name in called if name in found]
@@ -200,10 +210,6 @@ def texts_of_or_none(value: Any) -> list[str]:
         return [text for text in texts_of(value) if isinstance(text, str)]
     except ValueError:
         return []
-
-
-def _base(path: str) -> str:
-    return path.partition("[")[0]
 
 
 def _last(path: str) -> str:

@@ -6,7 +6,8 @@ import csv
 import gzip
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 from easycap.data.cells import is_pattern, texts_of, values_at
 from easycap.data.issues import DataIssues
 from easycap.data.json_tables import KEY, VALUE, Entry, json_entries
-from easycap.data.table_columns import MOST_SAMPLES, ColumnGuess, guess_columns, samples_of
+from easycap.data.parquet_tables import parquet_entries
+from easycap.data.table_columns import MOST_SAMPLES, TableColumns, guess_columns, samples_of
 from easycap.errors import UserError, json_fault
 from easycap.registry import describe_choices
 from easycap.utils.ids import without_suffix
@@ -29,20 +31,7 @@ _SEPARATORS = (",", ";", "\t", "|")
 logger = logging.getLogger(__name__)
 
 
-class Columns(NamedTuple):
-    """The columns of a table by name or path, as the settings data.image_column, ... give them."""
-
-    image: str
-    caption: str
-    split: str | None
-
-    def wanted(self) -> dict[str, str]:
-        """Return {setting: column}."""
-        names = {f"{field}_column": getattr(self, field) for field in self._fields}
-        return {setting: column for setting, column in names.items() if column}
-
-
-class Row(NamedTuple):
+class CaptionRow(NamedTuple):
     """One caption of an image, where it stands, and the split it is assigned to."""
 
     image: str
@@ -57,24 +46,26 @@ def table_entries(
     *,
     wanted: Mapping[str, str] | None = None,
     key: str | None = None,
+    unused: Container[str] = (),
     most: int | None = None,
 ) -> Iterator[Entry]:
     """Yield the entries of a table in any format; what is wrong with one goes to `issues`.
 
-    `wanted` {setting: column} are columns that must be there, `key` the list of a JSON file. Of lines only those in
-    the first `most` characters are read. Raises `UserError` for a file that cannot be read at all or lacks a column.
+    `wanted` {setting: column} are columns that must be there, `key` the list of a JSON file, `unused` columns that
+    entries may lack; it is looked at again while a Parquet file is read. Of lines only those in the first `most`
+    characters are read. Raises `UserError` for a file that cannot be read at all or lacks a column.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist")
     ending = Path(path.name.lower().removesuffix(".gz")).suffix
     if ending in SEPARATED:
-        yield from _separated(path, read_text(path, most=most), ending, wanted or {}, issues)
+        yield from _separated(path, ending, wanted or {}, issues, most)
     elif ending in LINES_OF_JSON:
-        yield from _lines_of_json(path, read_text(path, most=most), issues)
+        yield from _lines_of_json(path, _lines(path, most), issues)
     elif ending == ".json":
         yield from _json(path, key, issues)
     elif ending in PARQUET:
-        yield from _parquet(path)
+        yield from parquet_entries(path, unused)
     else:
         raise UserError(f"{path} is not a table: it must be one of {', '.join(sorted(TABLES))}")
 
@@ -88,7 +79,7 @@ def guess_from(
     split: str | None,
     is_image: Callable[[str], bool] | None,
     uses_split: bool = True,
-) -> tuple[ColumnGuess, Iterator[Entry]]:
+) -> tuple[TableColumns, Iterator[Entry]]:
     """Return the columns that are given or guessed from the first entries, and all entries; the log says so.
 
     Without `uses_split` the log does not say what the column of splits is, as it is not read.
@@ -106,7 +97,7 @@ def guess_from(
     return guess, chain(head, entries)
 
 
-def column_rows(entries: Iterable[Entry], columns: Columns, issues: DataIssues) -> Iterator[Row]:
+def column_rows(entries: Iterable[Entry], columns: TableColumns, issues: DataIssues) -> Iterator[CaptionRow]:
     """Yield the captions of entries, one by one; an entry that lacks a column goes to `issues`."""
     for where, values, own_split in entries:
         found = {column: values_at(values, column) for column in columns.wanted().values()}
@@ -121,10 +112,12 @@ def column_rows(entries: Iterable[Entry], columns: Columns, issues: DataIssues) 
             continue
         split = str(found[columns.split][0]) if columns.split else own_split
         for text in texts:
-            yield Row(str(found[columns.image][0]), text, split, where)
+            yield CaptionRow(str(found[columns.image][0]), text, split, where)
 
 
-def text_rows(folder: Path, images: Iterable[str], issues: DataIssues, suffix: str = ".txt") -> Iterator[Row]:
+def text_rows(
+    folder: Path, images: Iterable[str], issues: DataIssues, suffix: str = ".txt"
+) -> Iterator[CaptionRow]:
     """Yield the lines of NAME.txt in `folder` for each of `images` NAME.jpg."""
     for image_id in images:
         path = (folder / image_id).with_suffix(suffix)
@@ -137,7 +130,7 @@ def text_rows(folder: Path, images: Iterable[str], issues: DataIssues, suffix: s
             continue
         for line in text.split("\n"):
             if line.strip():
-                yield Row(image_id, line, None, str(path))
+                yield CaptionRow(image_id, line, None, str(path))
 
 
 def read_text(path: Path, *, most: int | None = None) -> str:
@@ -159,25 +152,45 @@ def read_text(path: Path, *, most: int | None = None) -> str:
     return text[: text.rindex("\n") + 1] if cut else text
 
 
+def _lines(path: Path, most: int | None = None) -> Iterator[str]:
+    r"""Yield the lines of a text file with their ends, as \n; what cannot be read is said as `read_text` says it.
+
+    `most`: only the whole lines in its first so many characters.
+    """
+    packed, left = path.suffix.lower() == ".gz", most
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file
+        ):
+            for line in file:
+                if left is not None and (left := left - len(line)) < 0:
+                    return
+                yield line
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile):
+        read_text(path)
+        raise
+
+
 def _separated(
-    path: Path, text: str, ending: str, wanted: Mapping[str, str], issues: DataIssues
+    path: Path, ending: str, wanted: Mapping[str, str], issues: DataIssues, most: int | None
 ) -> Iterator[Entry]:
-    first = text.split("\n", 1)[0]
+    first = next(_lines(path), "").removesuffix("\n")
     if _of_tokens(first):
-        yield from _tokens(path, text, issues)
+        yield from _tokens(path, _lines(path, most), issues)
         return
     separator = _separator_of(SEPARATED[ending], first, wanted)
-    records = _records(text.split("\n"), separator)
+    records = _records(_lines(path, most), separator)
     names = [name.strip() for name in next(records, (1, []))[1]]
     if any(without_suffix(name) != name for name in names):  # no header, but an image already
         names = [str(number) for number in range(1, len(names) + 1)]
-        records = _records(text.split("\n"), separator)
+        records = _records(_lines(path, most), separator)
     for setting, column in wanted.items():
         if column not in names and not is_pattern(column):
             there = describe_choices(column, names)
             raise UserError(f"{path}, line 1 has no {column!r} (data.{setting}); {there}")
+    line = f"{path}, line "
     for number, values in records:
-        where = f"{path}, line {number}"
+        where = f"{line}{number}"
         if isinstance(values, csv.Error):
             issues.malformed(where, f"is not valid CSV ({values})")
         elif len(values) > len(names):
@@ -185,8 +198,8 @@ def _separated(
             issues.malformed(
                 where, f"has more values than columns: put captions that contain {quoted} in quotes"
             )
-        elif any(value.strip() for value in values):
-            yield Entry(where, dict(zip(names, map(str.strip, values), strict=False)))
+        elif any(stripped := [value.strip() for value in values]):
+            yield Entry(where, dict(zip(names, stripped, strict=False)))
 
 
 def _separator_of(usual: str, header: str, wanted: Mapping[str, str]) -> str:
@@ -199,21 +212,30 @@ def _separator_of(usual: str, header: str, wanted: Mapping[str, str]) -> str:
     return usual if usual in header or columns else max(_SEPARATORS, key=header.count)
 
 
-def _records(lines: Sequence[str], separator: str) -> Iterator[tuple[int, Any]]:
+def _records(lines: Iterator[str], separator: str) -> Iterator[tuple[int, Any]]:
     """Yield (line number, values or the error) of each record; after an error, continue with the next line."""
-    start = 0
-    while start < len(lines):
-        rest = (f"{lines[number]}\n" for number in range(start, len(lines)))
-        reader = csv.reader(rest, delimiter=separator, skipinitialspace=separator == "|", strict=True)
-        begun = 0
+    again: deque[str] = deque()
+    used: list[str] = []  # lines of the record being read
+
+    def feed() -> Iterator[str]:
+        while (line := again.popleft() if again else next(lines, None)) is not None:
+            used.append(line)
+            yield line
+
+    before = 0  # lines
+    while True:
+        reader = csv.reader(feed(), delimiter=separator, skipinitialspace=separator == "|", strict=True)
         try:
             for values in reader:
-                yield start + begun + 1, values
-                begun = reader.line_num
+                yield before + 1, values
+                before += len(used)
+                used.clear()
             return
         except csv.Error as error:
-            yield start + begun + 1, error
-            start += begun + 1
+            yield before + 1, error
+            again.extendleft(reversed(used[1:]))
+            before += 1
+            used.clear()
 
 
 def _of_tokens(line: str) -> bool:
@@ -222,8 +244,8 @@ def _of_tokens(line: str) -> bool:
     return bool(tab) and name.rpartition("#")[2].isdecimal() and "#" in name
 
 
-def _tokens(path: Path, text: str, issues: DataIssues) -> Iterator[Entry]:
-    for number, line in enumerate(text.split("\n"), 1):
+def _tokens(path: Path, lines: Iterable[str], issues: DataIssues) -> Iterator[Entry]:
+    for number, line in enumerate((line.removesuffix("\n") for line in lines), 1):
         if _of_tokens(line):
             name, _, caption = line.partition("\t")
             yield Entry(f"{path}, line {number}", {KEY: name.rpartition("#")[0], VALUE: caption})
@@ -238,7 +260,7 @@ def _json(path: Path, key: str | None, issues: DataIssues) -> Iterator[Entry]:
     except (ValueError, RecursionError) as error:
         if not _is_lines_of_json(text):
             raise UserError(f"{path} is not valid JSON ({json_fault(error)})") from None
-        yield from _lines_of_json(path, text, issues)
+        yield from _lines_of_json(path, text.split("\n"), issues)
         return
     yield from json_entries(stored, path, issues, key=key)
 
@@ -251,8 +273,8 @@ def _is_lines_of_json(text: str) -> bool:
         return False
 
 
-def _lines_of_json(path: Path, text: str, issues: DataIssues) -> Iterator[Entry]:
-    for number, line in enumerate(text.split("\n"), 1):
+def _lines_of_json(path: Path, lines: Iterable[str], issues: DataIssues) -> Iterator[Entry]:
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -265,28 +287,3 @@ def _lines_of_json(path: Path, text: str, issues: DataIssues) -> Iterator[Entry]
             yield Entry(where, row)
         else:
             issues.malformed(where, 'is not a JSON object, e.g. {"image": ..., "caption": ...}')
-
-
-def _parquet(path: Path) -> Iterator[Entry]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UserError(f"{path} needs pyarrow: pip install 'easycap[parquet]'") from None
-    try:
-        number = 0
-        with pq.ParquetFile(path) as file:
-            # Images that are stored in the table itself are for data=huggingface.
-            columns = [field.name for field in file.schema_arrow if not _holds_bytes(field.type, pa)]
-            for batch in file.iter_batches(columns=columns):
-                for values in batch.to_pylist():
-                    yield Entry(f"{path}, row {number}", values)
-                    number += 1
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is not a Parquet file ({error})") from None
-
-
-def _holds_bytes(kind: Any, pa: Any) -> bool:
-    if pa.types.is_struct(kind):
-        return any(_holds_bytes(kind.field(number).type, pa) for number in range(kind.num_fields))
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

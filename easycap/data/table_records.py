@@ -1,29 +1,29 @@
-"""The images that tables name, each with its captions, split and fields, as `data=tables` reads them."""
+"""Reads the images that tables name, each with its captions, split and fields, for `data=tables`."""
 
 from __future__ import annotations
 
 import glob
-import logging
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from easycap.data.cells import paths_of, texts_of, values_at
-from easycap.data.image_index import ImageIndex
-from easycap.data.issues import DataIssues
+import numpy as np
+
+from easycap.data.cells import column_of, is_column_of, is_pattern, paths_of, texts_of, values_at
+from easycap.data.data_splits import SPLITS
+from easycap.data.image_places import ImagePlaces
+from easycap.data.issues import DataIssues, OnBadImage
 from easycap.data.json_tables import KEY, VALUE, Entry
-from easycap.data.table_columns import SPLIT_NAMES, ColumnGuess, split_named
+from easycap.data.record_table import NO_SPLIT, RecordRows, RecordTable
+from easycap.data.table_columns import SPLIT_NAMES, TableColumns, split_named
 from easycap.data.table_files import guess_from, read_text, table_entries
 from easycap.data.texts_beside import text_beside
 from easycap.errors import UserError
 from easycap.registry import describe_choices
+from easycap.utils.string_column import StringColumn
 
-logger = logging.getLogger(__name__)
-
-# A column is kept as a field of its images if it has no more values than this, or is asked for.
-_MOST_VALUES, _LONGEST_VALUE = 100, 100
+_SIDECARS = 50  # JSON files beside images that columns are guessed from
 
 
 class ColumnSettings(NamedTuple):
@@ -38,86 +38,47 @@ class ColumnSettings(NamedTuple):
     entries: str | None
 
 
-@dataclass(slots=True)
-class Record:
-    """An image: its name as the table has it, the table's folder below the root, and what the table says of it."""
-
-    id: str
-    name: str
-    folder: str
-    split: str | None
-    where: str
-    texts: list[Any] = field(default_factory=list)
-    fields: dict[str, str] = field(default_factory=dict)
-    rejected: int = 0
-    unreadable: bool = False  # its text is among the issues
-    file: Path = Path()
-
-
 class Records:
     """Reads tables below `root` into records; what is wrong with an entry goes to `issues`."""
 
     def __init__(
-        self, root: Path, columns: ColumnSettings, issues: DataIssues, index: ImageIndex | None
+        self, root: Path, columns: ColumnSettings, issues: DataIssues, places: ImagePlaces | None
     ) -> None:
-        self.root, self.columns, self.issues, self.index = root, columns, issues, index
-        self._records: dict[tuple[str, str | None, str], Record] = {}
+        self.root, self.columns, self.issues, self.places = root, columns, issues, places
+        self._rows = RecordRows(columns.fields)
         self._files: dict[str | None, Path] = {}
         self._folders: set[str] = set()
         self._columns: set[str] = set()  # of the first entry
-        self._varying: set[str] = set()  # columns that differ between the captions of one image
+        self._not_fields: set[str | None] = set()  # columns of the table being read that are no fields
+        self._unused: set[str] = set()  # columns of it that need not be read any more
 
-    def all(self) -> list[Record]:
-        """Return all records, in the order of the tables; where no split is named, folders of images may."""
-        records = list(self._records.values())
-        if len(self._folders) > 1:  # 0001.png of train/ and of val/ are two images
-            for record in records:
-                if self.columns.id is None and record.folder:
-                    record.id = f"{record.folder}/{record.id}"
-        if records and not any(record.split for record in records):
-            named = [split_named(record.name.partition("/")[0]) for record in records if "/" in record.name]
-            if len(named) == len(records) and all(named) and len(set(named)) > 1:
-                for record, split in zip(records, named, strict=True):
-                    record.split = split
-        return records
+    def table(self) -> RecordTable:
+        """Return all records, in the order of the tables; where no split is named, folders of images may.
 
-    def notes(self) -> list[str]:
-        """Return in words what was left out on purpose."""
-        captions = sum(record.rejected for record in self._records.values())
-        images = sum(not record.texts and record.rejected > 0 for record in self._records.values())
-        if not captions:
-            return []
-        return [
-            f"{captions:,} captions that {self.columns.rejected!r} marks were left out, and with them {images:,} images"
-        ]
+        Raises `UserError` for a field that is asked for and in no entry.
+        """
+        table = self._rows.table()
+        for where in table.without_id:
+            self.issues.malformed(where, f"has no {self.columns.id!r} (data.id_column)")
+        for name in self.columns.fields or ():
+            if self._columns and name not in table.fields:
+                there = describe_choices(name, sorted(self._columns))
+                raise UserError(f"data.fields has {name!r}, of which no entry has a value; {there}")
+        if (
+            len(self._folders) > 1 and self.columns.id is None
+        ):  # 0001.png of train/ and of val/ are two images
+            folders = (table.folders[number] for number in table.folder.tolist())
+            table.ids = StringColumn.of(
+                f"{folder}/{name}" if folder else name
+                for folder, name in zip(folders, table.ids, strict=True)
+            )
+        if (table.split == NO_SPLIT).all() and (split := _splits_of_folders(table.names)) is not None:
+            table.split = split
+        return table
 
     def file_of(self, split: str) -> Path:
         """Return the file that the captions of a split come from, or the root."""
         return self._files.get(split) or self._files.get(None) or self.root
-
-    def fields_of(self, records: Iterable[Record]) -> dict[str, Mapping[str, str]]:
-        """Return {id: fields}: columns with few values that are the same for all captions of an image."""
-        kept = self._kept_fields
-        return {
-            record.id: {name: value for name, value in record.fields.items() if name in kept}
-            for record in records
-        }
-
-    @cached_property
-    def _kept_fields(self) -> set[str]:
-        """The fields of all splits, once everything is read; `UserError` for one that is asked for and in no entry."""
-        values: dict[str, set[str]] = {}
-        for record in self._records.values():
-            for name, value in record.fields.items():
-                seen = values.setdefault(name, set())
-                if len(seen) <= _MOST_VALUES:
-                    seen.add(value)
-        for name in self.columns.fields or ():
-            if self._columns and name not in values:
-                there = describe_choices(name, sorted(self._columns))
-                raise UserError(f"data.fields has {name!r}, of which no entry has a value; {there}")
-        kept = {n for n, seen in values.items() if n not in self._varying and len(seen) <= _MOST_VALUES}
-        return kept | set(self.columns.fields or ())
 
     # ------------------------------------------------------------------------------------------- sources
 
@@ -143,27 +104,41 @@ class Records:
 
     def read_sidecars(self, suffix: str) -> None:
         """Read the file beside each image that has its name and `suffix`: captions a line each, or a JSON object."""
-        assert self.index is not None
-        guess: ColumnGuess | None = None
-        for name in self.index.images:
-            path = (self.index.root / name).with_suffix(suffix)
-            record = self._record(name, "", None, str(path))
+        assert self.places is not None
+        root, images = self.places.root, self.places.index.images
+        self._rows.begin_source("", lambda number: str((root / images[number]).with_suffix(suffix)))
+        columns: TableColumns | None = None
+        for number, name in enumerate(images):
+            path = (root / name).with_suffix(suffix)
+            self._begin(name, None, number, None)
             if not path.is_file():
                 continue
             found = text_beside(path, self.issues)
-            record.unreadable = found is None
             if isinstance(found, list):
-                record.texts += found
-            elif found is not None:
-                entry = Entry(str(path), found)
-                if guess is None:
-                    guess, _ = self._guess(iter([Entry(str(path), {**found, KEY: name})]), path, KEY)
-                self._add(record, entry, guess)
+                self._rows.add_captions(found)
+            elif found is None:
+                self._rows.mark_unreadable()
+            else:
+                columns = columns or self._guess_of_sidecars(images[number:], suffix)
+                self._add(Entry(str(path), found), columns)
+
+    def _guess_of_sidecars(self, images: Sequence[str], suffix: str) -> TableColumns:
+        """The columns of the first JSON files beside images, of which the first can be read."""
+        assert self.places is not None
+        unheard = DataIssues(OnBadImage.skip)  # they are read again
+        entries = []
+        for name in images[:_SIDECARS]:
+            path = (self.places.root / name).with_suffix(suffix)
+            found = text_beside(path, unheard) if path.is_file() else None
+            if isinstance(found, Mapping):
+                entries.append(Entry(str(path), {**found, KEY: name}))
+        return self._guess(iter(entries), Path(entries[0].where), KEY)[0]
 
     def _read_lines(self, listed: Path, files: list[Path], split: str | None) -> None:
         names = [line.split("#")[0].strip() for line in read_text(listed).split("\n")]
         while names and not names[-1]:
             names.pop()
+        self._rows.begin_source("", lambda number: f"{listed}, line {number + 1}")
         for path in files:
             lines = read_text(path).removesuffix("\n").split("\n")
             if len(lines) != len(names):
@@ -171,24 +146,33 @@ class Records:
                     f"{path} has {len(lines):,} lines and {listed} names {len(names):,} images: each line must be the "
                     "caption of the image in the same line"
                 )
-            for number, (name, text) in enumerate(zip(names, lines, strict=True), 1):
-                self._record(name, "", split, f"{listed}, line {number}").texts.append(text)
+            for number, (name, text) in enumerate(zip(names, lines, strict=True)):
+                self._begin(name, split, number, None)
+                self._rows.add_captions([text])
 
     def _read_table(self, path: Path, split: str | None) -> None:
         folder = path.parent.relative_to(self.root).as_posix()
         folder = "" if folder == "." else folder
         self._folders.add(folder)
-        entries = table_entries(path, self.issues, key=self.columns.entries)
-        guess, entries = self._guess(entries, path, self.columns.image, folder=folder, split=split)
-        for entry in entries:
-            names = values_at(entry.values, guess.image)
+        self._unused = set()
+        entries = table_entries(path, self.issues, key=self.columns.entries, unused=self._unused)
+        columns, entries = self._guess(entries, path, self.columns.image, folder=folder, split=split)
+        self._rows.begin_source(folder, lambda number: self._where(path, number))
+        for number, entry in enumerate(entries):
+            names = values_at(entry.values, columns.image)
             if not names or not str(names[0]).strip():
-                there = describe_choices(guess.image, entry.values)
-                self.issues.malformed(entry.where, f"has no {guess.image!r} (data.image_column); {there}")
+                there = describe_choices(columns.image, entry.values)
+                self.issues.malformed(entry.where, f"has no {columns.image!r} (data.image_column); {there}")
                 continue
-            own = split or self._split_of(entry, guess)
+            own = split or self._split_of(entry, columns)
             name = str(names[0]).strip().replace("\\", "/").removeprefix("./")
-            self._add(self._record(name, folder, own, entry.where, entry), entry, guess)
+            self._begin(name, own, number, entry)
+            self._add(entry, columns)
+
+    def _where(self, path: Path, number: int) -> str:
+        """The place of an entry, for which the table is read again: it is asked for once, in an error."""
+        entries = table_entries(path, DataIssues(OnBadImage.skip), key=self.columns.entries)
+        return next(islice(entries, number, None)).where
 
     def _guess(
         self,
@@ -198,26 +182,26 @@ class Records:
         *,
         folder: str = "",
         split: str | None = None,
-    ) -> tuple[ColumnGuess, Iterator[Entry]]:
-        index = self.index
-        return guess_from(
+    ) -> tuple[TableColumns, Iterator[Entry]]:
+        places = self.places
+        columns, entries = guess_from(
             entries,
             path,
             image=image,
             caption=self.columns.caption,
             split=self.columns.split,
-            is_image=None
-            if index is None or not index.images
-            else lambda name: index.knows(name, folder, split),
+            is_image=None if places is None else lambda name: places.knows(name, folder, split),
         )
+        self._not_fields = {*columns, self.columns.id, self.columns.rejected, KEY, VALUE}
+        return columns, entries
 
-    def _split_of(self, entry: Entry, guess: ColumnGuess) -> str | None:
-        if guess.split is None:
+    def _split_of(self, entry: Entry, columns: TableColumns) -> str | None:
+        if columns.split is None:
             return entry.split
-        named = values_at(entry.values, guess.split)
+        named = values_at(entry.values, columns.split)
         split = split_named(named[0]) if named else None
         if split is None:
-            what = f"has the unknown split {named[0]!r}" if named else f"has no {guess.split!r}"
+            what = f"has the unknown split {named[0]!r}" if named else f"has no {columns.split!r}"
             self.issues.malformed(
                 entry.where, f"{what} (data.split_column); {describe_choices('', SPLIT_NAMES)}"
             )
@@ -225,61 +209,69 @@ class Records:
 
     # ------------------------------------------------------------------------------------------- records
 
-    def _record(
-        self, name: str, folder: str, split: str | None, where: str, entry: Entry | None = None
-    ) -> Record:
-        key = (folder, split, name)
-        if key not in self._records:
-            image_id = name
-            if self.columns.id is not None and entry is not None:
-                found = values_at(entry.values, self.columns.id)
-                image_id = str(found[0]) if found else name
-                if not found:
-                    self.issues.malformed(where, f"has no {self.columns.id!r} (data.id_column)")
-            self._records[key] = Record(image_id, name, folder, split, where)
-        return self._records[key]
+    def _begin(self, name: str, split: str | None, number: int, entry: Entry | None) -> None:
+        """Begin a row; without an entry it has no columns, and its id is its name."""
+        self._rows.add(name, split, number)
+        if self.columns.id is not None:
+            found = values_at(entry.values, self.columns.id) if entry else [name]
+            where = entry.where if entry else ""
+            self._rows.add_id(str(found[0]) if found else name, where, missing=not found)
 
-    def _add(self, record: Record, entry: Entry, guess: ColumnGuess) -> None:
-        """Add an entry's captions and fields to its image."""
+    def _add(self, entry: Entry, columns: TableColumns) -> None:
+        """Add an entry's captions and fields to the row."""
         rejected = values_at(entry.values, self.columns.rejected) if self.columns.rejected else []
-        cells = values_at(entry.values, guess.caption)
+        cells = values_at(entry.values, columns.caption)
         try:
             texts = [text for cell in cells for text in texts_of(cell)]
         except ValueError as error:
             self.issues.malformed(entry.where, f"has a caption that {error}")
             return
         if not cells:
-            there = describe_choices(guess.caption, entry.values)
-            self.issues.malformed(entry.where, f"has no {guess.caption!r} (data.caption_column); {there}")
+            there = describe_choices(columns.caption, entry.values)
+            self.issues.malformed(entry.where, f"has no {columns.caption!r} (data.caption_column); {there}")
         elif rejected and _is_true(rejected[0]):
-            record.rejected += len(texts)
+            self._rows.reject(len(texts))
         else:
-            record.texts += texts
-        self._keep_fields(record, entry, (guess.image, guess.caption, guess.split))
+            self._rows.add_captions(texts)
+        self._keep_fields(entry, columns)
 
-    def _keep_fields(self, record: Record, entry: Entry, used: tuple[str | None, ...]) -> None:
+    def _keep_fields(self, entry: Entry, columns: TableColumns) -> None:
         asked = self.columns.fields
         if not self._columns:
             self._columns = {name for name, _ in paths_of(entry.values)}
-        if asked is not None:
-            found = {name: values[0] for name in asked if (values := values_at(entry.values, name))}
-        else:
-            not_fields = {*used, self.columns.id, self.columns.rejected, KEY, VALUE}
-            found = {name: value for name, value in paths_of(entry.values) if name not in not_fields}
-        for name, value in found.items():
-            text = _as_text(value) if isinstance(value, str | int | float) else None
-            if text is None or len(text) > _LONGEST_VALUE:
+        for name in asked or ():
+            if values := values_at(entry.values, name):
+                self._rows.add_field(name, values[0])
+        if asked is None and not entry.values.keys() <= self._not_fields:
+            for name, value in paths_of(entry.values):
+                if name not in self._not_fields and not self._rows.add_field(name, value):
+                    self._not_fields.add(name)
+                    self._drop(name, columns, entry)
+
+    def _drop(self, name: str, columns: TableColumns, entry: Entry) -> None:
+        """Let a column that is no field be read no more, unless it is used otherwise."""
+        for path in (*columns, self.columns.id, self.columns.rejected):
+            if path is None:
                 continue
-            if record.fields.setdefault(name, text) != text:
-                self._varying.add(name)
+            if column_of(path, entry.values) == name or (is_pattern(path) and is_column_of(name, path)):
+                return
+        self._unused.add(name)
+
+
+def _splits_of_folders(names: StringColumn) -> np.ndarray | None:
+    """The splits that the first folders of all names are called by, if there are several."""
+    splits = np.full(len(names), NO_SPLIT, np.int8)
+    for row, name in enumerate(names):
+        folder, slash, _ = name.partition("/")
+        split = split_named(folder) if slash else None
+        if split is None:
+            return None
+        splits[row] = SPLITS.index(split)
+    return splits if len(np.unique(splits)) > 1 else None
 
 
 def _is_true(value: Any) -> bool:
     return str(value).strip().lower() in ("true", "1", "1.0", "yes")
-
-
-def _as_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def matching(root: Path, pattern: str, split: str | None, *, setting: str) -> list[Path]:

@@ -5,18 +5,25 @@ A known set is a YAML of this source: which files, which columns. What it should
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from easycap.data.assemble import finish, match
-from easycap.data.data_splits import SPLITS, check_shares, hashed_splits
-from easycap.data.image_index import ImageIndex
+import numpy as np
+
+from easycap.data.assemble import finish
+from easycap.data.data_splits import SPLITS, check_shares, hashed_split_numbers
+from easycap.data.example_table import ExampleTable
+from easycap.data.image_places import ImagePlaces
 from easycap.data.issues import DataIssues, OnBadImage
 from easycap.data.known_sets import incomplete
-from easycap.data.table_records import ColumnSettings, Record, Records
+from easycap.data.record_matcher import RecordMatcher
+from easycap.data.record_table import NO_SPLIT, RecordTable
+from easycap.data.table_records import ColumnSettings, Records
 from easycap.errors import UserError
 from easycap.registry import register
-from easycap.types import Dataset, Example
+from easycap.types import Dataset
 from easycap.utils.paths import expanded
+from easycap.utils.string_column import StringColumn
 
 
 @register("data", "tables")
@@ -61,16 +68,32 @@ def tables(
     columns = ColumnSettings(
         image_column, caption_column, split_column, id_column, rejected_column, fields, entries
     )
-    records = Records(folder, columns, issues, ImageIndex(place) if pixels or sidecar else None)
+    places = ImagePlaces(place) if pixels or sidecar else None
+    records = Records(folder, columns, issues, places)
     if sidecar is not None:
         records.read_sidecars(sidecar)
     else:
         records.read_tables({None: captions, "train": train, "val": val, "test": test}, image_list=image_list)
-    found = records.all()
-    _find_images(found, records.index, place, dataset, issues)
-    splits, made = _splits(found, seed=seed, val_share=val_share, test_share=test_share)
-    read = _dataset(dataset, splits, records, issues)
-    return read._replace(notes=(*made, *records.notes(), *incomplete(dataset, (r.split for r in found))))
+    table = records.table()
+    named = (None if split == NO_SPLIT else SPLITS[split] for split in table.split.tolist())
+    notes = (*_rejected(table, rejected_column), *incomplete(dataset, named))
+    paths, there = _find_images(table, places, place, dataset, issues)
+    splits, made = _splits(table, seed=seed, val_share=val_share, test_share=test_share)
+    matched = _matched(splits, RecordMatcher(table, place, paths, issues), records)
+    read = finish(
+        dataset,
+        matched,
+        issues,
+        file=records.root,
+        why_empty="no image has this split",
+        is_there=lambda examples: there[examples.rows],
+    )
+    absent = {
+        split for split, rows in splits.items() if not len(rows)
+    }  # that the data lacks a split is no issue
+    return read._replace(
+        issues=tuple(one for one in read.issues if one.id or one.split not in absent), notes=(*made, *notes)
+    )
 
 
 def _place_of_images(folder: Path, root: str, images: str | None, issues: DataIssues) -> Path:
@@ -82,76 +105,87 @@ def _place_of_images(folder: Path, root: str, images: str | None, issues: DataIs
     return place
 
 
-def _dataset(name: str, splits: dict[str, list[Record]], records: Records, issues: DataIssues) -> Dataset:
-    """Return the Dataset of records; that the data lacks a split is no issue."""
-    examples: dict[str, list[Example]] = {}
-    for split in SPLITS:
-        same = next((one for one in examples if splits[one] is splits[split]), None)
-        examples[split] = examples[same] if same else _matched(split, splits[split], records, issues)
-    read = finish(name, examples, issues, file=records.root, why_empty="no image has this split")
-    absent = {split for split, of in splits.items() if not of}
-    return read._replace(issues=tuple(i for i in read.issues if i.id or i.split not in absent))
+def _rejected(table: RecordTable, column: str | None) -> list[str]:
+    """In words, what was left out on purpose."""
+    captions, without = (
+        int(table.rejected.sum()),
+        int(((table.rejected > 0) & (np.diff(table.first) == 0)).sum()),
+    )
+    if not captions:
+        return []
+    return [f"{captions:,} captions that {column!r} marks were left out, and with them {without:,} images"]
+
+
+def _matched(
+    splits: Mapping[str, np.ndarray], matcher: RecordMatcher, records: Records
+) -> dict[str, ExampleTable]:
+    """The examples of each split; the same rows of two splits are one table."""
+    examples: dict[str, ExampleTable] = {}
+    for split, rows in splits.items():
+        same = next((one for one in examples if splits[one] is rows), None)
+        examples[split] = examples[same] if same else matcher.match(split, rows, file=records.file_of(split))
+    return examples
 
 
 def _find_images(
-    records: list[Record], index: ImageIndex | None, place: Path, dataset: str, issues: DataIssues
-) -> None:
-    """Set the file of every record; `UserError` if files are missing and may not."""
-    if index is None or not issues.pixels:
-        for record in records:
-            record.file = place / record.name
-        return
-    tables: dict[tuple[str, str | None], list[Record]] = {}
-    for record in records:
-        tables.setdefault((record.folder, record.split), []).append(record)
-    missing: list[Record] = []
-    for (folder, split), of in tables.items():
-        there = index.find((record.name for record in of), folder, split)
-        for record in of:
-            record.file = there.get(record.name, place / record.name)
-        missing += [record for record in of if record.name not in there]
-    if missing and issues.on_bad_image is OnBadImage.error:
-        one = missing[0]
-        have = len(records) - len(missing)
+    table: RecordTable, places: ImagePlaces | None, place: Path, dataset: str, issues: DataIssues
+) -> tuple[StringColumn, np.ndarray]:
+    """Return the path of each image below `place` (N,), and whether it is there (N,).
+
+    `UserError` if files are missing and may not.
+    """
+    if places is None or not issues.pixels:
+        return table.names, np.ones(len(table), bool)
+    groups = table.folder * (len(SPLITS) + 1) + table.split
+    paths, there = table.names, np.ones(len(table), bool)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        whole = len(rows) == len(table)
+        split = int(table.split[rows[0]])
+        found, of_them = places.find(
+            table.names if whole else table.names.take(rows),
+            table.folders[table.folder[rows[0]]],
+            None if split == NO_SPLIT else SPLITS[split],
+        )
+        there[rows] = of_them
+        paths = found if whole else paths.replaced(rows, found)
+    missing = np.flatnonzero(~there)
+    if len(missing) and issues.on_bad_image is OnBadImage.error:
+        first, have = int(missing[0]), len(table) - len(missing)
+        name = table.names[first]
         raise UserError(
-            f"{place} has {have:,} of the {len(records):,} images of {dataset}: {one.where} names {one.name!r}, which "
-            f"is not there{index.suggestion(one.name)}: complete the download, or use what there is with "
+            f"{place} has {have:,} of the {len(table):,} images of {dataset}: {table.where(first)} names {name!r}, "
+            f"which is not there{places.suggestion(name)}: complete the download, or use what there is with "
             "data.on_bad_image=skip; `easycap data check` lists all that is missing"
         )
+    return paths, there
 
 
 def _splits(
-    records: list[Record], *, seed: int, val_share: float, test_share: float
-) -> tuple[dict[str, list[Record]], list[str]]:
+    table: RecordTable, *, seed: int, val_share: float, test_share: float
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the records of each split, and in words what was made up for splits that the data does not have."""
-    splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    for record in records:
-        splits[record.split or "train"].append(record)
+    numbers = np.where(table.split == NO_SPLIT, SPLITS.index("train"), table.split)
+    splits = {split: np.flatnonzero(numbers == number) for number, split in enumerate(SPLITS)}
     notes = []
     shares = {"val_share": 0.0, "test_share": 0.0}
-    if splits["train"] and not splits["val"]:
+    train = splits["train"]
+    if len(train) and not len(splits["val"]):
         shares["val_share"] = val_share
-        shares["test_share"] = 0.0 if splits["test"] else test_share
-        split_of = hashed_splits([record.id for record in splits["train"]], seed=seed, **shares)
-        training, splits["train"] = splits["train"], []
-        for record in training:
-            splits[split_of[record.id]].append(record)
+        shares["test_share"] = 0.0 if len(splits["test"]) else test_share
+        ids = table.ids.at(train)
+        hashed = hashed_split_numbers(ids, len(train), seed=seed, **shares)
+        test = splits["test"]
+        splits = {split: train[hashed == number] for number, split in enumerate(SPLITS)}
+        splits["test"] = test if len(test) else splits["test"]
         taken = " and ".join(split for split in ("val", "test") if shares[f"{split}_share"])
         notes.append(
             f"the data has no split {taken}: taken from train by a hash of the ids (data.seed={seed})"
         )
     for split, other in (("test", "val"), ("val", "test")):
-        if not splits[split] and splits[other]:
+        if not len(splits[split]) and len(splits[other]):
             splits[split] = splits[other]
             notes.append(f"the data has no split {split}: {other} is {split} too")
-    if not splits["train"]:
+    if not len(splits["train"]):
         notes.append("the data has no training images: models can be evaluated on it, not trained")
     return splits, notes
-
-
-def _matched(split: str, records: list[Record], source: Records, issues: DataIssues) -> list[Example]:
-    kept = [record for record in records if record.texts or not (record.rejected or record.unreadable)]
-    fields = source.fields_of(kept)
-    captions = ((record.id, text) for record in kept for text in record.texts)
-    files = ((record.id, record.file) for record in kept)
-    return match(split, files, captions, issues, file=source.file_of(split), fields=fields)

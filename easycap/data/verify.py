@@ -25,13 +25,12 @@ def bad_images(images: Sequence[ImageSource]) -> dict[ImageSource, str]:
     Threads on all cores decode, as Pillow does outside of Python's lock; JPEGs at an eighth of their size, which reads
     every byte of them. What was found is kept in the user's cache, keyed by every file's path, size and time of change.
     """
-    by_number = {str(number): image for number, image in enumerate(images)}
 
     def what_is_wrong(number: str) -> str | None:
-        return _what_is_wrong(by_number[number])
+        return _what_is_wrong(images[int(number)])
 
-    found = bad_ones("bad_images", list(by_number), what_is_wrong, key=_digest(images))
-    return {by_number[number]: what for number, what in found.items()}
+    found = bad_ones("bad_images", list(map(str, range(len(images)))), what_is_wrong, key=_digest(images))
+    return {images[int(number)]: what for number, what in found.items()}
 
 
 def bad_ones(

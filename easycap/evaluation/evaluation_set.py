@@ -55,6 +55,7 @@ def split_of_other(other: OtherSet, split: str | None) -> EvaluationSet:
     splits = other.data.splits
     usual = _usual_split(splits)
     split = split or usual
+    examples: Sequence[Example]
     if split == ALL:
         examples = list({example.id: example for of in splits.values() for example in of}.values())
     elif split not in splits:

@@ -122,7 +122,7 @@ class Task(ABC):
         """
         device = pick_device(config["device"])
 
-        def read_splits() -> dict[str, list[Example]]:
+        def read_splits() -> Mapping[str, Sequence[Example]]:
             return (data or cls.read_data(config, checkpoint)).splits
 
         vocabulary = cls.load_vocabulary(config, checkpoint)
@@ -191,7 +191,7 @@ class Task(ABC):
     def max_length(model: Any) -> int:
         """Return the maximum sequence length of a model, in tokens."""
 
-    def examples(self, split: str) -> list[Example]:
+    def examples(self, split: str) -> Sequence[Example]:
         """Return the examples of a split; `UserError` names the splits there are."""
         if split not in self.data.splits:
             raise UserError(f"split {split!r} does not exist; allowed: {', '.join(self.data.splits)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import easycap.vocab
 from easycap.conditioning.conditions import build_conditions
 from easycap.config.instantiate import build, needs_captions, segmenter_of, special_ids, vocabulary_class
 from easycap.config.schema import option_from_text, split_settings, to_plain
+from easycap.data.example_table import Captions
 from easycap.errors import UserError
 from easycap.evaluation.evaluate import CaptionEvaluator
 from easycap.evaluation.evaluation_set import EvaluationSet
@@ -58,10 +60,10 @@ class CaptioningTask(Task):
         vocabulary_cls = vocabulary_class(config)
         if not needs_captions(vocabulary_cls):
             return build("vocab", config["vocab"])
-        captions = [caption for example in data.splits["train"] for caption in example.references]
+        captions = Captions(data.splits["train"])
         settings = json.dumps(to_plain(config["vocab"]), sort_keys=True)
         code = Path(easycap.vocab.__file__).parent
-        folder = paths.cache_dir() / "vocab" / digest_of([settings, *captions], code=code)
+        folder = paths.cache_dir() / "vocab" / digest_of(chain([settings], captions), code=code)
         # Every run and every run of a sweep wants the same: one makes it.
         cached_dir(folder, lambda new: build("vocab", config["vocab"], captions=captions).save(new))
         return vocabulary_cls.load(folder)
@@ -80,7 +82,7 @@ class CaptioningTask(Task):
     def training_captions(self) -> Mapping[str, int]:
         """How often each training caption occurs, as `normalized` counts them: once for all splits to be scored."""
         return normalized(
-            (text for example in self.examples("train") for text in example.references),
+            Captions(self.examples("train")),
             segmenter_of(self.config),
         )
 
@@ -145,7 +147,7 @@ class CaptioningTask(Task):
         return {
             split: survey(
                 self.vocabulary,
-                (caption for example in examples for caption in example.references),
+                Captions(examples),
                 max_length=self.pipeline.max_length,
             )
             for split, examples in self.data.splits.items()
@@ -168,7 +170,7 @@ class CaptioningTask(Task):
     def data_warnings(self) -> Iterator[Notice]:
         """Yield what the decoder or the vocabulary loses of the training captions."""
         yield from about_cut_captions(self.config, self.surveys["train"], self.pipeline.max_length)
-        captions = [text for example in self.examples("train") for text in example.references]
+        captions = Captions(self.examples("train"))
         yield from about_scripts(self.config, self.vocabulary, captions, segmenter_of(self.config))
 
     # ---------------------------------------------------------------------------- evaluation and prediction

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from torch import nn
@@ -88,7 +88,7 @@ def about_cut_captions(config: dict[str, Any], train: Survey, max_length: int) -
 
 
 def about_scripts(
-    config: dict[str, Any], vocabulary: Vocabulary, captions: Sequence[str], segmenter: Segmenter = SPACES
+    config: dict[str, Any], vocabulary: Vocabulary, captions: Collection[str], segmenter: Segmenter = SPACES
 ) -> Iterator[Notice]:
     """Scripts without spaces between words, and marks that the vocabulary drops."""
     for found in unspaced_scripts(map(segmenter, captions)):

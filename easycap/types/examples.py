@@ -74,7 +74,7 @@ class Dataset(NamedTuple):
     """
 
     name: str
-    splits: dict[str, list[Example]]
+    splits: Mapping[str, Sequence[Example]]
     scorers: tuple[str, ...] = ()
     issues: tuple[DataIssue, ...] = ()
     fingerprint: str | None = None

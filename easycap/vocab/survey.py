@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from easycap.types import Vocabulary
@@ -71,12 +72,12 @@ def _unknown_in(vocabulary: Vocabulary, chunk: str) -> list[str]:
     return [chunk[kept[0] : kept[-1] + 1].lower()] if kept else [chunk]
 
 
-def lost_marks(vocabulary: Vocabulary, captions: Sequence[str], *, sample: int = 500) -> float:
+def lost_marks(vocabulary: Vocabulary, captions: Collection[str], *, sample: int = 500) -> float:
     """Return the share of captions, 0..1, that lose a combining mark when encoded and decoded.
 
     Uses at most `sample` captions, evenly spread; captions with unknown words do not count.
     """
-    chosen = captions[:: max(1, len(captions) // sample)]
+    chosen = list(islice(captions, 0, None, max(1, len(captions) // sample)))
     lost = 0
     for caption in chosen:
         if not caption.isascii() and vocabulary.unk_id not in (ids := vocabulary.encode(caption)):

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from easycap.data.issues import DataIssues, OnBadImage
-from easycap.data.table_files import Columns, column_rows, guess_from, table_entries
+from easycap.data.table_columns import TableColumns
+from easycap.data.table_files import column_rows, guess_from, table_entries
 from easycap.errors import UserError
 
 ROWS = [{"file": f"{n:04d}.jpg", "text": f"a dog, {n} times"} for n in range(3)]
@@ -89,7 +90,7 @@ def test_a_list_in_a_cell_is_several_captions(tmp_path: Path) -> None:
     guess, entries = guess_from(
         table_entries(path, ISSUES), path, image=None, caption=None, split=None, is_image=None
     )
-    rows = column_rows(entries, Columns(*guess), ISSUES)
+    rows = column_rows(entries, TableColumns(*guess), ISSUES)
     assert [(row.image, row.caption) for row in rows] == [
         *(("0.jpg", "a dog"), ("0.jpg", "it runs"), ("1.jpg", "one"), ("1.jpg", "two"))
     ]

@@ -1,0 +1,40 @@
+"""A caption as it is kept: one line in NFC; and whether a metric finds a word in it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+from easycap.metrics.tokenizer import tokenize
+
+# What a caption is besides being kept; the flags of one are added.
+NOT_TEXT, EMPTY, LINES, WORDLESS = 1, 2, 4, 8
+
+# All that str.splitlines ends a line at, and tabs.
+_SEPARATORS = re.compile(r"[\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]+")
+# A word between spaces is a token whatever stands around it; to look for one is quicker than to tokenise.
+_PLAIN_WORD = re.compile(r"(?:^| )[A-Za-z]{2,}(?: |$)")
+
+
+def cleaned(text: Any) -> tuple[str, int]:
+    """Return a caption as one line in NFC, "" if nothing is left, and its flags NOT_TEXT, EMPTY or LINES.
+
+    In NFC "é" is one word with "e" and an accent. Captions of COCO that merely end with a line break are nothing to
+    tell of.
+    """
+    if not isinstance(text, str):
+        return "", NOT_TEXT
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    text = text.strip()
+    if not text:
+        return "", EMPTY
+    if not text.isprintable() and _SEPARATORS.search(text):
+        return " ".join(text.split()), LINES
+    return text, 0
+
+
+def has_word(caption: str) -> bool:
+    """Return whether a caption contains a word according to the metrics; others cannot be scored."""
+    return _PLAIN_WORD.search(caption) is not None or bool(tokenize(caption))

@@ -1,0 +1,125 @@
+"""Examples of images on disk as columns: millions of them are a few arrays, which processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import numpy as np
+
+from easycap.data.images import ImageFile
+from easycap.types import Example
+from easycap.utils.string_column import StringColumn
+
+_ROWS = 65_536  # whose captions are looked up at a time
+
+
+class CodedColumn(NamedTuple):
+    """A column of few values: `codes` (N,) are places in `values`, -1 where there is none."""
+
+    codes: np.ndarray
+    values: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleColumns:
+    """N images: ids, paths below `root`, captions (M,) of which those of image n begin at `first[n]` (N+1,), fields."""
+
+    root: Path
+    ids: StringColumn
+    paths: StringColumn
+    captions: StringColumn
+    first: np.ndarray
+    fields: Mapping[str, CodedColumn]
+
+
+class ExampleTable(Sequence[Example]):
+    """The images `rows` (K,) of columns that several tables may share; an example is made whenever it is asked for."""
+
+    def __init__(self, columns: ExampleColumns, rows: np.ndarray) -> None:
+        self.columns, self.rows = columns, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> ExampleTable: ...
+    def __getitem__(self, index: int | slice) -> Example | ExampleTable:
+        if isinstance(index, slice):
+            return self.select(index)
+        columns, row = self.columns, int(self.rows[index])
+        captions = columns.captions[int(columns.first[row]) : int(columns.first[row + 1])]
+        image = ImageFile(columns.root / columns.paths[row])
+        if not columns.fields:
+            return Example(columns.ids[row], image, tuple(captions))
+        codes = ((name, column, int(column.codes[row])) for name, column in columns.fields.items())
+        fields = {name: column.values[code] for name, column, code in codes if code >= 0}
+        return Example(columns.ids[row], image, tuple(captions), fields=fields)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether `other` is a sequence of equal examples: a list of them is equal too."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none
+
+    def select(self, places: np.ndarray | slice) -> ExampleTable:
+        """Return the table of the examples at `places`: integers, or a mask (K,)."""
+        return ExampleTable(self.columns, self.rows[places])
+
+    def ids(self) -> Iterator[str]:
+        """Yield the id of each example."""
+        return self.columns.ids.at(self.rows)
+
+    def captions(self) -> Iterator[str]:
+        """Yield all captions of all examples."""
+        first = self.columns.first
+        for start in range(0, len(self.rows), _ROWS):
+            rows = self.rows[start : start + _ROWS]
+            counts = first[rows + 1] - first[rows]
+            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            yield from self.columns.captions.at(np.repeat(first[rows], counts) + within)
+
+
+def ids_of(examples: Sequence[Example]) -> Iterator[str]:
+    """Yield the id of each example."""
+    return examples.ids() if isinstance(examples, ExampleTable) else (example.id for example in examples)
+
+
+def id_hashes(examples: Sequence[Example]) -> np.ndarray:
+    """Return the hash of each example's id (N,), int64, of this process."""
+    if isinstance(examples, ExampleTable):
+        return examples.columns.ids.hashes()[examples.rows]
+    return np.fromiter((hash(example.id) for example in examples), np.int64, len(examples))
+
+
+def selected(examples: Sequence[Example], mask: np.ndarray) -> Sequence[Example]:
+    """Return the examples where `mask` (N,) is true, as a table if they are one."""
+    if isinstance(examples, ExampleTable):
+        return examples.select(mask)
+    return [examples[place] for place in np.flatnonzero(mask).tolist()]
+
+
+class Captions(Collection[str]):
+    """All captions of examples, to be gone through any number of times; none of them is kept."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = examples
+
+    def __iter__(self) -> Iterator[str]:
+        if isinstance(self.examples, ExampleTable):
+            return self.examples.captions()
+        return (text for example in self.examples for text in example.references)
+
+    def __len__(self) -> int:
+        if isinstance(self.examples, ExampleTable):
+            return int(np.diff(self.examples.columns.first)[self.examples.rows].sum())
+        return sum(len(example.references) for example in self.examples)
+
+    def __contains__(self, text: object) -> bool:
+        return any(caption == text for caption in self)

@@ -1,0 +1,44 @@
+"""Tables of captions in Parquet files, of which only the columns are read that are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import Any
+
+from easycap.data.json_tables import Entry
+from easycap.errors import UserError
+
+_ROWS = 8192  # read at a time
+
+
+def parquet_entries(path: Path, unused: Container[str]) -> Iterator[Entry]:
+    """Yield the rows of a Parquet file without columns of bytes, and without those in `unused` from then on.
+
+    Raises `UserError` without pyarrow, and for a file that is not Parquet.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise UserError(f"{path} needs pyarrow: pip install 'easycap[parquet]'") from None
+    try:
+        number = 0
+        with pq.ParquetFile(path) as file:
+            # Images that are stored in the table itself are for data=huggingface.
+            columns = [field.name for field in file.schema_arrow if not _holds_bytes(field.type, pa)]
+            for group in range(file.num_row_groups):
+                columns = [name for name in columns if name not in unused]
+                for batch in file.iter_batches(_ROWS, row_groups=[group], columns=columns):
+                    names = [name for name in batch.schema.names if name not in unused]
+                    for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
+                        yield Entry(f"{path}, row {number}", dict(zip(names, values, strict=True)))
+                        number += 1
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} is not a Parquet file ({error})") from None
+
+
+def _holds_bytes(kind: Any, pa: Any) -> bool:
+    if pa.types.is_struct(kind):
+        return any(_holds_bytes(kind.field(number).type, pa) for number in range(kind.num_fields))
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
