@@ -79,21 +79,8 @@ def tables(
     notes = (*_rejected(table, rejected_column), *incomplete(dataset, named))
     paths, there = _find_images(table, places, place, dataset, issues)
     splits, made = _splits(table, seed=seed, val_share=val_share, test_share=test_share)
-    matched = _matched(splits, RecordMatcher(table, place, paths, issues), records)
-    read = finish(
-        dataset,
-        matched,
-        issues,
-        file=records.root,
-        why_empty="no image has this split",
-        is_there=lambda examples: there[examples.rows],
-    )
-    absent = {
-        split for split, rows in splits.items() if not len(rows)
-    }  # that the data lacks a split is no issue
-    return read._replace(
-        issues=tuple(one for one in read.issues if one.id or one.split not in absent), notes=(*made, *notes)
-    )
+    read = _dataset(dataset, splits, RecordMatcher(table, place, paths, issues), there, records, issues)
+    return read._replace(notes=(*made, *notes))
 
 
 def _place_of_images(folder: Path, root: str, images: str | None, issues: DataIssues) -> Path:
@@ -116,15 +103,29 @@ def _rejected(table: RecordTable, column: str | None) -> list[str]:
     return [f"{captions:,} captions that {column!r} marks were left out, and with them {without:,} images"]
 
 
-def _matched(
-    splits: Mapping[str, np.ndarray], matcher: RecordMatcher, records: Records
-) -> dict[str, ExampleTable]:
-    """The examples of each split; the same rows of two splits are one table."""
+def _dataset(
+    name: str,
+    splits: Mapping[str, np.ndarray],
+    matcher: RecordMatcher,
+    there: np.ndarray,
+    records: Records,
+    issues: DataIssues,
+) -> Dataset:
+    """Return the Dataset of records, of which `there` (N,) have an image; that the data lacks a split is no issue."""
     examples: dict[str, ExampleTable] = {}
     for split, rows in splits.items():
         same = next((one for one in examples if splits[one] is rows), None)
         examples[split] = examples[same] if same else matcher.match(split, rows, file=records.file_of(split))
-    return examples
+    read = finish(
+        name,
+        examples,
+        issues,
+        file=records.root,
+        why_empty="no image has this split",
+        is_there=lambda table: there[table.rows],
+    )
+    absent = {split for split, rows in splits.items() if not len(rows)}
+    return read._replace(issues=tuple(i for i in read.issues if i.id or i.split not in absent))
 
 
 def _find_images(
