@@ -20,10 +20,10 @@ from easycap.config.validate import validate
 from easycap.predict import load
 from easycap.report.comparison.settings import differing, flat
 from easycap.runs.find import checkpoint_of
-from easycap.runs.run_folder import write_json
 from easycap.tasks.captioning import CaptioningTask
 from easycap.tasks.create import load_task
 from easycap.train import train
+from easycap.utils.files import write_json
 
 SETTINGS = [setting for setting in TINY if not setting.startswith("data.")]
 COUNT = 8

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from easycap.report.run_page import replace_file
+from easycap.utils.files import check_writable, write_atomically
 from easycap.utils.paths import share_as_usual
 from easycap.utils.processes import descriptors, lock
 
@@ -35,12 +35,38 @@ def test_modes_follow_the_umask(tmp_path: Path, umask: int) -> None:
     private.touch(0o600)
     folder.mkdir(0o700)
     share_as_usual(private, folder)
-    replace_file(tmp_path / "report.html", "text")
+    write_atomically(tmp_path / "report.html", "text")
     with lock(tmp_path / "lock"):
         pass
     assert {mode(tmp_path / name) for name in ("file", "report.html", "lock")} == {0o666 & ~umask}
     assert mode(folder) == 0o777 & ~umask
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    write_atomically(file, "before")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(file, "a" * 100_000 + "\ud800")
+    assert file.read_text() == "before" and list(tmp_path.iterdir()) == [file]
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path, "text")
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}*"))
+
+
+@POSIX
+def test_links_and_pipes_stay_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "elsewhere" / "file")
+    write_atomically(link, "text")
+    assert link.is_symlink() and (tmp_path / "elsewhere" / "file").read_text() == "text"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True)
+    check_writable(pipe)
+    write_atomically(pipe, "through")
+    assert reader.communicate(timeout=10)[0] == "through" and pipe.is_fifo()
 
 
 @POSIX

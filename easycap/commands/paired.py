@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from easycap.commands.score import write_file
 from easycap.errors import UserError
 from easycap.metrics import Comparison, compare, score
 from easycap.metrics.caption_files import read_captions, read_file, read_references
@@ -24,7 +24,7 @@ from easycap.metrics.corpus import captions_by_id, match_ids, references_by_id
 from easycap.registry import describe_choices
 from easycap.report.comparison import differing_images
 from easycap.report.scores import oracle_mark, oracles_of
-from easycap.runs.find import shown
+from easycap.runs.find import shown, write_text
 from easycap.types import Score
 from easycap.utils import text as numbers
 from easycap.utils.console import console
@@ -75,7 +75,7 @@ def show_paired(
     images = furthest(found[by], left, right, references)
     _print(found, left, right, images, by)
     if json:
-        write_file(json, _plain(found, left, right, images, by))
+        write_text(str(json), dumps(_plain(found, left, right, images, by), indent=1))
 
 
 # ----------------------------------------------------------------------------------------------- reading

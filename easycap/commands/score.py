@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -19,8 +18,10 @@ from easycap.metrics.multiple_samples import samples_by_id
 from easycap.metrics.scoring import DEFAULT_SCORERS, metric_names, text_metrics
 from easycap.metrics.unspaced import unspaced_scripts
 from easycap.registry import import_modules
+from easycap.runs.find import write_text
 from easycap.types import Scorer
 from easycap.utils.console import console
+from easycap.utils.files import check_writable
 from easycap.utils.segmenters import SPACES, Segmenter, segmenter
 
 _EXAMPLES = """
@@ -43,8 +44,8 @@ def main(argv: Sequence[str]) -> int:
     names = metric_names(arguments.metrics)
     if (arguments.clip is None) != (arguments.images is None):
         raise UserError("--clip FOLDER (CLIP's weights) and --images FOLDER (the images) go together")
-    if arguments.json:
-        check_writable(arguments.json)
+    if arguments.json and str(arguments.json) != "-":
+        check_target(arguments.json)
     words = segmenter(arguments.segmenter)
     rows = read_captions(arguments.captions)
     references = references_by_id(read_references(arguments.references, split=arguments.split))
@@ -70,7 +71,8 @@ def main(argv: Sequence[str]) -> int:
         training=_known(arguments.training, words) if arguments.training else None,
         segmenter=words,
     )
-    _print(scores, health, [f"note: {one}" for one in notices])
+    if str(arguments.json) != "-":
+        _print(scores, health, [f"note: {one}" for one in notices])
     if arguments.json:
         _write(arguments.json, scores, health)
     return 0
@@ -86,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("captions", type=Path, help='[{"image_id": 1, "caption": "..."}, ...] or {id: caption}')
     add("references", type=Path, help="a COCO caption annotation file, a Karpathy file, or {id: [...]}")
-    add("--json", type=Path, metavar="OUT", help="also write scores (0 to 1), overall and per image, to OUT")
+    add("--json", type=Path, metavar="OUT", help="write scores (0 to 1) to OUT too; -: print only these")
     _add_metrics(parser)
     add(
         "--partial",
@@ -219,32 +221,12 @@ def _write(path: Path, scores: Scores, health: Mapping[str, float]) -> None:
         "diagnostics": dict(health),
         "per_image": scores.per_image(),
     }
-    write_file(path, content)
+    write_text(str(path), json.dumps(content, indent=1) + "\n")
 
 
-def check_writable(path: Path) -> None:
+def check_target(path: Path) -> None:
     """Raise `UserError` if `path` cannot be written, so that it is known before the work and not after it."""
-    probe = _partial(path)
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        probe.touch()
-        probe.unlink()
+        check_writable(path)
     except OSError as error:
-        raise UserError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
-
-
-def write_file(path: Path, content: Any) -> None:
-    """Write JSON so that readers see the old file or the new one; raises `UserError` if it cannot be written."""
-    partial = _partial(path)
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -11,7 +11,7 @@ from typing import IO, Literal
 
 from easycap.errors import UserError
 from easycap.runs.find import shown
-from easycap.runs.run_folder import write_atomically
+from easycap.utils.files import write_atomically
 
 _CSV_HEADER, _JSON_START = "file,caption\n", '{"file": '
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -33,7 +31,7 @@ from easycap.report.thumbnails import Thumbnails, sheet_uri
 from easycap.runs.reading import RunFiles, read_run, series
 from easycap.runs.samples import Sample
 from easycap.utils import text as numbers
-from easycap.utils.paths import share_as_usual
+from easycap.utils.files import write_atomically
 
 MAX_GALLERY = 24  # images of a kind and split
 _STATE_SENTENCES = {
@@ -48,7 +46,7 @@ def write_report(run: Path) -> Path:
     """Write RUN/report.html, whole or not at all; return its path; raises `UserError` if `run` is not a run."""
     page = render(read_run(run))
     path = run / "report.html"
-    replace_file(path, page)
+    write_atomically(path, page)
     return path
 
 
@@ -92,19 +90,6 @@ def environment() -> Environment:
     environment.filters.update({name.removesuffix("_text"): getattr(numbers, name) for name in texts})
     environment.globals["scale_note"] = numbers.SCALE_NOTE
     return environment
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a text file so that a reader finds the old one or the new one, never half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        share_as_usual(Path(name))  # mkstemp makes it private; a report is for colleagues too
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _alerts(files: RunFiles) -> dict[str, Any]:

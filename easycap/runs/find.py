@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from easycap.errors import UserError
+from easycap.utils.files import write_atomically
 from easycap.utils.paths import expanded, outputs_dir
 
 # Files of a checkpoint: its weights, and the config it was trained with.
@@ -80,7 +81,7 @@ def write_text(target: str, text: str) -> None:
         sys.stdout.write(text)
         return
     try:
-        Path(target).write_text(text, encoding="utf-8")
+        write_atomically(Path(target), text)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from None
 

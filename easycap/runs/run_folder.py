@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from easycap.errors import UserError
 from easycap.types import ImageSource
+from easycap.utils.files import write_atomically, write_json
 from easycap.utils.processes import lock, runs_python
 
 if TYPE_CHECKING:
@@ -170,18 +171,6 @@ class RunFolder:
     def _read_json(self, name: str) -> Any:
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that readers see the old file or the new one."""
-    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write text so that readers see the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _seconds_of_legs(run: Path) -> float:

@@ -10,8 +10,9 @@ from typing import Any
 
 from easycap.registry import register
 from easycap.runs.reading import read_metrics
-from easycap.runs.run_folder import RunFolder, write_atomically
+from easycap.runs.run_folder import RunFolder
 from easycap.types import Tracker, has_oracle
+from easycap.utils.files import write_atomically
 
 
 class FileTracker:

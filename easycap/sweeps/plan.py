@@ -23,10 +23,10 @@ from easycap.errors import UserError
 from easycap.registry import describe_choices, own_components
 from easycap.runs.find import SWEEP, shown
 from easycap.runs.reading import planned_runs
-from easycap.runs.run_folder import write_json
 from easycap.sweeps.planned_run import PlannedRun
 from easycap.sweeps.space import Axes, axes_of, combinations, products
 from easycap.tasks.dry_run import dry_run
+from easycap.utils.files import write_json
 from easycap.utils.paths import config_dir, config_files, expanded, outputs_dir, own_config_dirs
 from easycap.utils.processes import lock
 

@@ -17,9 +17,9 @@ from easycap.errors import UserError
 from easycap.models.checkpoint import PREPROCESSING
 from easycap.models.image_model import ImageModel
 from easycap.runs.find import CONFIG, MODEL
-from easycap.runs.run_folder import write_atomically
 from easycap.training.optim import Optimization
 from easycap.types import Vocabulary
+from easycap.utils.files import write_atomically
 from easycap.utils.paths import share_as_usual
 
 logger = logging.getLogger(__name__)

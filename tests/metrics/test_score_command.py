@@ -119,6 +119,13 @@ def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path, out: 
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["folder", "r.json"]
 
 
+def test_json_on_the_terminal_is_nothing_but_json(tmp_path, capsys) -> None:
+    files = [_write(tmp_path / "c.json", ROWS), _write(tmp_path / "r.json", COCO)]
+    assert main([*files, "--json", "-"]) == 0
+    assert "CIDEr-D" in json.loads(capsys.readouterr().out)["scores"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["c.json", "r.json"]
+
+
 def test_partial_and_unknown_metric(tmp_path, capsys) -> None:
     files = [_write(tmp_path / "c.json", ROWS[:1]), _write(tmp_path / "r.json", COCO)]
     assert main([*files, "--partial"]) == 0

@@ -16,9 +16,10 @@ from easycap.report.comparison.effects import Effect, Point, front_of, main_effe
 from easycap.report.comparison.per_image import PerImage, chosen_images, per_image
 from easycap.report.comparison.read_runs import Comparison
 from easycap.report.comparison.settings import SEED, sort_key
-from easycap.report.run_page import environment, replace_file
+from easycap.report.run_page import environment
 from easycap.report.thumbnails import Thumbnails
 from easycap.utils import text as numbers
+from easycap.utils.files import write_atomically
 from easycap.utils.text import signed_text
 
 _LABELLED = range(2, 13)  # as many runs a caption names in words, more by number
@@ -31,7 +32,7 @@ def write_page(comparison: Comparison, path: Path, *, title: str, command: str) 
     page = render(comparison, title=title, command=command)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, page)
+        write_atomically(path, page)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}): choose another by --html OUT"

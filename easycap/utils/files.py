@@ -1,0 +1,50 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write text so that readers see the old file or the new one; if that raises, the old one stays.
+
+    A link stays one. What is no regular file, such as /dev/stdout or a named pipe, is written to as it is.
+    """
+    if _is_device(path):
+        path.write_text(text, encoding="utf-8")
+        return
+    path = path.resolve()
+    partial = _partial(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as `write_atomically` writes text."""
+    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def check_writable(path: Path) -> None:
+    """Raise `OSError` if `write_atomically` could not write to `path`."""
+    if path.is_dir():
+        raise IsADirectoryError(None, "it is a folder", str(path))
+    if not _is_device(path):
+        probe = _partial(path.resolve())
+        probe.touch()
+        probe.unlink()
+
+
+def _is_device(path: Path) -> bool:
+    """Whether `path` is a device or a pipe; /dev/stdout is one even if the shell redirects it to a file."""
+    return path.parent == Path("/dev") or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
