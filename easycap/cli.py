@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 
@@ -41,6 +42,8 @@ _COMMANDS = {
     ),
 }
 
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, the exit code of a program that the signal ends
+
 _HELP = f"""easycap {easycap.__version__}: train and compare image captioners.
 
 usage: easycap COMMAND ...
@@ -53,8 +56,24 @@ Start with: easycap train experiment=easycap/quickstart
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 1 for an error (one sentence on stderr), 2 for wrong flags, 130 for Ctrl-C."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Run one command; return 0, 1 for an error (one sentence on stderr), 2 for wrong flags, 130 for Ctrl-C, and 141,
+    without a word, if what reads the output has gone (`easycap runs | head -1`).
+    """
+    try:
+        try:
+            return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        finally:  # also after SystemExit: --help prints to a buffer
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
+    except BrokenPipeError:
+        if not _without_reader():
+            raise
+        for file in _without_reader():  # Python flushes them once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), file)
+        return _BROKEN_PIPE
+
+
+def _dispatch(argv: list[str]) -> int:
     debug = "--debug" in argv
     argv = [arg for arg in argv if arg != "--debug"]
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -83,14 +102,25 @@ def _run(module: str, argv: list[str], *, debug: bool) -> int:
     except KeyboardInterrupt:
         print("easycap: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:
-        if debug:
+        if debug or (isinstance(error, BrokenPipeError) and _without_reader()):
             raise
         print(f"easycap: {_sentence(error)}", file=sys.stderr)
         return 1
+
+
+def _without_reader() -> list[int]:
+    """The descriptors of standard output and error that are pipes whose reader has gone."""
+    found = []
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            file = stream.fileno()
+        except (OSError, ValueError):  # replaced by a stream that is no file
+            continue
+        poll = select.poll()
+        poll.register(file, 0)
+        found += [file for _, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)]
+    return found
 
 
 def _sentence(error: Exception) -> str:

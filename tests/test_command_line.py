@@ -103,3 +103,51 @@ def test_python_m_beside_a_file_of_pythons_own_name(name: str, tmp_path: Path) -
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+COMMANDS = [
+    ["--help"],
+    ["train", "--help"],
+    ["score", "--help"],
+    ["nonsense"],
+    ["runs"],
+    ["score"],
+    ["compare"],
+]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
+@pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
+def test_a_command_ends_without_a_word_when_its_reader_has_gone(argv: list[str], tmp_path: Path) -> None:
+    """easycap --help | head -1: 141, as of a program that SIGPIPE ends, or 0 or the command's own code."""
+    for name in ("a", "b"):
+        folder = tmp_path / "outputs" / name
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text("seed: 1")
+        (folder / "status.json").write_text('{"status": "completed"}')
+        (folder / "result.json").write_text('{"scores": {"test": {"CIDEr-D": {"value": 0.5}}}}')
+    (tmp_path / "c.json").write_text('[{"image_id": 1, "caption": "a dog"}]')
+    (tmp_path / "r.json").write_text('{"1": ["a dog"]}')
+    files = {"runs": ["outputs"], "score": ["c.json", "r.json"], "compare": ["outputs/a", "outputs/b"]}
+    words = [*argv, *files.get(argv[-1], [])]
+    gone, output = os.pipe()
+    os.close(gone)
+    for errors in (subprocess.PIPE, subprocess.STDOUT):
+        done = subprocess.run(
+            [sys.executable, "-m", "easycap", *words], cwd=tmp_path, stdout=output, stderr=errors, timeout=60
+        )
+        expected = {"nonsense": 2 if errors == subprocess.PIPE else 141, "score --help": 0}
+        assert done.returncode == expected.get(" ".join(argv), 141)
+        assert b"Traceback" not in (done.stderr or b"") and b"Broken" not in (done.stderr or b"")
+    os.close(output)
+
+
+def test_a_broken_pipe_of_another_kind_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(argv: list[str]) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("easycap.commands.runs.main", fail)
+    assert main(["runs"]) == 1
+    assert "unexpected BrokenPipeError" in capsys.readouterr().err

@@ -21,7 +21,11 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
     """
     from rich.console import Console
 
-    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # as print does, where rich would end the program
+
+    return Terminal(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
 def say(text: str, *, stderr: bool = False) -> None:
