@@ -104,7 +104,6 @@ def create_task(
     If given, `data` is used instead of reading it. With `resume_from`, a checkpoint of the
     run, nothing is downloaded, and the trainer loads the weights.
     """
-    config = with_architecture(config)
     task_cls = task_class(config)
     if data is None:
         with ranks.main_process_first():  # rank 0 writes the data, other ranks read it

@@ -94,8 +94,8 @@ def test_a_draft_by_hand_that_is_not_read_whole_is_reported(
         assert caption([str(refined), str(photo), "--draft", draft, "--device", "cpu"]) == 0
         return capsys.readouterr().err
 
-    assert "--draft 'xqzt vbnw' has no word of this model's vocabulary" in warnings("xqzt vbnw")
-    assert "--draft is cut to its first 20 of 24 tokens" in warnings("a " * 24)
+    assert "draft 'xqzt vbnw' has no word of this model's vocabulary" in warnings("xqzt vbnw")
+    assert "the draft is cut to its first 20 of 24 tokens" in warnings("a " * 24)
     assert "--draft" not in warnings("a xqzt")
 
 
@@ -110,7 +110,7 @@ def test_a_photo_without_a_draft_is_told_so_before_data_is_read(
     config["data"]["cache"] = str(tmp_path / "gone" / "data")
     for name, settings_of in (("noise", {}), ("oracle", {}), ("captions", {"run": "gone"})):
         file.write_text(json.dumps(config | {"draft": config["draft"] | settings_of | {"name": name}}))
-        with pytest.raises(ValueError, match=f"draft={name} has no draft for a photo; pass one with --draft"):
+        with pytest.raises(ValueError, match=f"draft={name} has no draft for a photo: give one, --draft"):
             caption([str(moved), str(photo), "--device", "cpu"])
         assert caption([str(moved), str(photo), "--draft", "a cat", "--device", "cpu"]) == 0
     assert not (tmp_path / "gone").exists()
@@ -126,7 +126,7 @@ def test_an_oracle_is_marked_in_every_score(tmp_path: Path) -> None:
     result = read(path, "result.json")
     for split in ("test", "test_novel"):
         assert all(s["signature"].endswith("|draft:oracle") for s in result["scores"][split].values())
-        points = result["reference_points"][split]
+        points = result["baselines"][split]
         assert "draft:oracle" in points["model_same_references"]["CIDEr-D"]["signature"]
         assert "draft:oracle" not in points["reference_caption"]["CIDEr-D"]["signature"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,29 @@ def test_errors_that_say_it_themselves_get_no_note(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, while_reading("x.json"):
         raise error
     assert not getattr(caught.value, "__notes__", ())
+
+
+# Rooms that Python users and several commands call: a flag of one command means nothing there.
+SHARED_ROOMS = (
+    "conditioning",
+    "data",
+    "evaluation",
+    "generation",
+    "models",
+    "objectives",
+    "training",
+    "vocab",
+)
+
+
+def test_errors_of_shared_rooms_name_no_flags() -> None:
+    package = Path(easycap.__file__).parent
+    named = []
+    for path in FILES:
+        if path.relative_to(package).parts[0] not in SHARED_ROOMS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise):
+                texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
+                named += [text for text in texts if re.search(r"(?<!\w)--[a-z]", str(text))]
+    assert named == []

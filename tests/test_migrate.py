@@ -22,7 +22,8 @@ from easycap.config.schema import (
 from easycap.errors import UserError
 from easycap.report.published.splits import decoding_of
 from easycap.runs import migrate
-from easycap.runs.reading import read_config
+from easycap.runs.reading import read_config, read_result
+from easycap.runs.run_folder import RunFolder
 
 # What version 0.1 stored of every option, group=option -> the checked group as plain data. A file of the past: new
 # settings are not added to it but named in easycap/runs/migrate.py.
@@ -133,6 +134,26 @@ def test_a_run_with_a_renamed_value_reads_as_today_and_hashes_as_before() -> Non
 def test_a_former_name_on_the_command_line_is_refused_with_the_name_of_today(key: str) -> None:
     with pytest.raises(UserError, match=f"{key} is now called {key.replace('words', 'length')}"):
         check(compose([f"{key}=7"]).config)
+
+
+def test_a_former_value_on_the_command_line_is_refused_with_the_name_of_today() -> None:
+    words = ["decoder=attention_lstm", "decoder.alpha_reduction=cells"]
+    with pytest.raises(UserError, match=r"=cells is now called decoder\.alpha_reduction=patches: use that"):
+        check(compose(words).config)
+
+
+def test_results_of_before_are_read_and_continued_under_the_names_of_today(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"reference_points": {"test": 1}, "baselines": {"val": 2}}')
+    result = read_result(tmp_path)
+    assert result == {"baselines": {"test": 1, "val": 2}}
+    RunFolder(tmp_path, command="").update_result({"baselines": {"val": 3}})
+    assert json.loads((tmp_path / "result.json").read_text()) == {"baselines": {"test": 1, "val": 3}}
+
+
+def test_renamed_values_are_of_settings_that_exist() -> None:
+    for group, settings in migrate.RENAMED_VALUES.items():
+        fields = {key for option in options(group) for key in fields_of(group, name_of(group, option))}
+        assert settings.keys() <= fields
 
 
 def test_scores_of_a_split_decoded_with_a_former_name_are_read() -> None:

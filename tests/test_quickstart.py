@@ -28,7 +28,7 @@ def test_a_third_of_the_quickstart_learns_to_describe_scenes(
         torch.set_num_threads(threads)
     (run,) = (tmp_path / "runs").iterdir()
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    scores, points = result["scores"]["test"], result["reference_points"]["test"]
+    scores, points = result["scores"]["test"], result["baselines"]["test"]
     model, reference = (
         points[name]["CIDEr-D"]["value"] for name in ("model_same_references", "reference_caption")
     )

@@ -62,7 +62,7 @@ def _result(folder: Path, name: str) -> dict[str, object]:
         for key in ("train/loss", "train/grad_norm", "val/loss", "train/reward")
     }
     result = json.loads((run / "result.json").read_text())
-    for kind, scores in result.get("reference_points", {}).get("test", {}).items():
+    for kind, scores in result.get("baselines", {}).get("test", {}).items():
         if not kind.startswith("model"):
             found[kind] = {metric: score["value"] for metric, score in scores.items()}
     if name != "tagger":

@@ -44,7 +44,7 @@ def test_a_run_leaves_everything_a_reader_needs(finished: Path) -> None:
             assert (
                 low - 1e-12 <= value <= high + 1e-12 and split in score["signature"]
             )  # sums in another order
-        points = result["reference_points"][split]
+        points = result["baselines"][split]
         assert set(points) == {"reference_caption", "model_same_references", "most_frequent"}
         assert "train" in points["reference_caption"]["CIDEr-D"]["signature"]
         assert len(read(finished, f"captions.{split}.json")) == 6

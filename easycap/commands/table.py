@@ -11,7 +11,7 @@ from easycap.errors import UserError
 from easycap.registry import describe_choices
 from easycap.report.published import EXPORTS, match_runs, read_paper, show
 from easycap.runs.find import find_run, write_text
-from easycap.runs.reading import find_runs
+from easycap.runs.reading import runs_in
 from easycap.utils.console import console
 from easycap.utils.paths import experiments_dirs
 
@@ -22,9 +22,9 @@ def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap table`; raises `UserError` in one sentence for an unknown paper, row or run."""
     args = _parser().parse_args(argv)
     paper = read_paper(_paper_file(args.paper))
-    given = [(name, run) for name, folder in args.row for run in _runs([Path(folder)])]
+    given = [(name, run) for name, folder in args.row for run in runs_in([find_run(folder)])]
     its_rows = {run.resolve() for _, run in given}
-    runs = [run for run in _runs(args.runs) if run.resolve() not in its_rows]
+    runs = [run for run in runs_in(map(find_run, args.runs)) if run.resolve() not in its_rows]
     rows, dropped = match_runs(paper, runs, given, split=args.split)
     for why in dropped:
         print(f"easycap: left out: {why}", file=sys.stderr)
@@ -74,13 +74,3 @@ def _paper_file(paper: str) -> Path:
     raise UserError(
         f"no published scores of {paper!r}; {describe_choices(paper, papers)}, or the path of a {_FILE}"
     )
-
-
-def _runs(paths: Sequence[Path]) -> list[Path]:
-    found: dict[Path, Path] = {}
-    for path in map(find_run, paths):
-        runs = list(find_runs(path)) if path.is_dir() else []
-        if not runs:
-            raise UserError(f"there is not a run in {path}; `easycap runs` lists the runs there are")
-        found |= {run.resolve(): run for run in runs}
-    return list(found.values())

@@ -68,14 +68,14 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if parent := os.environ.get(PARENT):
         end_with_parent(int(parent), signal.SIGTERM)
-    here = place()
+    process = place()
     if flags.multirun or _asks_how_long(flags):
-        if here.world_size > 1:
+        if process.world_size > 1:
             raise UserError("a sweep (-m) starts processes of its own: run it without torchrun or srun")
         from easycap.sweeps.run import run_sweep
 
         return run_sweep(flags.overrides, config_dirs)
-    if here.rank > 0 and not flags.cfg:
+    if process.rank > 0 and not flags.cfg:
         from easycap.train import join_training
 
         join_training()
@@ -90,13 +90,13 @@ def _compose_and_train(flags: argparse.Namespace) -> int:
         overrides, locations = split_locations(overrides)
     composition = compose(overrides)
     with _BufferedRecords() as buffered:
-        settings = validate(composition.config, locations)
+        config = validate(composition.config, locations)
         from easycap.tasks.dry_run import dry_run  # loads torch, which --help does not need
 
-        dry_run(settings, memory=True)
-    if settings["resume"] and (ended := _check_resume(settings["resume"], overrides)) is not None:
+        dry_run(config, memory=True)
+    if config["resume"] and (ended := _check_resume(config["resume"], overrides)) is not None:
         return ended
-    folder = _run_folder(settings, composition, overrides)
+    folder = _run_folder(config, composition, overrides)
     composition.full.hydra.run.dir = str(folder)
     if flags.cfg:
         print(config_text(composition, flags.cfg, package=flags.package, resolve=flags.resolve), end="")
@@ -105,16 +105,16 @@ def _compose_and_train(flags: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     words = [*flags.config_dirs, *overrides, *(f"{key}={path}" for key, path in locations.items())]
     command = " ".join(["easycap train", *map(shown, words)])
-    return run_in(composition.full, partial(_train, settings, folder, command, buffered.records))
+    return run_in(composition.full, partial(_train, config, folder, command, buffered.records))
 
 
-def _train(settings: dict[str, Any], folder: Path, command: str, records: Sequence[logging.LogRecord]) -> int:
+def _train(config: dict[str, Any], folder: Path, command: str, records: Sequence[logging.LogRecord]) -> int:
     from easycap.commands.evaluate import show_run
     from easycap.train import train
 
     for record in records:
         logging.getLogger(record.name).handle(record)
-    train(settings, folder, command=command)
+    train(config, folder, command=command)
     return show_run(folder)
 
 
@@ -224,13 +224,13 @@ def _nothing_left(run: Path) -> int:
     return show_run(run)
 
 
-def _run_folder(settings: dict[str, Any], composition: Composition, overrides: Sequence[str]) -> Path:
+def _run_folder(config: dict[str, Any], composition: Composition, overrides: Sequence[str]) -> Path:
     """The run's folder, not yet made: the run's own, that of hydra.run.dir=, or a new one below the outputs."""
-    if settings["resume"]:
-        return Path(settings["resume"]).absolute()
+    if config["resume"]:
+        return Path(config["resume"]).absolute()
     if any(word.lstrip("+").startswith("hydra.run.dir=") for word in overrides):
         return Path(composition.full.hydra.run.dir).absolute()
     choices = composition.choices
-    tokens = f"{choices['image_tokens']}{settings['image_tokens'].get('count', '')}"
-    parts = ["tags", choices["tagger"]] if settings["task"] == "tags" else [tokens, choices["decoder"]]
+    tokens = f"{choices['image_tokens']}{config['image_tokens'].get('count', '')}"
+    parts = ["tags", choices["tagger"]] if config["task"] == "tags" else [tokens, choices["decoder"]]
     return new_run_folder(outputs_dir() / "runs", [choices["data"], choices["encoder"], *parts])

@@ -89,8 +89,8 @@ class GeneratedDraft(Draft):
         for example in examples:
             if example.image not in split_of:
                 raise UserError(
-                    f"draft=captions uses what {self.run} generated for the data's images, and {example.id} is "
-                    "not one of them: pass a draft with --draft"
+                    f"draft=captions uses what {self.run} generated for the images of its data, and {example.id} "
+                    "is not one of them"
                 )
             found.setdefault(split_of[example.image], []).append(example)
         return found

@@ -65,10 +65,7 @@ class OracleDraft(Draft):
 
     def test_text(self, example: Example) -> str:
         if not example.references:
-            raise UserError(
-                f"draft=oracle corrupts a reference of the image, and {example.id} has none: pass a draft with "
-                "--draft"
-            )
+            raise UserError(f"draft=oracle corrupts a reference of the image, and {example.id} has none")
         random = Random(f"oracle/{example.id}")
         return self.corrupted(random.choice(example.references), random)
 
@@ -131,7 +128,7 @@ class RetrievedDraft(Draft):
         if not folder.is_dir():
             raise UserError(
                 f"{self.saved} has no folder {_NEIGHBOURS}, which draft=retrieval needs: copy it "
-                "from where the run was trained, or pass a draft with --draft"
+                "from where the run was trained"
             )
         return open_neighbours(folder, self.data.device, self.data.workers)
 

@@ -75,7 +75,7 @@ class Neighbours:
                 if not row.isfinite().any():
                     raise UserError(
                         f"draft=retrieval: its encoder distinguishes no training image from {example.id}: "
-                        "choose another draft.encoder or draft.run, or pass a draft with --draft"
+                        "train with another draft.encoder or draft.run; for a photo, a draft can also be given"
                     )
             found += [self.captions[row] for row in similarity.argmax(1).tolist()]
         return found

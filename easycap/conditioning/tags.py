@@ -71,8 +71,7 @@ class Tags(TextCondition):
         """Return the tags that the example's references or its data have."""
         if not example.references:
             raise UserError(
-                f"tags={self.describe().source} needs an image's annotations, and {example.id} has none: pass "
-                "tags with --tags"
+                f"tags={self.describe().source} needs an image's annotations, and {example.id} has none"
             )
         return self.vocabulary.of(example)
 

@@ -18,16 +18,18 @@ def chosen_option(group: str, values: Mapping[str, Any]) -> str:
     component's own name if no option has it.
     """
     component = values.get("name")
-    able = {
-        name: known for name in options(group) if (known := _values(group, name)).get("name") == component
+    candidates = {
+        option: settings
+        for option in options(group)
+        if (settings := _values(group, option)).get("name") == component
     }
-    if not able:
+    if not candidates:
         return str(component)
-    equal = {
-        name: sum(key in values and values[key] == known[key] for key in known)
-        for name, known in able.items()
+    num_equal = {
+        option: sum(key in values and values[key] == value for key, value in settings.items())
+        for option, settings in candidates.items()
     }
-    return max(able, key=lambda name: (equal[name], name == component))
+    return max(candidates, key=lambda option: (num_equal[option], option == component))
 
 
 @cache

@@ -28,7 +28,13 @@ from easycap.config.data_locations import absolute, without_locations
 from easycap.config.options import has_option, option_values, options
 from easycap.errors import UserError
 from easycap.registry import condition_groups, describe_choices, import_modules, lookup, settings_of
-from easycap.runs.migrate import RENAMED_KEYS, drop_former_values, fill_former_values, update_settings
+from easycap.runs.migrate import (
+    RENAMED_KEYS,
+    RENAMED_VALUES,
+    drop_former_values,
+    fill_former_values,
+    update_settings,
+)
 from easycap.utils.plugins import failures, installed_modules
 
 GROUPS = (
@@ -126,6 +132,11 @@ def check_group(group: str, values: DictConfig | None) -> dict[str, Any]:
     missing = [key for key in schema if key not in values or OmegaConf.is_missing(values, key)]
     if missing:
         raise UserError(f"{group}.{missing[0]} has no value; set it, e.g. {group}.{missing[0]}=...")
+    for key, names in RENAMED_VALUES.get(group, {}).items():
+        if key in schema and (renamed := names.get(str(values[key]))) is not None:
+            raise UserError(
+                f"{group}.{key}={values[key]} is now called {group}.{key}={renamed}: use that name"
+            )
     checked = {key: _checked(f"{group}.{key}", values[key], annotation) for key, annotation in schema.items()}
     return {"name": values["name"], **checked}
 

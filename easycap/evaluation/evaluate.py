@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from easycap.data.loader import show_images
 from easycap.evaluation.attention_maps import pictures, why_no_attention
 from easycap.evaluation.evaluation_set import EvaluationSet
+from easycap.evaluation.gallery import gallery
 from easycap.evaluation.groups import record_groups, score_groups
 from easycap.evaluation.pipeline import Pipeline
 from easycap.generation.flops import flops_per_caption
@@ -31,7 +31,6 @@ from easycap.training.distributed import Ranks
 from easycap.types import Example, Generator, Scorer
 from easycap.utils.segmenters import Segmenter
 
-_SHOWN_PER_GROUP = 12
 _WITH_ATTENTION = 4
 _ATTENTION_SIDE = 112  # pixels of a panel: a page holds several pictures of many
 _RANK_BY = "CIDEr-D"
@@ -106,10 +105,10 @@ class CaptionEvaluator:
             "segmenter": self.segmenter,
         }
         if any(len(texts) > 1 for texts in captions.values()):
-            scores, points = score_samples(captions, references, **settings), {}
+            scores, baselines = score_samples(captions, references, **settings), {}
         else:
             single = _first(captions)
-            scores, points = score(single, references, **settings), self._baselines(images, single)
+            scores, baselines = score(single, references, **settings), self._baselines(images, single)
         record_groups(folder, label, _score_groups(images, label, captions, settings))
         texts = list(chain.from_iterable(captions.values()))
         health = caption_health(
@@ -122,7 +121,7 @@ class CaptionEvaluator:
         folder.update_result(
             {
                 "scores": {label: scores.to_dict() | absent},
-                "reference_points": {label: {name: point.to_dict() for name, point in points.items()}},
+                "baselines": {label: {name: one.to_dict() for name, one in baselines.items()}},
                 "diagnostics": {label: {**health, **scores.counts}},
                 "commands": {label: command},
             }
@@ -161,32 +160,16 @@ class CaptionEvaluator:
         scores: Scores,
     ) -> dict[str, list[dict]]:
         """Some images with their conditioning text, the captions of each round, and the scores of the last."""
-        per_image = scores.per_image()
-        rows: list[dict[str, Any]] = [
-            {
-                "id": example.id,
-                "image": example.image,
-                "caption": " / ".join(captions[-1][example.id]),
-                "references": list(example.references),
-                "scores": per_image.get(example.id, {}),
-            }
-            for example in examples
-        ]
-        ranked = sorted(rows, key=lambda row: row["scores"].get(_RANK_BY, 0.0))
-        chosen = random.Random(0).sample(rows, min(_SHOWN_PER_GROUP, len(rows)))
-        groups = {
-            "random": chosen,
-            "best": ranked[::-1][:_SHOWN_PER_GROUP],
-            "worst": ranked[:_SHOWN_PER_GROUP],
-        }
+        texts = {image_id: " / ".join(found) for image_id, found in captions[-1].items()}
+        kinds = gallery(examples, texts, scores, rank_by=_RANK_BY)
         by_id = {example.id: example for example in examples}
-        for group in groups.values():
-            self._add_conditions([by_id[row["id"]] for row in group], group, captions)
-        drawn = groups["random"][:_WITH_ATTENTION]
+        for rows in kinds.values():
+            self._add_conditions([by_id[row["id"]] for row in rows], rows, captions)
+        drawn = kinds["random"][:_WITH_ATTENTION]
         single = all(len(captions[-1][row["id"]]) == 1 for row in drawn)
         if single and not why_no_attention(self.pipeline, self.config):
             self._add_attention([by_id[row["id"]] for row in drawn], drawn)
-        return groups
+        return kinds
 
     def _add_conditions(
         self,
@@ -197,9 +180,9 @@ class CaptionEvaluator:
         """Give each row its conditioning text, {condition: text}, and the captions of the rounds before the last."""
         conditions = self.pipeline.conditions
         texts = {name: conditions.texts(name, examples) for name in conditions}
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if texts:
-                row["conditioning"] = {name: of[place] for name, of in texts.items()}
+                row["conditioning"] = {name: of[index] for name, of in texts.items()}
             if len(captions) > 1:
                 row["rounds"] = [found[row["id"]][0] for found in captions[:-1]]
 

@@ -13,11 +13,11 @@ from easycap.runs.run_folder import RunFolder
 from easycap.types import Example
 
 NO_VALUE = "(none)"
-_MOST = 100
+_MAX_GROUPS = 100
 # By these nocaps is reported everywhere, so they need not be asked for.
 _DOMAINS = ("domain", {"in-domain", "near-domain", "out-domain"})
-# Parts of a signature are told apart by these.
-_OF_SIGNATURES = re.compile("[|:]")
+# What separates the parts of a signature.
+_SEPARATORS = re.compile("[|:]")
 
 
 def usual_fields(examples: Sequence[Example]) -> tuple[str, ...]:
@@ -35,14 +35,14 @@ def examples_by_value(examples: Sequence[Example], field: str) -> dict[str, list
     if not any(field in example.fields for example in examples):
         known = sorted({name for example in examples for name in example.fields})
         there = describe_choices(field, known) if known else "these images have no fields"
-        raise UserError(f"--group-by {field}: no image has such a field; {there}")
+        raise UserError(f"no image has a field {field!r} to group by; {there}")
     groups: dict[str, list[Example]] = {}
     for example in examples:
         groups.setdefault(example.fields.get(field) or NO_VALUE, []).append(example)
-    if len(groups) > _MOST:
+    if len(groups) > _MAX_GROUPS:
         raise UserError(
-            f"--group-by {field}: {len(examples):,} images have {len(groups):,} different values; groups are at most "
-            f"{_MOST}"
+            f"{len(examples):,} images have {len(groups):,} different values of {field!r}; they can be grouped by at "
+            f"most {_MAX_GROUPS}"
         )
     return {value: groups[value] for value in sorted(groups, key=_order)}
 
@@ -73,7 +73,7 @@ def record_groups(folder: RunFolder, label: str, groups: Mapping[str, Any]) -> N
 
 
 def _split_name(label: str, field: str, value: str) -> str:
-    return _OF_SIGNATURES.sub("_", f"{label}/{field}={value}")
+    return _SEPARATORS.sub("_", f"{label}/{field}={value}")
 
 
 def _order(value: str) -> tuple[int, float, str]:

@@ -11,7 +11,7 @@ import torch
 
 from easycap.errors import UserError
 from easycap.registry import register
-from easycap.types import Batch, CaptionModel, Features, Generator, Inputs, Vocabulary
+from easycap.types import Batch, CaptionModel, Features, Generated, Generator, Inputs, Vocabulary
 
 
 class Refinement(NamedTuple):
@@ -27,6 +27,13 @@ def refinement_rounds(*, rounds: int) -> int:
     if rounds < 0:
         raise UserError(f"refine.rounds={rounds} must be at least 0")
     return rounds
+
+
+def decode(
+    captioner: CaptionModel, inputs: Inputs, generator: Generator, features: Features | None = None
+) -> Generated:
+    """Return what `generator` makes of N images; `features` are theirs if they were encoded before."""
+    return generator(captioner.decoder, captioner.build_memory(inputs, features))
 
 
 @torch.no_grad()
@@ -61,7 +68,7 @@ def _captions_of(
     generator: Generator,
     vocabulary: Vocabulary,
 ) -> list[list[str]]:
-    words = generator(captioner.decoder, captioner.build_memory(inputs, features)).words
+    words = decode(captioner, inputs, generator, features).words
     texts = [vocabulary.decode(ids) for ids in words.tolist()]
     each = len(texts) // len(inputs.images)
     return [texts[first : first + each] for first in range(0, len(texts), each)]

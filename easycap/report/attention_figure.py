@@ -46,9 +46,9 @@ def attention_picture(
     height = rows * (side + line + _GAP) + legend.height
     sheet = Image.new("RGB", (columns * (side + _GAP) + _GAP, height + 2 * _GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for place, (word, panel) in enumerate(panels):
-        left = _GAP + place % columns * (side + _GAP)
-        above = _GAP + place // columns * (side + line + _GAP)
+    for index, (word, panel) in enumerate(panels):
+        left = _GAP + index % columns * (side + _GAP)
+        above = _GAP + index // columns * (side + line + _GAP)
         pen.text((left + side / 2, above + line / 2), _fitting(word, font, side), _INK, font, anchor="mm")
         sheet.paste(panel, (left, above + line))
     sheet.paste(legend, (_GAP, height + _GAP - legend.height))

@@ -111,10 +111,10 @@ def _levels(result: Mapping[str, Any] | None) -> tuple[Level, ...]:
     """Only what was measured under the curve's own protocol (images, references, document frequencies), under the
     name "validation": a scored split's baselines are under another protocol.
     """
-    points = mapping(result, "reference_points", "validation")
+    baselines = mapping(result, "baselines", "validation")
     found = []
     for key, label in BASELINES.items():
-        value: Any = mapping(points, key, HEADLINE).get("value")
+        value: Any = mapping(baselines, key, HEADLINE).get("value")
         if key != "model_same_references" and is_number(value):
             found.append(Level(label, 100 * value))
     return tuple(found)

@@ -68,14 +68,14 @@ class RunSummary:
 
 def scores_table(result: Mapping[str, Any]) -> Table:
     """Return a result's scores ×100 with 95 % intervals, by split, with CIDEr-D's baselines."""
-    scores, points = score_tables(result)
+    scores, baselines = score_tables(result)
     table = Table(box=box.SIMPLE_HEAD, caption=_caption(scores), caption_justify="left", padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
     for split in scores.columns:
         table.add_column(split)
     for name, cells in scores.rows:
         table.add_row(name, *map(_text, cells))
-    _add_baselines(table, scores.columns, points)
+    _add_baselines(table, scores.columns, baselines)
     return table
 
 
@@ -94,7 +94,7 @@ def scores_tables(result: Mapping[str, Any], splits: Sequence[str], *, width: in
 
 
 def _of_splits(result: Mapping[str, Any], splits: Sequence[str]) -> dict[str, Any]:
-    parts = {name: mapping(result, name) for name in ("scores", "reference_points")}
+    parts = {name: mapping(result, name) for name in ("scores", "baselines")}
     return {name: {s: part[s] for s in splits if s in part} for name, part in parts.items()}
 
 
@@ -165,12 +165,12 @@ def _age(summary: RunSummary) -> float:
         return summary.folder.stat().st_mtime
 
 
-def _add_baselines(table: Table, splits: Sequence[str], points: Mapping[str, ScoreTable]) -> None:
+def _add_baselines(table: Table, splits: Sequence[str], baselines: Mapping[str, ScoreTable]) -> None:
     """One row per baseline, one column per split; of its metrics the headline's alone."""
     found: dict[str, dict[str, Text]] = {}
-    for split, reference in points.items():
-        for label, cells in reference.rows:
-            for metric, cell in zip(reference.columns, cells, strict=True):
+    for split, scores in baselines.items():
+        for label, cells in scores.rows:
+            for metric, cell in zip(scores.columns, cells, strict=True):
                 if metric == HEADLINE:  # the report has the others
                     found.setdefault(label, {})[split] = _text(cell)
     table.add_section()

@@ -109,9 +109,9 @@ def _tiles(files: RunFiles) -> list[dict[str, str]]:
     result, split = files.result or {}, main_split(files.result or {})
     if split is None:
         return _validation_tiles(files)
-    points = mapping(result, "reference_points", split)
+    baselines = mapping(result, "baselines", split)
     same, reference = (
-        mapping(points, key, HEADLINE) for key in ("model_same_references", "reference_caption")
+        mapping(baselines, key, HEADLINE) for key in ("model_same_references", "reference_caption")
     )
     tiles = []
     if numbers.is_number(same.get("value")) and numbers.is_number(reference.get("value")):
@@ -186,7 +186,7 @@ def _curves(files: RunFiles) -> dict[str, Any]:
 
 
 def _result(result: Mapping[str, Any]) -> dict[str, Any]:
-    table, reference_tables = score_tables(result)
+    table, baseline_tables = score_tables(result)
     split = main_split(result)
     cost, known = mapping(result, "cost"), numbers.COSTS
     cost_rows = [(label, text(cost[key])) for key, (label, text) in known.items() if key in cost]
@@ -205,7 +205,7 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
             for field, found in group_score_tables(result, label).items()
         },
         "other_sets": set_lines(result, list(mapping(result, "scores"))),
-        "reference_tables": reference_tables,
+        "baseline_tables": baseline_tables,
         "dots": dot_groups(result, split) if split else [],
         "headline": HEADLINE,
         "diagnostics": diagnostics_table(result),

@@ -134,15 +134,17 @@ def score_tables(result: Mapping[str, Any]) -> tuple[ScoreTable, dict[str, Score
     rows = []
     for metric in metric_order(name for split in splits.values() for name in split):
         rows.append((metric, tuple(notes.cell(splits[split].get(metric), metric) for split in splits)))
-    points = {split: _reference_table(result, split, notes) for split in mapping(result, "reference_points")}
+    baselines = {split: _baseline_table(result, split, notes) for split in mapping(result, "baselines")}
     table = ScoreTable(tuple(splits), tuple(rows), tuple(notes.signatures))
-    return table, {split: points for split, points in points.items() if points.rows}
+    return table, {split: found for split, found in baselines.items() if found.rows}
 
 
 def dot_groups(result: Mapping[str, Any], split: str, metric: str = HEADLINE) -> list[DotGroup]:
     """Return the model and its baselines on one axis from zero, grouped by signature."""
-    points = [(label, point.get(metric), "model" in key) for key, label, point in _points(result, split)]
-    everything = [(f"this model on {split}", score_of(result, split, metric), True), *points]
+    baselines = [
+        (label, scores.get(metric), "model" in key) for key, label, scores in _baselines(result, split)
+    ]
+    everything = [(f"this model on {split}", score_of(result, split, metric), True), *baselines]
     rows = [
         (label, score, is_model)
         for label, score, is_model in everything
@@ -189,18 +191,20 @@ def mapping(values: Any, *keys: str | None) -> Mapping[str, Any]:
     return values if isinstance(values, Mapping) else {}
 
 
-def _points(result: Mapping[str, Any], split: str) -> list[tuple[str, str, Mapping[str, Any]]]:
-    points = mapping(result, "reference_points", split)
-    named = [(key, label, mapping(points, key)) for key, label in BASELINES.items() if key in points]
-    others = [(key, key.replace("_", " "), mapping(points, key)) for key in points if key not in BASELINES]
+def _baselines(result: Mapping[str, Any], split: str) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """The key, the name and the scores of each baseline of a split."""
+    found = mapping(result, "baselines", split)
+    named = [(key, label, mapping(found, key)) for key, label in BASELINES.items() if key in found]
+    others = [(key, key.replace("_", " "), mapping(found, key)) for key in found if key not in BASELINES]
     return named + others
 
 
-def _reference_table(result: Mapping[str, Any], split: str, notes: _Notes) -> ScoreTable:
-    points = _points(result, split)
-    metrics = metric_order(name for _, _, point in points for name in point)
+def _baseline_table(result: Mapping[str, Any], split: str, notes: _Notes) -> ScoreTable:
+    baselines = _baselines(result, split)
+    metrics = metric_order(name for _, _, scores in baselines for name in scores)
     rows = [
-        (label, tuple(notes.cell(point.get(name), name) for name in metrics)) for _, label, point in points
+        (label, tuple(notes.cell(scores.get(name), name) for name in metrics))
+        for _, label, scores in baselines
     ]
     return ScoreTable(tuple(metrics), tuple(rows), ())
 

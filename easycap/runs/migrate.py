@@ -1,4 +1,4 @@
-"""Configs stored by earlier versions: settings that did not exist yet, and those renamed since.
+"""Configs and results stored by earlier versions: settings that did not exist yet, and names changed since.
 
 When you add a setting to a component, add here the value that reproduces the earlier behaviour. It may differ from
 the YAML's default, which is for new runs; existing runs must not change. When you rename a setting, add it to
@@ -53,6 +53,9 @@ RENAMED_KEYS: dict[str, dict[str, str]] = {
 
 # group -> setting -> former name of one of its values -> its name today.
 RENAMED_VALUES: dict[str, dict[str, dict[str, str]]] = {"decoder": {"alpha_reduction": {"cells": "patches"}}}
+
+# former name of a key of result.json -> its name today.
+RENAMED_RESULTS = {"reference_points": "baselines"}
 
 # Captions per image in COCO: what captions_per_image=null, all, mostly meant.
 _CAPTIONS_OF_COCO = 5
@@ -110,6 +113,16 @@ def _updated(group: str, values: Any, config: Mapping[str, Any]) -> Any:
 
 def _rename(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     return {names.get(key, key): value for key, value in values.items()}
+
+
+def update_result_keys(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored result.json with the keys of today; what two versions wrote of one run is merged."""
+    former = {new: result[old] for old, new in RENAMED_RESULTS.items() if old in result}
+    today = {key: value for key, value in result.items() if key not in RENAMED_RESULTS}
+    merged = {
+        key: {**values, **today.get(key, {})} for key, values in former.items() if isinstance(values, Mapping)
+    }
+    return today | merged
 
 
 def drop_former_values(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from easycap.errors import UserError, json_fault
-from easycap.runs.migrate import update_settings
+from easycap.runs.migrate import update_result_keys, update_settings
 from easycap.runs.samples import Sample, samples_of
 from easycap.utils.processes import runs_python
 
@@ -79,7 +79,7 @@ def read_run(folder: Path) -> RunFiles:
     metrics = _read_metrics(folder / "metrics.jsonl", notes)
     epochs, galleries = _read_samples(folder, notes)
     captions = _read_captions(folder, notes)
-    result = _read_mapping(folder / "result.json", notes)
+    result = _read_result(folder, notes)
     return RunFiles(folder, config, status, metrics, epochs, galleries, captions, result, tuple(notes))
 
 
@@ -109,8 +109,8 @@ def read_status(folder: Path) -> Status:
         _require_run(folder)
     values = _read_mapping(folder / "status.json", []) or {}
     state = str(values.get("status", "unknown"))
-    here = values.get("host") in (None, socket.gethostname())
-    if state == "running" and here and not runs_python(values.get("pid")):
+    this_host = values.get("host") in (None, socket.gethostname())
+    if state == "running" and this_host and not runs_python(values.get("pid")):
         state = "killed"
     if state == "failed" and values.get("error") == "interrupted":  # as earlier versions put it
         state = "interrupted"
@@ -120,7 +120,7 @@ def read_status(folder: Path) -> Status:
 
 def read_result(folder: Path) -> Mapping[str, Any] | None:
     """Return a run's result, None while there is none that can be read."""
-    return _read_mapping(folder / "result.json", [])
+    return _read_result(folder, [])
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -151,6 +151,23 @@ def last_step(folder: Path) -> int | None:
 def find_runs(root: Path) -> Iterator[Path]:
     """Yield the run folders in `root`, itself included, also broken ones with one of a run's files only."""
     yield from _scan(root, _SCAN_DEPTH)
+
+
+def runs_in(paths: Iterable[Path]) -> list[Path]:
+    """Return the run folders in all of `paths` (runs, sweeps, folders of them), each once.
+
+    Raises `UserError` for a path that is no folder or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            what = "a file; runs are folders" if path.exists() else "not a folder"
+            raise UserError(f"{path} is {what}; `easycap runs` lists the runs there are")
+        runs = list(find_runs(path))
+        if not runs:
+            raise UserError(f"{path} holds no run; `easycap runs` lists the runs there are")
+        found |= {run.resolve(): run for run in runs}
+    return list(found.values())
 
 
 def series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
@@ -236,6 +253,11 @@ def _read_captions(folder: Path, notes: list[str]) -> dict[str, tuple[str, ...]]
             str(row.get("caption", "")) for row in rows
         )
     return splits
+
+
+def _read_result(folder: Path, notes: list[str]) -> Mapping[str, Any] | None:
+    result = _read_mapping(folder / "result.json", notes)
+    return None if result is None else update_result_keys(result)
 
 
 def _read_mapping(path: Path, notes: list[str]) -> Mapping[str, Any] | None:

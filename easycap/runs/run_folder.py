@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easycap.errors import UserError
+from easycap.runs.migrate import update_result_keys
 from easycap.types import ImageSource
 from easycap.utils.files import write_atomically, write_json
 from easycap.utils.processes import lock, runs_python
@@ -33,8 +34,8 @@ def new_run_folder(root: Path, choices: Sequence[str]) -> Path:
 
 def is_alive(status: Mapping[str, Any]) -> bool:
     """Return True if another process, recorded as running in status.json, still is, as far as this host knows."""
-    here = status.get("status") == "running" and status.get("host") == socket.gethostname()
-    return here and status.get("pid") != os.getpid() and runs_python(status.get("pid"))
+    this_host = status.get("status") == "running" and status.get("host") == socket.gethostname()
+    return this_host and status.get("pid") != os.getpid() and runs_python(status.get("pid"))
 
 
 class RunFolder:
@@ -122,11 +123,11 @@ class RunFolder:
 
     def _store_images(self, label: str, row: Mapping[str, Any], images: str) -> dict[str, Any]:
         file = f"{_file_name(row['id'])}.png"
-        place = Path("samples", "images", images, file)
-        target = self.path / place
+        relative = Path("samples", "images", images, file)
+        target = self.path / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         is_there = target.exists() or _save_picture(row["image"], target)
-        stored = {**row, "image": place.as_posix() if is_there else None}
+        stored = {**row, "image": relative.as_posix() if is_there else None}
         if "attention" in row:
             stored["attention"] = f"samples/attention/{_file_name(label)}/{file}"
             drawn = self.path / stored["attention"]
@@ -159,7 +160,7 @@ class RunFolder:
     def update_result(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Merge `values` into result.json, two levels deep, and return the whole; two at once lose nothing."""
         with lock(self.path / ".result.json.lock"):
-            result = self._read_json("result.json") or {}
+            result = update_result_keys(self._read_json("result.json") or {})
             for name, value in values.items():
                 if isinstance(value, Mapping) and isinstance(result.get(name), dict):
                     result[name] |= value

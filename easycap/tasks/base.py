@@ -45,8 +45,8 @@ class Summary(NamedTuple):
 class Task(ABC):
     """A model with its data and vocabulary, and what training, evaluation and prediction do with them.
 
-    Made by `for_training` or `from_checkpoint`. The references of
-    `data` are the training targets; `settings` is the trainer's config.
+    Made by `for_training` or `from_checkpoint`. The references of `data` are the training
+    targets.
     """
 
     build_from_config: ClassVar[BuildModel]
@@ -68,7 +68,7 @@ class Task(ABC):
         self.config, self.vocabulary, self.conditions, self.ranks = config, vocabulary, conditions, ranks
         self.data = self.with_targets(data)
         self.device = device
-        self.settings: TrainerConfig = build("trainer", config["trainer"] | {"precision": precision})
+        self.trainer_config: TrainerConfig = build("trainer", config["trainer"] | {"precision": precision})
         self.pipeline = self._pipeline(model, precision)
 
     def _pipeline(self, model: Any, precision: Precision) -> Pipeline:

@@ -19,7 +19,7 @@ from easycap.data.example_table import Captions
 from easycap.errors import UserError
 from easycap.evaluation.evaluate import CaptionEvaluator
 from easycap.evaluation.evaluation_set import EvaluationSet
-from easycap.generation.generate import Refinement, captions_of_batches, only_caption
+from easycap.generation.generate import Refinement, captions_of_batches, decode, only_caption
 from easycap.metrics import DocumentFrequencies, caption_health, score
 from easycap.metrics.clip_score import ClipScore
 from easycap.metrics.health import normalized
@@ -216,7 +216,7 @@ class CaptioningTask(Task):
 
     def decode(self, inputs: Inputs) -> object:
         """Caption one batch of inputs."""
-        return self.generator()(self.model.decoder, self.model.build_memory(inputs))
+        return decode(self.model, inputs, self.generator())
 
     def evaluate(
         self,
@@ -248,9 +248,7 @@ class CaptioningTask(Task):
         pipeline = pipeline_for(self.pipeline, images)
         if choose_threads:
             pipeline.choose_threads_for(
-                lambda inputs: generator(self.model.decoder, self.model.build_memory(inputs)),
-                images.examples,
-                batch_size,
+                partial(decode, self.model, generator=generator), images.examples, batch_size
             )
         read = bool(self.data.splits)  # to score on another set the own one need not be there
         evaluate = CaptionEvaluator(

@@ -38,7 +38,7 @@ def cached_view(task: Task, resume_from: Path | None, *, more_runs: bool) -> Cac
     resumed run does as before. The encoder must be on its device. Raises `UserError` if trainer.cache_features is true
     and caching is impossible.
     """
-    trainer = task.settings
+    trainer = task.trainer_config
     epoch = read_progress(resume_from)["epoch"] if resume_from is not None else 0
     live_from = math.inf if trainer.unfreeze_encoder_at_epoch is None else trainer.unfreeze_encoder_at_epoch
     if trainer.cache_features is False or epoch >= live_from:
@@ -75,7 +75,7 @@ def cached_view(task: Task, resume_from: Path | None, *, more_runs: bool) -> Cac
 
 def _may_cache(task: Task) -> bool:
     """Whether the encoder sees the same images in every epoch, if also mirrored."""
-    trainer = task.settings
+    trainer = task.trainer_config
     if task.model.encoder.preprocessing is None or trainer.overfit_batch:
         return False
     if trainer.crop is not None:
@@ -93,7 +93,7 @@ def _caches(task: Task) -> list[FeatureCache]:
     validated = task.examples("val")[: task.config["validation"]["images"]]
     train, folder = task.examples("train"), paths.cache_dir()
     caches = [FeatureCache(folder / "features", examples, made_by) for examples in (train, validated)]
-    if task.settings.flip:
+    if task.trainer_config.flip:
         caches.append(FeatureCache(folder / "mirrored_features", [*filter(may_flip, train)], made_by))
     return caches
 
@@ -117,7 +117,7 @@ def _fill(task: Task, caches: Sequence[FeatureCache], left: int, *, within: floa
         _check_disk(encode, transform.size, caches[0].folder, left, within)
     captioner.fold_encoder(left)
     encode_faster = FastestThreads(encode, ahead=left, device=device, what="caching features")
-    size, workers = task.config["validation"]["batch_size"], task.settings.workers
+    size, workers = task.config["validation"]["batch_size"], task.trainer_config.workers
     with restore_thread_count():
         for cache, view in zip(caches, (transform, transform, Mirrored(transform)), strict=False):
             cache.encode(encode_faster, view, batch_size=size, workers=workers)
@@ -130,12 +130,12 @@ def _check_disk(
     """Raise `CannotCache` if half-precision features of `images` images exceed a share of the free disk."""
     patches = encode(torch.zeros(1, 3, side, side, dtype=torch.uint8)).patches
     needed = 2 * patches.numel() * images
-    place = next(path for path in folder.parents if path.exists())
-    free = shutil.disk_usage(place).free
+    existing = next(path for path in folder.parents if path.exists())
+    free = shutil.disk_usage(existing).free
     if needed > share * free:
         raise CannotCache(
             f"{images:,} images need {needed / 1e9:.1f} GB, more than {share:.0%} of the {free / 1e9:.1f} GB free in "
-            f"{place}; set EASYCAP_CACHE to a larger disk, or force caching with trainer.cache_features=true"
+            f"{existing}; set EASYCAP_CACHE to a larger disk, or force caching with trainer.cache_features=true"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from easycap.errors import UserError
 from easycap.evaluation.attention_maps import pictures, why_no_attention
 from easycap.evaluation.pipeline import Pipeline
 from easycap.generation.attention_weights import CaptionDetails, caption_details
-from easycap.generation.generate import Refinement, caption_batch
+from easycap.generation.generate import Refinement, caption_batch, decode
 from easycap.tasks.predictor import Prediction, Predictor
 from easycap.types import Example, Generator, Inputs
 
@@ -21,6 +22,11 @@ NO_TAGS = "this captioner takes no tags (tags=none): train one with tags, e.g. t
 NO_DRAFT = (
     "this captioner takes no draft (draft=none), given or fed back: train one with a draft, e.g. draft=own"
 )
+# How users of a photo's captioner give the text of a condition, on the command line and in Python.
+_GIVEN = {
+    "draft": ": give one, --draft TEXT or draft=TEXT",
+    "tags": ": give them, --tags A,B or tags='A,B'",
+}
 
 
 class CaptionPredictor(Predictor):
@@ -57,7 +63,7 @@ class CaptionPredictor(Predictor):
         """Raise `UserError` if a text condition that is not given has text for images of its data set alone."""
         for name, condition in self.pipeline.conditions.items():
             if name not in self.given_by_user and not condition.describe().any_image:
-                remedy = f"; pass one with --{name}" if name in ("draft", "tags") else ""
+                remedy = _GIVEN.get(name, "")
                 raise UserError(f"{name}={self.config[name]['name']} has no {name} for a photo{remedy}")
 
     def _notice_of_draft(self, draft: str) -> str | None:
@@ -65,9 +71,9 @@ class CaptionPredictor(Predictor):
         vocabulary, most = self.pipeline.vocabulary, self.config["draft"]["max_length"]
         ids = vocabulary.encode(draft)
         if all(one == vocabulary.unk_id for one in ids[:most]):
-            return f"--draft {draft!r} has no word of this model's vocabulary; use other words"
+            return f"draft {draft!r} has no word of this model's vocabulary; use other words"
         if len(ids) > most:
-            return f"--draft is cut to its first {most} of {len(ids)} tokens (draft.max_length={most})"
+            return f"the draft is cut to its first {most} of {len(ids)} tokens (draft.max_length={most})"
         return None
 
     def _checked_tags(self, tags: str) -> str:
@@ -80,7 +86,7 @@ class CaptionPredictor(Predictor):
             words = [condition.vocabulary.form_of(word) for word in words]
         for tag in words:
             if not (ids := vocabulary.encode(tag)) or vocabulary.unk_id in ids:
-                raise UserError(f"--tags {tag!r}: not in this model's vocabulary; try a synonym")
+                raise UserError(f"tag {tag!r}: not in this model's vocabulary; try a synonym")
         return " ".join(words)
 
     def __call__(self, examples: Sequence[Example]) -> list[Prediction | UserError]:
@@ -101,11 +107,8 @@ class CaptionPredictor(Predictor):
         readable = [example for example in examples if example.id in images]
         if readable:
             inputs = self._inputs(readable, [images[example.id] for example in readable])
-            self.pipeline.choose_threads(self._decode, inputs, ahead=ahead)
-
-    def _decode(self, inputs: Inputs) -> object:
-        model = self.pipeline.model
-        return self.generator(model.decoder, model.build_memory(inputs))
+            one_batch = partial(decode, self.pipeline.model, generator=self.generator)
+            self.pipeline.choose_threads(one_batch, inputs, ahead=ahead)
 
     def _read(self, examples: Sequence[Example]) -> tuple[dict[str, torch.Tensor], dict[str, UserError]]:
         images, errors = dict[str, torch.Tensor](), dict[str, UserError]()

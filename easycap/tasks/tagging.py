@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from easycap.conditioning.tags import check_tag_vocabulary, make_tag_vocabulary
 from easycap.data.loader import show_images
 from easycap.errors import UserError
 from easycap.evaluation.evaluation_set import EvaluationSet
+from easycap.evaluation.gallery import gallery
 from easycap.evaluation.groups import record_groups, score_groups
 from easycap.evaluation.pipeline import Pipeline
 from easycap.metrics.scoring import Scores
@@ -26,10 +26,8 @@ from easycap.runs.run_folder import RunFolder
 from easycap.tasks.base import Summary, Task
 from easycap.tasks.other_sets import pipeline_for, record_other_set
 from easycap.tasks.predictor import EvaluationOptions, Prediction, PredictionOptions, Predictor
-from easycap.types import Batch, Dataset, Example, Inputs, Score
+from easycap.types import Batch, Dataset, Example, Inputs
 from easycap.vocab.tags import TagVocabulary
-
-_SHOWN_PER_GROUP = 12
 
 
 class TaggingTask(Task):
@@ -151,13 +149,14 @@ class TaggingTask(Task):
         if not self.ranks.is_main:
             return [label]
         truth = {example.id: example.tags for example in examples}
-        scores = tag_scores(found, truth, tags, split=label)
+        scores = Scores(tag_scores(found, truth, tags, split=label))
         folder.write_per_image(label, {name: score.per_image for name, score in scores.items()})
-        samples = _samples(examples, found, tags, scores)
+        texts = {image_id: likely_text(one, tags) for image_id, one in found.items()}
+        samples = gallery(examples, texts, scores, rank_by=self.default_metric)
         folder.write_samples(label, samples, images=label if images.other else "")
         folder.update_result(
             {
-                "scores": {label: Scores(scores).to_dict()},
+                "scores": {label: scores.to_dict()},
                 "tags": {label: per_tag(found, truth, tags)},
                 "commands": {label: command},
             }
@@ -198,7 +197,7 @@ class TagPredictor(Predictor):
 
     def check_attention(self) -> None:
         """Raise `UserError`: a tag model reads no words one by one."""
-        raise UserError("this run predicts tags, not captions: leave out --attention")
+        raise UserError("this run predicts tags, not captions: there is no attention to draw")
 
     def draw_attention(self, example: Example, prediction: Prediction) -> Image.Image:
         """Never called; see `check_attention`."""
@@ -211,7 +210,7 @@ class TagPredictor(Predictor):
             return error
         found = self._probabilities(image)
         row = {"tags": dict(zip(self.tags, map(float, found), strict=True))}
-        likely = ", ".join(self.tags[place] for place in _likely(found))
+        likely = ", ".join(self.tags[index] for index in _likely(found))
         return Prediction([likely_text(found, self.tags)], row, likely)
 
     @torch.no_grad()
@@ -225,11 +224,11 @@ class TagPredictor(Predictor):
 
 def likely_text(probabilities: np.ndarray, tags: Sequence[str]) -> str:
     """Return the likely tags with their probabilities: "dog 0.98, bark 0.71"."""
-    return ", ".join(f"{tags[place]} {probabilities[place]:.2f}" for place in _likely(probabilities))
+    return ", ".join(f"{tags[index]} {probabilities[index]:.2f}" for index in _likely(probabilities))
 
 
 def _likely(probabilities: np.ndarray, least: float = 0.5) -> np.ndarray:
-    """The places of the tags of probability `least` and more, the likeliest first and one at least."""
+    """The indices of the tags of probability `least` and more, the likeliest first and one at least."""
     order = np.argsort(-probabilities, kind="stable")
     return order[: max(1, int((probabilities >= least).sum()))]
 
@@ -237,26 +236,4 @@ def _likely(probabilities: np.ndarray, least: float = 0.5) -> np.ndarray:
 def _refuse(options: Mapping[str, Any], run: Path | str) -> None:
     """Raise `UserError` for options that are for captions."""
     if options:
-        names = ", ".join(f"--{name}" for name in options)
-        raise UserError(f"{run} predicts tags, not captions: leave out {names}")
-
-
-def _samples(
-    examples: Sequence[Example],
-    found: Mapping[str, np.ndarray],
-    tags: Sequence[str],
-    scores: Mapping[str, Score],
-) -> dict[str, list[dict]]:
-    rows: list[dict[str, Any]] = [
-        {
-            "id": example.id,
-            "image": example.image,
-            "caption": likely_text(found[example.id], tags),
-            "references": [", ".join(example.tags)],
-            "scores": {name: score.per_image[example.id] for name, score in scores.items()},
-        }
-        for example in examples
-    ]
-    ranked = sorted(rows, key=lambda row: row["scores"]["mAP"])
-    chosen = random.Random(0).sample(rows, min(_SHOWN_PER_GROUP, len(rows)))
-    return {"random": chosen, "best": ranked[::-1][:_SHOWN_PER_GROUP], "worst": ranked[:_SHOWN_PER_GROUP]}
+        raise UserError(f"{run} predicts tags, not captions: leave out {', '.join(options)}")

@@ -38,10 +38,10 @@ def make_trainer(
     """
     objective, loader = task.objective(), training_loader(task, features)
     return Trainer(
-        task.settings,
+        task.trainer_config,
         model=task.model,
         objective=objective,
-        optimization=optimization(task, task.settings.total_steps(loader)),
+        optimization=optimization(task, task.trainer_config.total_steps(loader)),
         loader=loader,
         validator=_validator(task, objective, features),
         vocabulary=task.vocabulary,
@@ -56,7 +56,7 @@ def make_trainer(
 
 def training_loader(task: Task, features: CachedFeatures | None = None) -> TrainLoader:
     """Return the loader of training batches, of cached `features` or else of images, augmented as configured."""
-    settings, examples = task.settings, task.examples("train")
+    trainer, examples = task.trainer_config, task.examples("train")
     task.conditions.prepare(examples, "train")
     # Copying cached features needs no processes.
     only_copies = features is not None and features.live_from is None
@@ -65,17 +65,17 @@ def training_loader(task: Task, features: CachedFeatures | None = None) -> Train
         features or _augmented_view(task),
         task.vocabulary,
         task.conditions,
-        batch_size=settings.batch_size,
-        captions_per_image=settings.captions_per_image,
+        batch_size=trainer.batch_size,
+        captions_per_image=trainer.captions_per_image,
         max_length=task.pipeline.max_length,
-        workers=0 if only_copies and settings.workers == AUTO else settings.workers,
+        workers=0 if only_copies and trainer.workers == AUTO else trainer.workers,
         seed=task.config["seed"],
         ranks=(task.ranks.rank, task.ranks.world_size),
     )
 
 
 def _augmented_view(task: Task) -> ImageInput:
-    crop, flip = task.settings.crop, task.settings.flip
+    crop, flip = task.trainer_config.crop, task.trainer_config.flip
     if crop is None and not flip:
         return task.pipeline.view
     return Augmentation(task.pipeline.transform, crop=crop, flip=flip, seed=task.config["seed"])

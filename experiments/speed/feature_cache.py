@@ -97,10 +97,10 @@ def step_of(task: Task, features: CachedFeatures | None) -> Callable[[], Any]:
     """Load the next batch, of cached features or of images, and take a training step on it."""
     loader = training_loader(task, features)
     take = TrainStep(
-        task.settings,
+        task.trainer_config,
         model=task.model.train(),
         objective=task.objective(),
-        optimization=optimization(task, task.settings.total_steps(loader)),
+        optimization=optimization(task, task.trainer_config.total_steps(loader)),
         pad_id=task.vocabulary.pad_id,
         device=task.device,
         ranks=SINGLE_PROCESS,

@@ -195,7 +195,7 @@ def test_own_begins_with_nothing_and_an_oracle_is_a_reference_and_says_so() -> N
         and oracle.describe().oracle
     )
     assert not any(draft(kind).describe().oracle for kind in ("noise", "own"))
-    with pytest.raises(ValueError, match="photo.jpg has none: pass a draft with --draft"):
+    with pytest.raises(ValueError, match="photo.jpg has none$"):
         oracle.text(Example("photo.jpg", None, ()), epoch=None, targets=())
 
 
@@ -281,7 +281,7 @@ def test_captions_of_another_run_are_found_by_split(tmp_path: Path) -> None:
     (tmp_path / "captions.test.json").write_text(json.dumps([{"image_id": "test9", "caption": "a"}]))
     with pytest.raises(ValueError, match="captions.test.json has no caption of 'test10'"):
         source.prepare(splits["test"], "test")
-    with pytest.raises(ValueError, match="photo.jpg is not one of them: pass a draft with --draft"):
+    with pytest.raises(ValueError, match="photo.jpg is not one of them$"):
         source.prepare([Example("photo.jpg", "photo.jpg", ())], "test")
     source.prepare(splits["train"], "train")  # nothing of them is read unless training wants it
     (tmp_path / "captions.test.json").write_text("[")

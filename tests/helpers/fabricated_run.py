@@ -108,7 +108,7 @@ def result() -> dict[str, Any]:
     novel = {**scores, "CIDEr-D": score(0.871, full), "truth": score(0.694, "truth|scenes|v:1", 0.03)}
     return {
         "scores": {"test": scores, "test_novel": novel},
-        "reference_points": {
+        "baselines": {
             "test": {
                 "reference_caption": {
                     "CIDEr-D": score(1.012, four),

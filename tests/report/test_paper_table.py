@@ -296,7 +296,7 @@ def test_markdown_has_every_row(ours: Path, tmp_path: Path, capsys) -> None:
     ("argv", "words"),
     [
         (["updwn"], "no published scores of 'updwn'; did you mean 'updown'? allowed: "),
-        (["PAPER", "nowhere"], "there is not a run in nowhere"),
+        (["PAPER", "nowhere"], "nowhere is not a folder"),
         (
             ["PAPER", "--row", "ResNet", "RUN"],
             "--row 'ResNet': no row has that name; did you mean 'ResNet base",

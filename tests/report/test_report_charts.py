@@ -70,15 +70,15 @@ def test_names_are_escaped_in_the_picture() -> None:
     assert "<b>" not in chart.svg and "<u>" not in chart.svg
 
 
-def test_reference_points_are_drawn_only_from_the_validation_split() -> None:
+def test_baselines_are_drawn_only_from_the_validation_split() -> None:
     lines = [{"step": step, "val/CIDEr-D": 0.1 * step} for step in range(1, 5)]
     point = {"reference_caption": {"CIDEr-D": {"value": 0.9}}}
-    (chart,), _ = curves(lines, {"reference_points": {"validation": point}})
+    (chart,), _ = curves(lines, {"baselines": {"validation": point}})
     assert [(entry.name, entry.text) for entry in chart.legend] == [
         ("CIDEr-D", "40.0"),
         ("reference caption", "90.0"),
     ]
-    (chart,), _ = curves(lines, {"reference_points": {"test": point}})
+    (chart,), _ = curves(lines, {"baselines": {"test": point}})
     assert len(chart.legend) == 1
 
 

@@ -220,7 +220,7 @@ def test_an_old_page_stays_whole_if_writing_fails(run: Path, monkeypatch: pytest
     def full_disk(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(page.os, "replace", full_disk)
+    monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(OSError, match="no space"):
         write_report(run)
     assert (run / "report.html").read_bytes() == before

@@ -18,7 +18,7 @@ def _lines(table: Table, width: int = 160) -> list[str]:
     return [" ".join(line.split()) for line in console.export_text().splitlines() if line.strip()]
 
 
-def test_scores_are_times_a_hundred_with_intervals_and_reference_points() -> None:
+def test_scores_are_times_a_hundred_with_intervals_and_baselines() -> None:
     lines = _lines(scores_table(result()))
     assert "CIDEr-D 102.3 100.5 – 104.1 87.1 85.3 – 88.9" in lines
     assert "METEOR not measured not measured" in lines
@@ -37,7 +37,7 @@ def test_many_splits_stand_in_several_tables_and_only_the_asked_ones() -> None:
     names = ["test", "val", "test@beam,num_beams=10", "test@sample,num_samples=5"]
     many = {
         "scores": {name: whole["scores"]["test"] for name in names},
-        "reference_points": {"val": whole["reference_points"]["test"]},
+        "baselines": {"val": whole["baselines"]["test"]},
     }
     tables = scores_tables(many, names, width=80)
     assert [_columns(table) for table in tables] == [names[:1] + names[1:2], names[2:3], names[3:]]

@@ -13,13 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easycap.cli import main
-from easycap.commands.table import _runs
 from easycap.config.compose import compose
 from easycap.errors import UserError
 from easycap.report.rich_tables import RunSummary, list_runs
 from easycap.report.selection import filtered, ordered
 from easycap.runs.find import checkpoint_of, find_run
-from easycap.runs.reading import read_status
+from easycap.runs.reading import read_status, runs_in
 from easycap.training.trainer import Trainer
 from easycap.utils.text import duration_text, parse_duration
 
@@ -80,7 +79,7 @@ def test_names_are_taken_by_the_commands(outputs: Path, capsys: pytest.CaptureFi
     (outputs / "runs/second/checkpoints/best/model.safetensors").touch()
     assert checkpoint_of(Path("second")) == outputs / "runs/second/checkpoints/best"
     assert main(["compare", "second", NAME]) == 0
-    assert _runs([Path("second")]) == [outputs / "runs/second"]
+    assert runs_in([find_run("second")]) == [outputs / "runs/second"]
     capsys.readouterr()
 
 

@@ -150,7 +150,7 @@ def test_bf16_is_refused_before_any_data_where_it_is_emulated(
 
 def test_auto_is_never_what_a_training_has() -> None:
     task = create_task(check(compose([*TINY, "trainer.precision=auto"])[0]))
-    assert task.settings.precision is not Precision.auto
+    assert task.trainer_config.precision is not Precision.auto
 
 
 @pytest.mark.parametrize(

@@ -45,18 +45,18 @@ def table_of(comparison: Comparison, *, wanted: Sequence[str] | None, over_seeds
     return [there[key] for key in dict.fromkeys(wanted)]
 
 
-def best_places(column: Column) -> set[int]:
+def best_indices(column: Column) -> set[int]:
     """Return the indices of a score's best cells, as rounded for print, except those marked ≠ or (oracle).
 
     Empty if higher is not known to be better, or if fewer than two cells qualify.
     """
     if column.kind not in ("score", "mean") or not column.key.startswith(_MORE_IS_BETTER):
         return set()
-    able = [place for place, cell in enumerate(column.cells) if _can_be_best(cell)]
+    able = [index for index, cell in enumerate(column.cells) if _can_be_best(cell)]
     if len(able) < 2:
         return set()
-    best = max((column.cells[place] for place in able), key=lambda cell: cell.number or 0.0).text
-    return {place for place in able if column.cells[place].text == best}
+    best = max((column.cells[index] for index in able), key=lambda cell: cell.number or 0.0).text
+    return {index for index in able if column.cells[index].text == best}
 
 
 def _can_be_best(cell: Cell) -> bool:
@@ -70,10 +70,10 @@ def _over_seeds(comparison: Comparison, table: Sequence[Column]) -> list[Column]
         if column.key in ("run", "status"):
             continue
         if column.key == SEED:
-            seeds = tuple(Cell(str(len(places)), number=len(places)) for places in groups)
+            seeds = tuple(Cell(str(len(indices)), number=len(indices)) for indices in groups)
             found.append(Column("setting", _SEEDS, _SEEDS, seeds))
             continue
-        cells = tuple(_merged(column, [column.cells[place] for place in places]) for places in groups)
+        cells = tuple(_merged(column, [column.cells[index] for index in indices]) for indices in groups)
         found.append(
             Column("mean" if column.kind == "score" else column.kind, column.key, column.title, cells)
         )
@@ -88,8 +88,8 @@ def _groups(comparison: Comparison) -> list[list[int]]:
         for key in (*comparison.settings, *comparison.following)
         if any(run.settings.get(key) not in (None, run.settings.get(SEED)) for run in comparison.runs)
     ]
-    for place, run in enumerate(comparison.runs):
-        groups.setdefault(tuple(run.settings.get(key) for key in keys), []).append(place)
+    for index, run in enumerate(comparison.runs):
+        groups.setdefault(tuple(run.settings.get(key) for key in keys), []).append(index)
     return list(groups.values())
 
 

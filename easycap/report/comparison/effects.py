@@ -63,12 +63,12 @@ class Effect:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the places of the (cost, quality) that no other beats in one and equals in the other, cheapest first."""
-    order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1]))
+    """Return the indices of the (cost, quality) that no other beats in one and equals in the other, cheapest first."""
+    order = sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1]))
     front: list[int] = []
-    for place in order:
-        if not front or points[place][1] > points[front[-1]][1] or points[place] == points[front[-1]]:
-            front.append(place)
+    for index in order:
+        if not front or points[index][1] > points[front[-1]][1] or points[index] == points[front[-1]]:
+            front.append(index)
     return front
 
 
@@ -79,7 +79,7 @@ def front_of(comparison: Comparison, metric: str, cost: str) -> list[int]:
         for run in comparison.comparable(metric)
         if (price := run.cost(cost)) is not None and (score := comparison.score(run, metric))
     ]
-    return [found[place][0] for place in pareto([point for _, point in found])]
+    return [found[index][0] for index in pareto([point for _, point in found])]
 
 
 def main_effects(points: Sequence[Point], keys: Sequence[str]) -> list[Effect]:

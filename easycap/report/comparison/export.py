@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 
-from easycap.report.comparison.choice import best_places, table_of
+from easycap.report.comparison.choice import best_indices, table_of
 from easycap.report.comparison.columns import DIFFERENT, TEXT_KINDS, Cell, Column
 from easycap.report.comparison.read_runs import Comparison
 from easycap.report.latex import escape, tabular
@@ -26,8 +26,8 @@ def to_csv(comparison: Comparison, table: Sequence[Column] | None = None) -> str
         {m: (comparison.score(run, m) or {}).get("signature", "") for m in comparison.metrics}
         for run in comparison.runs
     ]
-    for place in _places(table):
-        writer.writerow(value for column in table for value in _values(column, place, signatures[place]))
+    for index in _indices(table):
+        writer.writerow(value for column in table for value in _values(column, index, signatures[index]))
     return text.getvalue()
 
 
@@ -35,7 +35,7 @@ def _all(comparison: Comparison) -> list[Column]:
     return table_of(comparison, wanted=None, over_seeds=False)
 
 
-def _places(table: Sequence[Column]) -> range:
+def _indices(table: Sequence[Column]) -> range:
     return range(len(table[0].cells))
 
 
@@ -47,8 +47,8 @@ def _heads(column: Column) -> list[str]:
     return [column.key, *(f"{column.key} {part}" for part in ("low", "high", "signature", "differs"))]
 
 
-def _values(column: Column, place: int, signatures: dict[str, str]) -> list[object]:
-    cell = column.cells[place]
+def _values(column: Column, index: int, signatures: dict[str, str]) -> list[object]:
+    cell = column.cells[index]
     if column.kind == "score":
         numbers = ["" if number is None else number for number in (cell.number, cell.low, cell.high)]
         return [*numbers, signatures[column.key], cell.why]
@@ -66,8 +66,8 @@ def to_markdown(comparison: Comparison, table: Sequence[Column] | None = None) -
     table = _all(comparison) if table is None else table
     lines = [_row([_markdown(column.title) for column in table])]
     lines.append(_row(["---" if column.kind in TEXT_KINDS else "---:" for column in table]))
-    for place in _places(table):
-        lines.append(_row([_markdown(_scored(column.cells[place])) for column in table]))
+    for index in _indices(table):
+        lines.append(_row([_markdown(_scored(column.cells[index])) for column in table]))
     return "\n".join([*lines, "", *(f"{_markdown(line)}  " for line in _footer(comparison, table))]) + "\n"
 
 
@@ -88,10 +88,10 @@ def to_latex(comparison: Comparison, table: Sequence[Column] | None = None) -> s
     """
     table = _all(comparison) if table is None else table
     align = "".join("l" if column.kind in TEXT_KINDS else "r" for column in table)
-    best = [best_places(column) for column in table]
+    best = [best_indices(column) for column in table]
     rows = [
-        [_latex_cell(column.cells[place], place in of) for column, of in zip(table, best, strict=True)]
-        for place in _places(table)
+        [_latex_cell(column.cells[index], index in of) for column, of in zip(table, best, strict=True)]
+        for index in _indices(table)
     ]
     return tabular(align, [escape(column.title) for column in table], rows, _footer(comparison, table))
 

@@ -129,7 +129,7 @@ def _data(comparison: Comparison, table: Sequence[Column]) -> dict[str, Any]:
         for run in comparison.runs
     ]
     fronts = {m: {c["key"]: front_of(comparison, m, c["key"]) for c in costs} for m in comparison.metrics}
-    levels = [sorted({run["settings"][place] for run in runs}, key=sort_key) for place in range(len(keys))]
+    levels = [sorted({run["settings"][index] for run in runs}, key=sort_key) for index in range(len(keys))]
     return {
         "runs": runs,
         "keys": keys,

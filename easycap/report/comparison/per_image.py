@@ -83,11 +83,11 @@ def chosen_images(comparison: Comparison, values: PerImage | None) -> list[Capti
         for sample in read_gallery(run.folder, comparison.split):
             if sample.image is not None:
                 samples.setdefault(sample.id, sample)
-    places = {image: place for place, image in enumerate(values.ids)} if values else {}
+    indices = {image: index for index, image in enumerate(values.ids)} if values else {}
     spread = np.std(list(values.values.values()), axis=0) if values else np.zeros(0)
     ranked = sorted(
-        (image for image in samples if image in places and spread[places[image]] > 0),
-        key=lambda image: (-spread[places[image]], image),
+        (image for image in samples if image in indices and spread[indices[image]] > 0),
+        key=lambda image: (-spread[indices[image]], image),
     )
     different = ranked[:MOST_DIFFERENT]
     rest = sorted(samples.keys() - set(different))
@@ -95,7 +95,7 @@ def chosen_images(comparison: Comparison, values: PerImage | None) -> list[Capti
     captions = _captions(comparison, runs, {*different, *others})
     reasons = {image: "runs differ most" for image in different} | dict.fromkeys(others, "at random")
     return [
-        Captioned(samples[image], reason, _distinct(captions[image], values, places.get(image)))
+        Captioned(samples[image], reason, _distinct(captions[image], values, indices.get(image)))
         for image, reason in reasons.items()
     ]
 
@@ -115,7 +115,7 @@ def _captions(
 
 
 def _distinct(
-    captions: Sequence[tuple[int, str]], values: PerImage | None, place: int | None
+    captions: Sequence[tuple[int, str]], values: PerImage | None, index: int | None
 ) -> tuple[DistinctCaption, ...]:
     by_text: dict[str, list[int]] = {}
     for run, caption in captions:
@@ -123,8 +123,8 @@ def _distinct(
     found = []
     for caption, runs in by_text.items():
         score = None
-        if values and place is not None:
-            score = next((float(values.values[run][place]) for run in runs if run in values.values), None)
+        if values and index is not None:
+            score = next((float(values.values[run][index]) for run in runs if run in values.values), None)
         found.append(DistinctCaption(caption, score, tuple(runs)))
     return tuple(sorted(found, key=lambda one: (-(one.score if one.score is not None else -1), one.runs[0])))
 

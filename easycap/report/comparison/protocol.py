@@ -25,7 +25,7 @@ class References:
 
 @dataclass(frozen=True)
 class Protocol:
-    """The protocol most runs share in one metric; `reasons` {run's place: in what it differs} are the others."""
+    """The protocol most runs share in one metric; `reasons` {run number: in what it differs} are the others."""
 
     signature: str
     reasons: Mapping[int, str]
@@ -62,7 +62,7 @@ def differing_images(a: Mapping[str, Sequence[str]], b: Mapping[str, Sequence[st
 
 
 def common_protocol(scored: Mapping[int, tuple[str, References | None]]) -> Protocol | None:
-    """Return the protocol of {run's place: (signature, references)} that most runs share, None without any run."""
+    """Return the protocol of {run number: (signature, references)} that most runs share, None without any run."""
     if not scored:
         return None
     kinds = {run: (signature, of.digest if of else None) for run, (signature, of) in scored.items()}

@@ -17,7 +17,7 @@ from easycap.report.comparison.settings import label as label_of
 from easycap.report.rich_tables import summarise
 from easycap.report.scores import HEADLINE, mapping, score_of
 from easycap.runs.find import SWEEP
-from easycap.runs.reading import Status, find_runs, planned_runs, read_status
+from easycap.runs.reading import Status, planned_runs, read_status, runs_in
 from easycap.utils.text import COSTS, is_number, metric_order
 
 _USUAL_METRICS = (HEADLINE, "truth", "BLEU-4", "METEOR", "SPICE")
@@ -98,9 +98,8 @@ def read_comparison(paths: Sequence[Path], *, split: str, metrics: Sequence[str]
 
     Raises `UserError` if a path holds no run, no run has a score yet, or the split or a metric is unknown.
     """
-    folders = _folders(paths)
     reader = ReferenceReader()
-    runs = _with_locations([_read_run(folder, reader, split) for folder in folders])
+    runs = _with_locations([_read_run(folder, reader, split) for folder in runs_in(paths)])
     _require_scores(runs, split)
     names = _metrics(runs, split, metrics)
     runs = sorted(runs, key=lambda run: _rank(run, split, names[0]))
@@ -121,19 +120,6 @@ def read_comparison(paths: Sequence[Path], *, split: str, metrics: Sequence[str]
         commands=commands,
         waiting=waiting,
     )
-
-
-def _folders(paths: Sequence[Path]) -> list[Path]:
-    found: dict[Path, Path] = {}
-    for path in paths:
-        if not path.is_dir():
-            what = "a file; runs are folders" if path.exists() else "not a folder"
-            raise UserError(f"{path} is {what}; `easycap runs` lists the runs there are")
-        runs = list(find_runs(path))
-        if not runs:
-            raise UserError(f"there is not a run in {path} or below; `easycap runs` lists the runs there are")
-        found |= {run.resolve(): run for run in runs}
-    return list(found.values())
 
 
 def _read_run(folder: Path, reader: ReferenceReader, split: str) -> Run:

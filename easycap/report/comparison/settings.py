@@ -45,9 +45,11 @@ def locations(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def with_locations(
-    runs: Sequence[Mapping[str, str]], places: Sequence[Mapping[str, str]], references: Sequence[str | None]
+    runs: Sequence[Mapping[str, str]],
+    locations: Sequence[Mapping[str, str]],
+    references: Sequence[str | None],
 ) -> list[dict[str, str]]:
-    """Return the settings of `runs`, with the `places` of data that differs though its settings are equal.
+    """Return the settings of `runs`, with the `locations` of data that differs though its settings are equal.
 
     `references` are digests: the same data at two places is one, and goes by the first of them.
     """
@@ -55,16 +57,16 @@ def with_locations(
         tuple((key, value) for key, value in settings.items() if group_of(key) == "data") for settings in runs
     ]
     first: dict[Any, Mapping[str, str]] = {}
-    for kind, digest, place in zip(kinds, references, places, strict=True):
-        first.setdefault((kind, digest), place)
+    for kind, digest, location in zip(kinds, references, locations, strict=True):
+        first.setdefault((kind, digest), location)
     several = {kind for kind in kinds if sum(kind == other for other, _ in first) > 1}
     added = [
         first[kind, digest] if kind in several else {} for kind, digest in zip(kinds, references, strict=True)
     ]
-    shown = {key: _shortest({place[key] for place in added if key in place}) for key in _LOCATIONS}
+    shown = {key: _shortest({location[key] for location in added if key in location}) for key in _LOCATIONS}
     return [
-        {**settings, **{key: shown[key][path] for key, path in place.items()}}
-        for settings, place in zip(runs, added, strict=True)
+        {**settings, **{key: shown[key][path] for key, path in location.items()}}
+        for settings, location in zip(runs, added, strict=True)
     ]
 
 

@@ -46,8 +46,8 @@ def comparison_table(comparison: Comparison, *, width: int | None = None) -> tup
             no_wrap=column.kind not in ("setting", "following"),
             overflow="fold",
         )
-    for place, run in enumerate(comparison.runs):
-        texts = {column.key: _text(column, column.cells[place]) for column in shown}
+    for index, run in enumerate(comparison.runs):
+        texts = {column.key: _text(column, column.cells[index]) for column in shown}
         if comparison.score(run, comparison.metrics[0]) is None and "status" not in texts:
             texts[comparison.metrics[0]] = _state(run.state)
         table.add_row(Text(str(run.number)), *texts.values())

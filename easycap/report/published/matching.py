@@ -67,32 +67,32 @@ def match_runs(
     found: dict[int, list[Path]] = {}
     dropped: list[str] = []
     for run in runs:
-        places = rows_of(paper, run)
-        if not places:
+        indices = rows_of(paper, run)
+        if not indices:
             dropped.append(why_no_row(run))
-        for place in _of_its_data(paper, places, run):
-            found.setdefault(place, []).append(run)
+        for index in _of_its_data(paper, indices, run):
+            found.setdefault(index, []).append(run)
     if dropped and not found:
         raise UserError(f"{dropped[0]} {other_ways(paper, runs[0])}")
     for name, run in given:
-        for place in rows_named(paper, name):
-            found.setdefault(place, []).append(run)
+        for index in rows_named(paper, name):
+            found.setdefault(index, []).append(run)
     rows = [
         one
-        for place, row in enumerate(paper.rows)
-        for one in ([_matched(paper, row, run, split) for run in found.get(place, [])] or [_alone(row)])
+        for index, row in enumerate(paper.rows)
+        for one in ([_matched(paper, row, run, split) for run in found.get(index, [])] or [_alone(row)])
     ]
     return rows, dropped
 
 
-def _of_its_data(paper: Paper, places: Sequence[int], run: Path) -> list[int]:
+def _of_its_data(paper: Paper, indices: Sequence[int], run: Path) -> list[int]:
     """Of rows of several data those of the run's, else of the first row's; and all that no run can be scored on."""
-    if not places:
+    if not indices:
         return []
     data = flat(read_config(run)).get("data")
-    of = {place: differences.data_of(paper.rows[place]) for place in places}
-    wanted = data if data in of.values() else of[places[0]]
-    return [place for place in places if of[place] in (wanted, None)]
+    of = {index: differences.data_of(paper.rows[index]) for index in indices}
+    wanted = data if data in of.values() else of[indices[0]]
+    return [index for index in indices if of[index] in (wanted, None)]
 
 
 def _alone(row: Row) -> MatchedRow:

@@ -18,24 +18,24 @@ _CANDIDATES = 3
 
 
 def rows_of(paper: Paper, run: Path) -> list[int]:
-    """Return the places of the rows whose recipe, or one near it, the run's command names."""
+    """Return the indices of the rows whose recipe, or one near it, the run's command names."""
     trained = recipe_of(run)
-    return [place for place, row in enumerate(paper.rows) if trained and trained in (row.recipe, *row.near)]
+    return [index for index, row in enumerate(paper.rows) if trained and trained in (row.recipe, *row.near)]
 
 
 def rows_named(paper: Paper, name: str) -> list[int]:
-    """Return the places of the rows of that name, or of "name@split"; several are one row of several sources.
+    """Return the indices of the rows of that name, or of "name@split"; several are one row of several sources.
 
     Raises `UserError` if there are none, and if rows of several splits have that name.
     """
-    places = [place for place, row in enumerate(paper.rows) if name in (row.name, f"{row.name}@{row.split}")]
-    splits = dict.fromkeys(paper.rows[place].split for place in places)
-    if not places:
+    indices = [index for index, row in enumerate(paper.rows) if name in (row.name, f"{row.name}@{row.split}")]
+    splits = dict.fromkeys(paper.rows[index].split for index in indices)
+    if not indices:
         raise UserError(f"--row {name!r}: no row has that name; {describe_choices(name, _names(paper.rows))}")
     if len(splits) > 1:
         whole = " or ".join(repr(f"{name}@{split}") for split in splits)
         raise UserError(f"--row {name!r}: rows of several splits have that name; say which: {whole}")
-    return places
+    return indices
 
 
 def _names(rows: Iterable[Row]) -> list[str]:
