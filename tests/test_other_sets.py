@@ -20,9 +20,11 @@ from easycap.config.compose import compose
 from easycap.config.other_set import split_other_set
 from easycap.config.schema import check
 from easycap.evaluation.groups import examples_by_value
+from easycap.metrics import RougeL
+from easycap.metrics.corpus import Corpus
 from easycap.tasks import datasets
 from easycap.train import train
-from easycap.types import Dataset, Example
+from easycap.types import Dataset, Example, Score
 from easycap.utils.segmenters import segmenter
 from easycap.vocab.survey import unknown_words
 from easycap.vocab.word import WordVocabulary
@@ -213,7 +215,15 @@ def test_scores_for_each_value_of_a_field(
 
     monkeypatch.setattr(datasets, "build_dataset", read_with_fields)
     photos = [str(run), *write_photos(tmp_path), "--split", "all", "--name", "nocaps"]
+    scored, score_corpus = [], RougeL.score_corpus
+
+    def counted(scorer: RougeL, corpus: Corpus) -> dict[str, Score]:
+        scored.append(len(corpus.ids))
+        return score_corpus(scorer, corpus)
+
+    monkeypatch.setattr(RougeL, "score_corpus", counted)
     assert evaluate([*photos, "--group-by", "objects", "--group-by", "domain"]) == 0
+    assert scored == [COUNT], "each metric runs once, not once for each group"
     found = result(run)
     groups = found["groups"]["nocaps_all"]
     assert list(groups["objects"]) == ["1", "10"] and list(groups["domain"]) == list(PLACES)

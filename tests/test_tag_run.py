@@ -57,7 +57,7 @@ def test_evaluating_again_gives_the_same_scores(finished: Path, capsys: pytest.C
     after = read(finished, "result.json")
     assert (after["scores"], after["tags"]) == (before["scores"], before["tags"])
     assert "mAP" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="leave out --decoding"):
+    with pytest.raises(ValueError, match="leave out decoding"):
         main([str(finished), "--decoding", "beam", "--device", "cpu"])
 
 

@@ -12,15 +12,19 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from easycap.commands.paired import show_paired
 from easycap.errors import UserError
 from easycap.report.comparison import (
+    DIFFERENT,
     EXPORTS,
     Comparison,
     comparison_table,
     notes,
     read_comparison,
+    set_table,
+    set_tables,
     table_of,
     write_page,
 )
@@ -29,7 +33,11 @@ from easycap.runs.reading import find_runs, is_run
 from easycap.utils.console import console
 from easycap.utils.paths import outputs_dir
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _RANK_BY, _TOP = "CIDEr-D", 10
+_MOST_DIFFERENCES = 4  # lines about a table; the page has all
 
 
 def main(argv: Sequence[str]) -> int:
@@ -206,6 +214,22 @@ def _show(comparison: Comparison) -> None:
             f"Too narrow for {', '.join(dropped)}: they are on the page and in --csv, --latex, --markdown.",
             soft_wrap=True,
         )
+    _show_sets(comparison, out)
+
+
+def _show_sets(comparison: Comparison, out: Console) -> None:
+    """Print the first metric on each other set and its groups; the page has all metrics."""
+    shown_sets = set()
+    for found in set_tables(comparison):
+        if found.title in shown_sets:
+            continue
+        shown_sets.add(found.title)
+        table, dropped = set_table(found, width=out.width)
+        out.print(table)
+        for line in found.differences[:_MOST_DIFFERENCES]:
+            out.print(f"{DIFFERENT} {line}", soft_wrap=True)
+        if dropped:
+            out.print(f"Too narrow for {', '.join(dropped)}: see the page.", soft_wrap=True)
 
 
 def _page_path(paths: Sequence[Path], comparison: Comparison) -> Path:

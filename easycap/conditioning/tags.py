@@ -121,7 +121,7 @@ class OracleTags(Tags):
         return self.own_tags(example)
 
     def describe(self) -> ConditionInfo:
-        return ConditionInfo("oracle", oracle=True)
+        return ConditionInfo("oracle", oracle=True, any_image=False)
 
     def save(self, run: Path) -> None:
         atomic_dir(run / _SAVED, self.vocabulary.save)

@@ -109,7 +109,7 @@ class CaptionEvaluator:
         else:
             single = _first(captions)
             scores, baselines = score(single, references, **settings), self._baselines(images, single)
-        record_groups(folder, label, _score_groups(images, label, captions, settings))
+        record_groups(folder, label, score_groups(images.examples, images.group_by, label, scores))
         texts = list(chain.from_iterable(captions.values()))
         health = caption_health(
             texts, unknown="<unk>", training=self.training_captions(), segmenter=self.segmenter
@@ -219,32 +219,6 @@ def caption_examples(
     merged = [ranks.all_gather_dict(found) for found in captions]
     ordered = [{example.id: found[example.id] for example in examples} for found in merged]
     return ordered, time.perf_counter() - started
-
-
-def _score_groups(
-    images: EvaluationSet, label: str, captions: Mapping[str, Sequence[str]], settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Scores for each value of the fields that the images are grouped by.
-
-    All groups share the document frequencies of the whole set, so that they can be compared
-    with each other, and the score of the whole is their mean.
-    """
-    if not images.group_by:
-        return {}
-    whole = [example.references for example in images.examples]
-    df = DocumentFrequencies.from_references(whole, source="refs", segmenter=settings["segmenter"])
-    several = any(len(texts) > 1 for texts in captions.values())
-
-    def score_group(examples: list[Example], name: str) -> dict[str, Any]:
-        own: dict[str, Any] = settings | {"split": name, "df": df}
-        texts = {example.id: captions[example.id] for example in examples}
-        references = {example.id: example.references for example in examples}
-        found = (
-            score_samples(texts, references, **own) if several else score(_first(texts), references, **own)
-        )
-        return found.to_dict()
-
-    return score_groups(images.examples, images.group_by, label, score_group)
 
 
 def _first(captions: Mapping[str, Sequence[str]]) -> dict[str, str]:

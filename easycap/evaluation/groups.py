@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from easycap.errors import UserError
+from easycap.metrics import Scores
+from easycap.metrics.subset import subset_scores
 from easycap.registry import describe_choices
 from easycap.runs.reading import read_result
 from easycap.runs.run_folder import RunFolder
@@ -48,22 +50,26 @@ def examples_by_value(examples: Sequence[Example], field: str) -> dict[str, list
 
 
 def score_groups(
-    examples: Sequence[Example],
-    fields: Sequence[str],
-    label: str,
-    score: Callable[[list[Example], str], Mapping[str, Any]],
+    examples: Sequence[Example], fields: Sequence[str], label: str, scores: Scores
 ) -> dict[str, Any]:
-    """Return {field: {value: {"images": number, "scores": what `score` returns}}}.
+    """Return {field: {value: {"images": number, "scores": {metric: ...}}}} from the scores of all examples.
 
-    `score` gets the images of a group and the name of the split in their signatures, label/field=value.
+    The split in the signatures of a group is label/field=value. A group whose references
+    are all empty, such as images without tags, has no scores.
     """
     return {
         field: {
-            value: {"images": len(of), "scores": score(of, _split_name(label, field, value))}
+            value: {"images": len(of), "scores": _of_group(of, scores, _split_name(label, field, value))}
             for value, of in examples_by_value(examples, field).items()
         }
         for field in fields
     }
+
+
+def _of_group(examples: Sequence[Example], scores: Scores, split: str) -> dict[str, Any]:
+    if not any(text for example in examples for text in example.references):
+        return {}
+    return subset_scores(scores, [example.id for example in examples], split=split).to_dict()
 
 
 def record_groups(folder: RunFolder, label: str, groups: Mapping[str, Any]) -> None:

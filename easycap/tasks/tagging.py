@@ -161,15 +161,7 @@ class TaggingTask(Task):
                 "commands": {label: command},
             }
         )
-        grouped = score_groups(
-            examples,
-            images.group_by,
-            label,
-            lambda of, name: Scores(
-                tag_scores({e.id: found[e.id] for e in of}, {e.id: e.tags for e in of}, tags, split=name)
-            ).to_dict(),
-        )
-        record_groups(folder, label, grouped)
+        record_groups(folder, label, score_groups(examples, images.group_by, label, scores))
         record_other_set(folder, images)
         return [label]
 

@@ -16,7 +16,6 @@ import pytest
 from helpers.fabricated_run import config, metric_lines, result, row, status, write
 from PIL import Image
 
-from easycap.report import run_page as page
 from easycap.report.caption_history import histories, repeated
 from easycap.report.run_page import write_report
 from easycap.report.scores import dot_groups

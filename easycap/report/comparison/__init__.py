@@ -7,30 +7,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from easycap.report.comparison.choice import table_of
+    from easycap.report.comparison.columns import DIFFERENT
     from easycap.report.comparison.export import EXPORTS
     from easycap.report.comparison.page import write_page
     from easycap.report.comparison.protocol import differing_images
     from easycap.report.comparison.read_runs import Comparison, read_comparison
-    from easycap.report.comparison.terminal import comparison_table, notes
+    from easycap.report.comparison.set_scores import set_tables
+    from easycap.report.comparison.terminal import comparison_table, notes, set_table
 
 _MODULES = {
+    "DIFFERENT": "columns",
     "EXPORTS": "export",
     "Comparison": "read_runs",
     "comparison_table": "terminal",
     "differing_images": "protocol",
     "notes": "terminal",
     "read_comparison": "read_runs",
+    "set_table": "terminal",
+    "set_tables": "set_scores",
     "table_of": "choice",
     "write_page": "page",
 }
 
 __all__ = [
+    "DIFFERENT",
     "EXPORTS",
     "Comparison",
     "comparison_table",
     "differing_images",
     "notes",
     "read_comparison",
+    "set_table",
+    "set_tables",
     "table_of",
     "write_page",
 ]

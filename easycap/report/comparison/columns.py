@@ -82,10 +82,15 @@ def _setting(comparison: Comparison, key: str, kind: str) -> Column:
 
 
 def _score(comparison: Comparison, run: Run, metric: str) -> Cell:
-    score = comparison.score(run, metric)
+    protocol = comparison.protocols.get(metric)
+    why = protocol.reasons.get(run.number, "") if protocol else ""
+    return score_cell(comparison.score(run, metric), metric, why)
+
+
+def score_cell(score: Mapping[str, Any] | None, metric: str, why: str) -> Cell:
+    """Return the cell of a score; `why` says in what its protocol differs from that of most runs, if it does."""
     if score is None:
         return Cell(NOTHING)
-    why = comparison.protocols[metric].reasons.get(run.number, "")
     return Cell(
         score_text(score["value"], metric) + oracle_mark(score),
         interval_text(score, metric),

@@ -15,6 +15,7 @@ from easycap.report.comparison.curves import overlaid_curves
 from easycap.report.comparison.effects import Effect, Point, front_of, main_effects
 from easycap.report.comparison.per_image import PerImage, chosen_images, per_image
 from easycap.report.comparison.read_runs import Comparison
+from easycap.report.comparison.set_scores import SetTable, set_tables
 from easycap.report.comparison.settings import SEED, sort_key
 from easycap.report.run_page import environment
 from easycap.report.thumbnails import Thumbnails
@@ -58,11 +59,19 @@ def render(comparison: Comparison, *, title: str, command: str) -> str:
         "labelled": len(comparison.runs) in _LABELLED,
         "thumbnails": Thumbnails(image.sample.image for image in images),
         "made": datetime.now().astimezone().isoformat(),
+        "sets": _by_title(set_tables(comparison)),
         "problems": [run for run in comparison.runs if run.problem],
     }
     templates = environment()
     templates.filters |= {"signed": signed_text, "breakable": _breakable}
     return templates.get_template("compare.html.j2").render(context)
+
+
+def _by_title(tables: Sequence[SetTable]) -> dict[str, list[SetTable]]:
+    found: dict[str, list[SetTable]] = {}
+    for table in tables:
+        found.setdefault(table.title, []).append(table)
+    return found
 
 
 def effect_box(effects: Sequence[Effect]) -> tuple[float, float]:

@@ -163,14 +163,22 @@ def _require_scores(runs: Sequence[Run], split: str) -> None:
 
 
 def _metrics(runs: Sequence[Run], split: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    there = metric_order(name for run in runs for name in mapping(run.result, "scores", split))
-    there = [name for name in there if any(score_of(run.result, split, name) for run in runs)]
+    there = _measured(runs, split)
     for name in wanted or ():
         if name not in there:
             raise UserError(f"--metrics {name}: no run has it on {split}; {describe_choices(name, there)}")
-    if wanted:
-        return tuple(dict.fromkeys(wanted))
+    return tuple(dict.fromkeys(wanted)) if wanted else usual_metrics(runs, split)
+
+
+def usual_metrics(runs: Sequence[Run], split: str) -> tuple[str, ...]:
+    """Return the metrics that are shown of a split without being asked for, of those that some run has there."""
+    there = _measured(runs, split)
     return tuple(name for name in _USUAL_METRICS if name in there) or tuple(there[:4])
+
+
+def _measured(runs: Sequence[Run], split: str) -> list[str]:
+    there = metric_order(name for run in runs for name in mapping(run.result, "scores", split))
+    return [name for name in there if any(score_of(run.result, split, name) for run in runs)]
 
 
 def _protocol(runs: Sequence[Run], split: str, metric: str) -> Protocol | None:

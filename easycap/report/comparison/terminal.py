@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from rich import box
@@ -12,7 +13,9 @@ from rich.text import Text
 from easycap.report.comparison.columns import DIFFERENT, TEXT_KINDS, Cell, Column, columns
 from easycap.report.comparison.effects import front_of
 from easycap.report.comparison.read_runs import Comparison
+from easycap.report.comparison.set_scores import SetTable
 from easycap.report.comparison.settings import SEED
+from easycap.report.group_scores import WHOLE
 from easycap.report.rich_tables import STATE_STYLES
 from easycap.utils.console import console
 from easycap.utils.text import COSTS, SCALE_NOTE
@@ -52,6 +55,78 @@ def comparison_table(comparison: Comparison, *, width: int | None = None) -> tup
             texts[comparison.metrics[0]] = _state(run.state)
         table.add_row(Text(str(run.number)), *texts.values())
     return table, [column.title for column in everything if column not in shown]
+
+
+def set_table(found: SetTable, *, width: int) -> tuple[Table, list[str]]:
+    """Return one metric on a set of images in at most `width` characters, and the columns that have no room.
+
+    A column is a run; where the runs have no room, but the groups have, it is a group.
+    """
+    runs = [f"#{run.number}" for run, _ in found.rows]
+    by_value = _Grid(
+        found.metric,
+        (found.field or "images", "images"),
+        runs,
+        [
+            ([value, images], [cells[index] for _, cells in found.rows])
+            for index, (value, images) in enumerate(found.columns)
+        ],
+    )
+    by_run = _Grid(
+        found.metric,
+        ("#",),
+        [f"{value}\n{images} images" for value, images in found.columns],
+        [([name], list(cells)) for name, (_, cells) in zip(runs, found.rows, strict=True)],
+    )
+    fits = len(by_value.fitting(width)) == len(runs) or len(by_run.fitting(width)) < len(found.columns)
+    return (by_value if fits else by_run).table(found.title, width)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Cells under `columns`, each line after its texts under `heads`."""
+
+    metric: str
+    heads: tuple[str, ...]
+    columns: list[str]
+    lines: list[tuple[list[str], list[Cell]]]
+
+    def fitting(self, width: int) -> list[int]:
+        """The indices of the columns that fit, from the left; one at least."""
+        firsts = [*zip(*(texts for texts, _ in self.lines), strict=True)]
+        room = width - sum(
+            max(map(len, [head, *texts])) + _GAP for head, texts in zip(self.heads, firsts, strict=True)
+        )
+        chosen: list[int] = []
+        for index, column in enumerate(self.columns):
+            cells = [_plain(cells[index]) for _, cells in self.lines]
+            room -= max(map(len, [*column.split("\n"), *cells])) + _GAP
+            if chosen and room < 0:
+                break
+            chosen.append(index)
+        return chosen
+
+    def table(self, title: str, width: int) -> tuple[Table, list[str]]:
+        """The table in `width` characters, and the columns left out."""
+        chosen = self.fitting(width)
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            title=f"{title}: {self.metric}",
+            title_justify="left",
+            padding=(0, 1, 0, 0),
+        )
+        for head in self.heads:
+            table.add_column(head, justify="right" if head in ("#", "images") else "left", no_wrap=True)
+        for index in chosen:
+            table.add_column(self.columns[index], justify="right", no_wrap=True)
+        for number, (texts, cells) in enumerate(self.lines, start=1):
+            table.add_row(
+                *map(Text, texts),
+                *(_score_text(cells[index]) for index in chosen),
+                end_section=texts[0] != WHOLE and number == len(self.lines) - 1,
+            )
+        left_out = [column for index, column in enumerate(self.columns) if index not in chosen]
+        return table, [column.split("\n")[0] for column in left_out]
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -140,11 +215,13 @@ def _plain(cell: Cell) -> str:
 def _text(column: Column, cell: Cell) -> Text:
     if column.key == "status":
         return _state(cell.text)
+    return _score_text(cell) if column.kind == "score" else Text(cell.text)
+
+
+def _score_text(cell: Cell) -> Text:
     text = Text(cell.text)
-    if column.kind == "score":
-        text.append(f" {cell.interval}" if cell.interval else "", style="dim")
-        text.append(DIFFERENT if cell.why else "", style="yellow")
-    return text
+    text.append(f" {cell.interval}" if cell.interval else "", style="dim")
+    return text.append(DIFFERENT if cell.why else "", style="yellow")
 
 
 def _state(state: str) -> Text:
