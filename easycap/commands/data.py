@@ -27,7 +27,8 @@ _HELP = """easycap data: download, find, check and show data.
 usage: easycap data get NAME ROOT [--dry-run]
            download, verify and unpack; repeat it to continue
        easycap data guess DIR
-           print the overrides for reading a folder: eval easycap train $(easycap data guess DIR)
+           print the overrides for reading a folder; to train on it (nothing is trained if this fails):
+           args=$(easycap data guess DIR) && eval "easycap train $args"
        easycap data list [--json]
            list the known data sets: languages, sizes, where to get them, licence, citation
        easycap data check [--json] OVERRIDES...

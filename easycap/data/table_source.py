@@ -6,6 +6,7 @@ A known set is a YAML of this source: which files, which columns. What it should
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from easycap.errors import UserError
 from easycap.registry import register
 from easycap.types import Dataset
 from easycap.utils.paths import expanded
-from easycap.utils.string_column import StringColumn
+from easycap.utils.string_column import StringColumn, first_rows
 
 
 @register("data", "tables")
@@ -78,6 +79,8 @@ def tables(
     named = (None if split == NO_SPLIT else SPLITS[split] for split in table.split.tolist())
     notes = (*_rejected(table, rejected_column), *incomplete(dataset, named))
     paths, there = _find_images(table, places, place, dataset, issues)
+    if id_column is None:
+        table = _told_apart(table, paths)
     splits, made = _splits(table, seed=seed, val_share=val_share, test_share=test_share)
     read = _dataset(dataset, splits, RecordMatcher(table, place, paths, issues), there, records, issues)
     return read._replace(notes=(*made, *notes))
@@ -160,6 +163,16 @@ def _find_images(
             "data.on_bad_image=skip; `easycap data check` lists all that is missing"
         )
     return paths, there
+
+
+def _told_apart(table: RecordTable, paths: StringColumn) -> RecordTable:
+    """The table whose ids are `paths` (N,) below the root, each one file's alone, if splits begin their names anew."""
+    if (table.split == table.split[:1]).all():
+        return table
+    firsts = first_rows(table.ids, np.zeros(len(table), np.int64))
+    same = np.flatnonzero(firsts != np.arange(len(table)))
+    anew = any(paths[row] != paths[int(firsts[row])] for row in same.tolist())
+    return replace(table, ids=paths) if anew else table
 
 
 def _splits(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -33,6 +36,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path / ".cache"))
 
 
+DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 TEXTS = [
     "ein Hund läuft",
     "zwei Männer fahren Rad",
@@ -286,6 +290,26 @@ def test_what_cannot_be_read_is_said(
     assert main(["guess", str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert re.search(message, printed.err) and not printed.out
+
+
+def test_the_shell_trains_on_what_was_found_and_only_then(tmp_path: Path) -> None:
+    """As `easycap data` and docs/data.md say it, with a folder whose name the shell would take apart."""
+    help_text = subprocess.run(
+        [sys.executable, "-m", "easycap", "data", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    (line,) = (line.strip() for line in help_text.splitlines() if "eval " in line)
+    assert f"$ {line.replace('DIR', 'mine')}" in DOCS.read_text(encoding="utf-8")
+    (tmp_path / "easycap").write_text(
+        f'#!/bin/sh\nif [ "$1" = train ]; then printf "%s\\n" "$@"; else exec {sys.executable} -m easycap "$@"; fi\n'
+    )
+    (tmp_path / "easycap").chmod(0o755)
+    folder = tmp_path / "a  set of *"
+    for said in ("", f"train\ndata=tables\ndata.root={folder}\ndata.sidecar=.caption\n"):
+        command = line.replace("DIR", shlex.quote(str(folder)))
+        environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        run = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True)
+        assert (run.stdout, run.returncode) == (said, 0 if said else 1), run.stderr
+        other_sidecars(folder)
 
 
 def test_of_two_readings_both_are_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -88,15 +88,22 @@ def test_images_of_splits_are_told_apart_in_any_folders(tmp_path: Path, folders:
     write_images(tmp_path / folders[1], "0.png", "1.PNG")
     (tmp_path / "train.csv").write_text("image,caption\n0.png,a dog\n1.png,a cat\n2.png,a bus\n")
     (tmp_path / "val.csv").write_text("image,caption\n0,a house\n1.png,a tree\n2.png,a boat\n")
-    (tmp_path / "more").mkdir()
-    (tmp_path / "val.csv").rename(tmp_path / "more" / "val.csv")
-    tables = ("train=train.csv", "val=more/val.csv", "image_column=image")
+    tables = ("train=train.csv", "val=val.csv", "image_column=image")
     with pytest.raises(UserError, match="5 of the 6 images .*names '2.png', which is not there"):
         read(tmp_path, "tables", *tables)
     dataset = read(tmp_path, "tables", *tables, "on_bad_image=skip")
     for split, folder in zip(("train", "val"), folders, strict=True):
         paths = [e.image.path for e in dataset.splits[split]]  # type: ignore[attr-defined]
         assert len(paths) == 3 - (split == "val") and {path.parent for path in paths} == {tmp_path / folder}
+        assert [tmp_path / e.id for e in dataset.splits[split]] == paths  # as names are not enough
+
+
+def test_an_image_in_two_splits_is_told_also_where_names_begin_anew(tmp_path: Path) -> None:
+    write_images(tmp_path, "train/0.png", "val/0.png", "1.png")
+    (tmp_path / "train.csv").write_text("image,caption\n0.png,a dog\n1.png,a cat\n")
+    (tmp_path / "val.csv").write_text("image,caption\n0.png,a house\n1.png,a tree\n")
+    with pytest.raises(UserError, match="1.png is in the train split already"):
+        read(tmp_path, "tables", "train=train.csv", "val=val.csv", "image_column=image")
 
 
 def test_a_split_without_a_folder_of_its_own_takes_images_of_others(tmp_path: Path) -> None:
