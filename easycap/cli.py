@@ -14,33 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import easycap
-
-_COMMANDS = {
-    "train": (
-        "easycap.commands.train",
-        "train a captioner: GROUP=OPTION GROUP.FIELD=VALUE ..., experiment=NAME",
-    ),
-    "data": (
-        "easycap.commands.data",
-        "download, find, list, check or show data: get coco ROOT, guess DIR, check data=coco data.root=ROOT",
-    ),
-    "evaluate": (
-        "easycap.commands.evaluate",
-        "caption a split with a run's best weights and score it: RUN [--split test]",
-    ),
-    "caption": ("easycap.commands.caption", "caption photos: RUN FILE|FOLDER ..."),
-    "score": ("easycap.commands.score", "score any captions: captions.json references.json"),
-    "compare": (
-        "easycap.commands.compare",
-        "compare runs in a table and on a page, two runs also image by image: RUN|SWEEP ...",
-    ),
-    "table": ("easycap.commands.table", "show a paper's published scores next to your runs: PAPER RUN ..."),
-    "runs": ("easycap.commands.runs", "list runs"),
-    "new": (
-        "easycap.commands.new",
-        "write a package with a component of your own: decoder|encoder|metric|data|objective|condition NAME",
-    ),
-}
+from easycap.commands import COMMANDS
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, the exit code of a program that the signal ends
 
@@ -48,7 +22,7 @@ _HELP = f"""easycap {easycap.__version__}: train and compare image captioners.
 
 usage: easycap COMMAND ...
 
-{chr(10).join(f"  {name:<10}{text}" for name, (_, text) in _COMMANDS.items())}
+{chr(10).join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items())}
 
 `easycap COMMAND --help` explains a command; with --debug, an error shows its traceback.
 Start with: easycap train experiment=easycap/quickstart
@@ -82,12 +56,12 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] == "--version":
         print(easycap.__version__)
         return 0
-    if argv[0] not in _COMMANDS:
+    if argv[0] not in COMMANDS:
         from easycap.registry import describe_choices
 
-        print(f"easycap: no command {argv[0]!r}; {describe_choices(argv[0], _COMMANDS)}", file=sys.stderr)
+        print(f"easycap: no command {argv[0]!r}; {describe_choices(argv[0], COMMANDS)}", file=sys.stderr)
         return 2
-    return _run(_COMMANDS[argv[0]][0], argv[1:], debug=debug)
+    return _run(COMMANDS[argv[0]][0], argv[1:], debug=debug)
 
 
 def _run(module: str, argv: list[str], *, debug: bool) -> int:

@@ -12,9 +12,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers.tiny_config import TINY
 from packaging.specifiers import SpecifierSet
 from versions import REUSED, SETS, requirements, wanted
+
+import easycap
 
 ROOT = Path(__file__).parents[1]
 
@@ -136,3 +139,16 @@ def test_the_installed_wheel_trains_from_another_folder(installed: Path, tmp_pat
     assert (run / "report.html").is_file()
     photo = next((run / "samples" / "images").glob("*.png"))
     assert photo.name in easycap("caption", str(run), str(photo))
+
+
+def test_the_citation_and_the_image_follow_the_package() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == easycap.__version__ and citation["license"] == "MIT"
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    extras = re.search(r'"\.\[([\w,]+)\]"', dockerfile)[1].split(",")
+    assert set(config["options.extras_require"]) - set(extras) == {"slurm", "mlflow", "dev"}
+    for line in dockerfile.splitlines():
+        if line.startswith("COPY "):
+            assert all((ROOT / name).exists() for name in line.split()[1:-1]), line

@@ -1,1 +1,33 @@
 """One module per command: its arguments and what it prints."""
+
+# command -> its module, and what `easycap --help` says of it.
+COMMANDS = {
+    "train": (
+        "easycap.commands.train",
+        "train a captioner: GROUP=OPTION GROUP.FIELD=VALUE ..., experiment=NAME",
+    ),
+    "data": (
+        "easycap.commands.data",
+        "download, find, list, check or show data: get coco ROOT, guess DIR, check data=coco data.root=ROOT",
+    ),
+    "evaluate": (
+        "easycap.commands.evaluate",
+        "caption a split with a run's best weights and score it: RUN [--split test]",
+    ),
+    "caption": ("easycap.commands.caption", "caption photos: RUN FILE|FOLDER ..."),
+    "score": ("easycap.commands.score", "score any captions: captions.json references.json"),
+    "compare": (
+        "easycap.commands.compare",
+        "compare runs in a table and on a page, two runs also image by image: RUN|SWEEP ...",
+    ),
+    "table": ("easycap.commands.table", "show a paper's published scores next to your runs: PAPER RUN ..."),
+    "runs": ("easycap.commands.runs", "list runs"),
+    "completion": (
+        "easycap.commands.completion",
+        "complete commands and settings with the tab key: bash|zsh|fish",
+    ),
+    "new": (
+        "easycap.commands.new",
+        "write a package with a component of your own: decoder|encoder|metric|data|objective|condition NAME",
+    ),
+}
