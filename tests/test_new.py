@@ -57,7 +57,7 @@ def test_the_packages_are_formatted_and_without_leftovers(packages: Path) -> Non
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "metric"])
 def test_the_yaml_names_what_is_registered(packages: Path, kind: str) -> None:
-    package = packages / f"my_{kind}" / f"my_{kind}"
+    package = packages / f"my_{kind}" / "src" / f"my_{kind}"
     (option,) = package.glob("conf/*/*.yaml")
     name, group = yaml.safe_load(option.read_text())["name"], option.parent.name
     assert f'("{group}", "{name}")' in (package / f"{kind}.py").read_text()
@@ -65,7 +65,7 @@ def test_the_yaml_names_what_is_registered(packages: Path, kind: str) -> None:
 
 def test_the_tests_of_all_packages_pass_but_for_their_training(packages: Path) -> None:
     every = [f"my_{kind}/tests" for kind in KINDS]
-    places = os.pathsep.join(str(packages / f"my_{kind}") for kind in KINDS)
+    places = os.pathsep.join(str(packages / f"my_{kind}" / "src") for kind in KINDS)
     words = ["-q", "-p", "no:cacheprovider", "-o", f"pythonpath={places.replace(os.pathsep, ' ')}"]
     done = run(packages, "pytest", *words, "-k", "not trains and not captioners", *every)
     assert done.returncode == 0, done.stdout

@@ -206,6 +206,10 @@ def test_a_recipe_names_modules(site: Path, monkeypatch: pytest.MonkeyPatch) -> 
             "[broken.py]",
             "imports: 'broken.py' must be a module's name, e.g. my_parts for the file my_parts.py",
         ),
+        (
+            "[around]",
+            "imports: around could not be imported: HERE/around is a folder without __init__.py; is the",
+        ),
         ("[a/b]", "imports: 'a/b' must be a module's name"),
         ("parts", "imports=parts must be a list of modules: imports=[parts]"),
     ],
@@ -213,9 +217,10 @@ def test_a_recipe_names_modules(site: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_cannot_be_imported_is_told_of(site: Path, word: str, message: str) -> None:
     (site / "broken.py").write_text("raise ValueError('not so')\n")
     (site / "needing.py").write_text("import absent\n")
+    (site / "around" / "around").mkdir(parents=True)
     with pytest.raises(UserError) as error:
         compose([f"imports={word}"])
-    assert str(error.value).startswith(message)
+    assert str(error.value).startswith(message.replace("HERE", str(site)))
 
 
 def test_the_help_lists_what_is_imported_and_what_is_in_folders(

@@ -112,8 +112,46 @@ def test_the_wheel_carries_every_yaml_and_template(installed: Path) -> None:
     published = {
         f"easycap/experiments/{p.parent.name}/{p.name}" for p in ROOT.glob("experiments/*/published.yaml")
     }
+    for path in (ROOT / "easycap" / "commands" / "skeletons").rglob("*.txt"):
+        assert path.relative_to(ROOT).as_posix() in inside
     assert len(published) >= 5 and published == {n for n in inside if n.startswith("easycap/experiments/")}
     assert not any(name.startswith(("tests/", "experiments/", "conf/")) for name in inside)
+
+
+def run_in(folder: Path, *words: str | Path) -> tuple[int, str]:
+    """Run a command of the environment in a folder; return its exit code and all it prints."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("EASYCAP_OUTPUTS", "PYTHONPATH")}
+    environment = {k: v for k, v in environment.items() if not k.startswith("PYTEST_")} | {
+        "OMP_NUM_THREADS": "1"
+    }
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_package_of_ones_own_is_found_by_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    """From an empty folder: written, installed, tested, trained, swept over, evaluated; and told of when it is gone."""
+    python, easycap = installed / "bin" / "python", installed / "bin" / "easycap"
+
+    def passes(*words: str | Path) -> str:
+        code, printed = run_in(tmp_path, *words)
+        assert code == 0, printed
+        return printed
+
+    passes(easycap, "new", "decoder", "my_gru")
+    pip = ["install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "-e", "./my_gru"]
+    passes(python, "-m", "pip", *pip)
+    assert "4 passed" in passes(python, "-m", "pytest", "-p", "no:cacheprovider", "my_gru")
+    own = ("decoder.width=", "decoder.num_heads=", "decoder.num_layers=")
+    words = [word for word in TINY if not word.startswith(own)] + ["decoder=my_gru", "trainer.max_steps=5"]
+    passes(easycap, "train", "-m", *words, "decoder.width=16,24")
+    runs = sorted((tmp_path / "outputs" / "sweeps").glob("*/*-*"))
+    assert len(runs) == 2
+    assert "CIDEr-D" in passes(easycap, "evaluate", runs[0], "--device", "cpu")
+    passes(python, "-m", "pip", "uninstall", "--quiet", "--yes", "my_gru")
+    (tmp_path / "empty").mkdir()
+    code, printed = run_in(tmp_path / "empty", easycap, "evaluate", runs[0])
+    assert code == 1 and "imports: there is no module my_gru" in printed
 
 
 @pytest.mark.slow

@@ -98,10 +98,10 @@ def _files(module: str, kind: _Kind, name: str) -> dict[str, str]:
 
     files = {
         "pyproject.toml": filled("pyproject.toml.txt"),
-        f"{name}/__init__.py": filled("init.py.txt"),
-        f"{name}/{module}.py": filled(f"{module}/module.py.txt"),
+        f"src/{name}/__init__.py": filled("init.py.txt"),
+        f"src/{name}/{module}.py": filled(f"{module}/module.py.txt"),
     }
     if kind.group is not None:
         option = "strongest" if not kind.group else name
-        files[f"{name}/conf/{kind.group or name}/{option}.yaml"] = filled(f"{module}/option.yaml.txt")
+        files[f"src/{name}/conf/{kind.group or name}/{option}.yaml"] = filled(f"{module}/option.yaml.txt")
     return files | {f"tests/test_{name}.py": filled(f"{module}/test.py.txt")}

@@ -20,6 +20,7 @@ from easycap.errors import UserError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+    from types import ModuleType
 
 ENTRY_POINTS = "easycap.components"
 
@@ -43,6 +44,7 @@ def load_installed() -> None:
             continue
         _loaded.add(entry.value)  # before it is imported: it may look components up
         try:
+            _refuse_bare_folder(importlib.import_module(entry.module))
             entry.load()
         except (Exception, SystemExit) as error:
             package = entry.dist.name if entry.dist else entry.name
@@ -80,7 +82,7 @@ def import_modules(names: Iterable[str]) -> None:
         if not {"", os.getcwd()} & set(sys.path):
             sys.path.append(os.getcwd())  # as `python -m easycap` has it
         try:
-            importlib.import_module(name)
+            _refuse_bare_folder(importlib.import_module(name))
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise UserError(f"imports: {name} could not be imported: {_reason(error)}") from error
@@ -110,6 +112,13 @@ def _conf_dir(package: str) -> Path | None:
         if (folder := Path(location).absolute() / "conf").is_dir():
             return folder
     return None
+
+
+def _refuse_bare_folder(module: ModuleType) -> None:
+    """Python imports any folder as a package without content, e.g. that of a project, around the package itself."""
+    if module.__spec__ is not None and module.__spec__.origin is None:
+        folder = next(iter(module.__path__))
+        raise UserError(f"{folder} is a folder without __init__.py; is the package in a folder below it?")
 
 
 def _reason(error: BaseException) -> str:

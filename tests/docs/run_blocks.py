@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import io
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,9 +107,13 @@ def run_here(words: list[str]) -> tuple[int, str]:
 
 def run_in(folder: Path, words: list[str]) -> tuple[int, str]:
     """Run one command with the copy of the repository in `folder`; return its exit code and all it prints."""
+    site = folder.parent / "site"
+    if words[:3] == ["pip", "install", "-e"]:
+        install(folder / words[3], site)
+        return 0, ""
     modules = {"easycap": ["easycap.cli"], "ruff": ["ruff"], "pytest": ["pytest", "-p", "no:cacheprovider"]}
     command = [sys.executable, "-m", *modules[words[0]], *words[1:]]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (folder, site)))}
     for name in [name for name in environment if name.startswith("PYTEST_")]:
         del environment[name]
     done = subprocess.run(
@@ -115,11 +122,24 @@ def run_in(folder: Path, words: list[str]) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def install(project: Path, site: Path) -> None:
+    """Put a project where Python finds it and its entry points; pip, which may not be there, would build it first."""
+    about = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    shutil.copytree(project / "src", site, dirs_exist_ok=True)
+    folder = site / f"{about['name']}-{about['version']}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Name: {about['name']}\nVersion: {about['version']}\n")
+    entries = configparser.ConfigParser()
+    entries.read_dict(about["entry-points"])
+    with (folder / "entry_points.txt").open("w", encoding="utf-8") as file:
+        entries.write(file)
+
+
 def write_file(root: Path, block: Block) -> None:
     """Write a block whose note says `file PATH`."""
     path = root / str(block.option("file"))
     assert not path.exists(), f"line {block.line}: {path.name} exists: the name in the text is taken"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(block.text, encoding="utf-8")
 
 
