@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from easycap.data.arrow_images import ArrowImage, contents, open_table
-from easycap.data.cells import is_column_of, is_pattern, texts_of, values_at
+from easycap.data.cells import column_of, is_column_of, is_pattern, texts_of, values_at
 from easycap.data.images import ImageFile
 from easycap.data.parquet_images import ParquetImage, on_this_disk, open_parquet, read_groups
 from easycap.errors import UserError
@@ -37,6 +37,12 @@ class Columns(NamedTuple):
     id: str | None
     name: str | None
     fields: tuple[str, ...] = ()
+
+    def needed(self, names: Sequence[str]) -> list[str]:
+        """Return those of a file's columns `names` that rows are made of, without the images."""
+        used = {column_of(self.caption, names), self.id, self.name, *self.fields} - {self.image}
+        pattern = self.caption if is_pattern(self.caption) else None
+        return [name for name in names if name in used or (pattern and is_column_of(name, pattern))]
 
     def row(
         self,
@@ -79,7 +85,7 @@ def read_rows(file: Path, columns: Columns, root: Path) -> Iterator[Row]:
     table = open_table(file)
     digests = image_digests(file, columns.image)
     paths = _paths(table, columns.image)
-    texts = table.select([name for name in table.column_names if name != columns.image])
+    texts = table.select(columns.needed(table.column_names))
     number = 0
     for start in range(0, len(texts), _ROWS):
         for entry in texts.slice(start, _ROWS).to_pylist():
@@ -99,13 +105,7 @@ def read_rows(file: Path, columns: Columns, root: Path) -> Iterator[Row]:
 
 def streamed_rows(file: str, columns: Columns, root: Path) -> Iterator[Row]:
     """Yield the rows of a Parquet file without its images; each is an image of its own unless `columns.id` is set."""
-    base = columns.caption.partition("[")[0].partition(".")[0]
-    wanted = [
-        name
-        for name in open_parquet(file).schema_arrow.names
-        if name in (base, columns.id, columns.name, *columns.fields)
-        or (is_pattern(base) and is_column_of(name, base))
-    ]
+    wanted = columns.needed(open_parquet(file).schema_arrow.names)
     place = _relative(Path(file), root) if on_this_disk(file) else file.partition("@")[2].partition("/")[2]
     for number, (image, entry) in enumerate(read_groups(file, columns.image, wanted)):
         named = entry[columns.id] if columns.id else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from easycap.data.arrow_rows import Columns
-from easycap.data.cells import is_pattern
+from easycap.data.cells import column_of, is_pattern
 from easycap.data.table_columns import guess_caption, samples_of
 from easycap.errors import UserError
 from easycap.registry import describe_choices
@@ -37,7 +37,7 @@ def columns_of(
     several could be meant.
     """
     for setting, name in {"image_column": image, "caption_column": caption, "id_column": id_column}.items():
-        base = (name or "").partition(".")[0].partition("[")[0]
+        base = column_of(name or "", features)
         if name is not None and base not in features and not is_pattern(base):
             raise UserError(
                 f"data.{setting}={name}: {path} has no such column; {describe_choices(base, features)}"

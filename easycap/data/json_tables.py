@@ -1,7 +1,8 @@
 """The entries of a JSON file, whatever it is wrapped in.
 
 Read are: a list of objects; such a list under the only key that holds one; splits as keys; COCO's `images` and
-`annotations`, joined by `image_id`; {image: caption or captions}, also below a key; and {column: list of values}.
+`annotations`, joined by `image_id`; {image: caption or captions, texts or objects}, also below a key; and
+{column: list of values}.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ def _is_coco(stored: Mapping[str, Any]) -> bool:
 
 
 def _from_object(stored: Mapping[str, Any], path: Path, issues: DataIssues) -> Iterator[Entry]:
+    if _is_objects_by_image(stored):
+        for name, value in stored.items():
+            yield Entry(f"{path}, {name!r}", {KEY: name, VALUE: value})
+        return
     lists = [name for name, value in stored.items() if _is_list_of_objects(value)]
     if len(lists) > 1:
         raise UserError(f"{path} has several lists of objects: set data.entries to one of {', '.join(lists)}")
@@ -84,6 +89,20 @@ def _captions_below(stored: Mapping[str, Any]) -> str | None:
     texts = [value for value in held.values() if isinstance(value, str | list)]
     others = [value for value in stored.values() if isinstance(value, list)]
     return objects[0] if len(texts) == len(held) > 1 and not others else None
+
+
+def _is_objects_by_image(stored: Mapping[str, Any]) -> bool:
+    """Whether an object is {image: [{"raw": caption}, ...]}: all keys name images, and the objects name none."""
+    if not all(isinstance(value, list) for value in stored.values()):
+        return False
+    first = next((value[0] for value in stored.values() if value), None)
+    if not isinstance(first, dict) or any(map(_is_image_name, first.values())):
+        return False
+    return all(_is_image_name(name) or plain_number(name) is not None for name in stored)
+
+
+def _is_image_name(value: Any) -> bool:
+    return isinstance(value, str) and without_suffix(value) != value
 
 
 def _is_list_of_objects(value: Any) -> bool:

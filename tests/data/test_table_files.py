@@ -84,6 +84,27 @@ def test_captions_by_image_are_a_table(tmp_path: Path) -> None:
     ]
 
 
+def test_objects_by_image_are_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    for stored in (
+        {"a.jpg": [{"raw": "x y", "n": 1}], "b.jpg": []},
+        {"7": [{"raw": "x y"}]},
+        {"a.jpg": [{"raw": "x y"}]},
+    ):
+        for wrapped in (stored, {"train": stored}):
+            path.write_text(json.dumps(wrapped))
+            found = [dict(entry.values) for entry in table_entries(path, ISSUES)]
+            assert found == [{"image": name, "caption": objects} for name, objects in stored.items()]
+    guess, _ = guess_from(iter([]), path, image="image", caption="caption[].raw", split=None, is_image=None)
+    entries = table_entries(path, ISSUES)
+    assert guess_from(entries, path, image=None, caption=None, split=None, is_image=None)[0] == guess
+    path.write_text(json.dumps({"images": [{"id": 7}], "texts": [{"image": 7}]}))
+    with pytest.raises(
+        UserError, match="has several lists of objects: set data.entries to one of images, texts"
+    ):
+        read(path)
+
+
 def test_a_list_in_a_cell_is_several_captions(tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
     path.write_text('raw,filename\n"[""a dog"", ""it runs""]",0.jpg\n"[\'one\', \'two\']",1.jpg\n')

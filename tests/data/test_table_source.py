@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers.small_data import write_images, write_json
 
 from easycap.config.compose import compose
 from easycap.config.instantiate import build
 from easycap.config.schema import check, option_from_text
+from easycap.data.issues import DataIssues, OnBadImage
+from easycap.data.table_files import table_entries
 from easycap.errors import UserError
 from easycap.tasks.datasets import read_data
 from easycap.types import Dataset
@@ -287,3 +291,75 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, overrides: list[str], mess
     (tmp_path / "c.csv").write_text("file,text,part\n0.jpg,a dog runs,train\n1.jpg,a cat sleeps,trial\n")
     with pytest.raises(ValueError, match=message):
         read(tmp_path, "tables", *overrides)
+
+
+def test_captions_of_an_image_are_collected_from_all_its_rows(tmp_path: Path) -> None:
+    write_images(tmp_path, "0.jpg", "1.jpg", "2.jpg")
+    rows = [("0", "a dog\u0301"), ("1", ""), ("0", "two\nlines"), ("2", "."), ("0", "a dog"), ("1", "a cat")]
+    write_json(
+        tmp_path / "c.json", [{"image": f"{name}.jpg", "text": text, "split": "val"} for name, text in rows]
+    )
+    with pytest.raises(UserError, match=r"2.jpg has no caption that contains a word: '\.'"):
+        read(tmp_path, "tables", "captions=c.json")
+    dataset = read(tmp_path, "tables", "captions=c.json", "on_bad_image=skip")
+    assert [(e.id, e.references) for e in dataset.splits["val"]] == [
+        ("0.jpg", ("a do\u01f5", "two lines", "a dog")),
+        ("1.jpg", ("a cat",)),
+    ]
+    assert [(i.id, i.what[:26]) for i in dataset.issues if i.id] == [
+        ("0.jpg", "has a caption of several l"),
+        ("1.jpg", "has an empty caption: drop"),
+        ("2.jpg", "has no caption that contai"),
+    ]
+
+
+def test_of_two_images_with_one_id_the_first_has_the_captions_of_both(tmp_path: Path) -> None:
+    write_images(tmp_path, *(f"{n}.jpg" for n in range(3)))
+    lines = ["image,id,caption,split", "0.jpg,7,a dog,val", "1.jpg,8,a cat,val", "2.jpg,7,a bus,val"]
+    (tmp_path / "c.csv").write_text("\n".join(lines))
+    columns = ("captions=c.csv", "id_column=id")
+    with pytest.raises(UserError, match=r"2.jpg has the id of 0.jpg"):
+        read(tmp_path, "tables", *columns)
+    dataset = read(tmp_path, "tables", *columns, "on_bad_image=skip")
+    assert [(e.id, e.references) for e in dataset.splits["val"]] == [
+        ("7", ("a dog", "a bus")),
+        ("8", ("a cat",)),
+    ]
+
+
+def test_a_caption_that_is_no_text_is_named_and_left_out(tmp_path: Path) -> None:
+    write_images(tmp_path, "0.jpg", "1.jpg")
+    rows = [{"image": "0.jpg", "caption": ["a dog", 7]}, {"image": "1.jpg", "caption": "a cat"}]
+    write_json(tmp_path / "c.json", {"val": rows})
+    columns = ("captions=c.json", "image_column=image", "caption_column=caption")
+    with pytest.raises(UserError, match=r"c.json has a caption that is not text: 7 \(image '0.jpg' of val\)"):
+        read(tmp_path, "tables", *columns)
+    dataset = read(tmp_path, "tables", *columns, "on_bad_image=skip")
+    assert [e.references for e in dataset.splits["val"]] == [("a dog",), ("a cat",)]
+
+
+def test_columns_of_json_beside_images_are_guessed_from_several(tmp_path: Path) -> None:
+    """The first has no text, which the others have."""
+    for number, text in enumerate(TEXTS):
+        write_images(tmp_path, f"{number}.jpg")
+        write_json(tmp_path / f"{number}.json", {"title": "thing", "text": text if number else None})
+    dataset = read(tmp_path, "tables", "sidecar=.json", "on_bad_image=skip")
+    assert {e.references[0] for examples in dataset.splits.values() for e in examples} == set(TEXTS[1:])
+
+
+def test_columns_with_many_values_are_no_fields_and_read_no_more(tmp_path: Path) -> None:
+    """Numbered captions have as many values, and are read to the end."""
+    count = 150
+    rows = {"image": [f"{n}" for n in range(3 * count)], "url": [f"http://{n}" for n in range(3 * count)]}
+    rows |= {f"caption_{k}": [f"thing {n} of {k}" for n in range(3 * count)] for k in range(2)}
+    pq.write_table(pa.table(rows | {"kind": ["x"] * 3 * count}), tmp_path / "c.parquet", row_group_size=count)
+    config = option_from_text("data", f"tables,root={tmp_path},captions=c.parquet")
+    dataset = build("data", config, pixels=False, with_tags=False)
+    every = {e.id: e for examples in dataset.splits.values() for e in examples}
+    assert len(every) == 3 * count and {tuple(e.fields.items()) for e in every.values()} == {(("kind", "x"),)}
+    assert all(e.references == (f"thing {n} of 0", f"thing {n} of 1") for n, e in every.items())
+    unused: set[str] = set()
+    entries = table_entries(tmp_path / "c.parquet", DataIssues(OnBadImage.error), unused=unused)
+    assert "url" in next(entries).values
+    unused.add("url")
+    assert "url" not in list(entries)[-1].values
