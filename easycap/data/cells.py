@@ -87,12 +87,17 @@ def paths_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
+def is_plain_text(cell: Any) -> bool:
+    """Return whether a cell is a text that cannot be a list of texts; others may be."""
+    return type(cell) is str and "[" not in cell
+
+
 def texts_of(cell: Any) -> list[Any]:
     """Return the captions of a cell: a text, a list of them, or a list written as JSON or as Python.
 
     Raises `UserError` for a text that begins as a list of texts does and is none, e.g. one cut short.
     """
-    if type(cell) is str and "[" not in cell:
+    if is_plain_text(cell):
         return [cell]
     if isinstance(cell, Sequence) and not isinstance(cell, str | bytes):
         return [text for one in cell for text in texts_of(one)]

@@ -46,7 +46,9 @@ class RecordMatcher:
         for row, flags, value in self._noted:
             if of_split[row]:
                 report_caption(split, columns.ids[row], flags, value, self.issues, file)
-        firsts = rows[first_rows(columns.ids.take(rows), np.zeros(len(rows), np.int64))]
+        hashes = np.sort(columns.ids.hashes()[rows])
+        alike = bool((np.diff(hashes) == 0).any())
+        firsts = rows[first_rows(columns.ids.take(rows), np.zeros(len(rows), np.int64))] if alike else rows
         if (twice := np.flatnonzero(firsts != rows)).size:
             for place in twice.tolist():
                 name = (columns.root / columns.paths[firsts[place]]).name

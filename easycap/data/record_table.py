@@ -102,18 +102,21 @@ class RecordRows:
         if missing:
             self._without_id[len(self._split) - 1] = where
 
+    def add_caption(self, text: Any) -> None:
+        """Add a caption to the row."""
+        caption, flags = cleaned(text)
+        if flags & NOT_TEXT:
+            self._not_text[len(self._flags)] = text
+        if caption and not has_word(caption):
+            flags |= WORDLESS
+        self._captions.append(caption)
+        self._flags.append(flags)
+        self._of.append(len(self._split) - 1)
+
     def add_captions(self, texts: Iterable[Any]) -> None:
         """Add captions to the row."""
-        row = len(self._split) - 1
         for text in texts:
-            caption, flags = cleaned(text)
-            if flags & NOT_TEXT:
-                self._not_text[len(self._flags)] = text
-            if caption and not has_word(caption):
-                flags |= WORDLESS
-            self._captions.append(caption)
-            self._flags.append(flags)
-            self._of.append(row)
+            self.add_caption(text)
 
     def reject(self, count: int) -> None:
         """Count captions of the row that are left out on purpose."""

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from easycap.data.cells import column_of, is_column_of, is_pattern, paths_of, texts_of, values_at
+from easycap.data.cells import (
+    column_of,
+    is_column_of,
+    is_pattern,
+    is_plain_text,
+    paths_of,
+    texts_of,
+    values_at,
+)
 from easycap.data.data_splits import SPLITS
 from easycap.data.image_places import ImagePlaces
 from easycap.data.issues import DataIssues, OnBadImage
@@ -164,9 +172,8 @@ class Records:
                 there = describe_choices(columns.image, entry.values)
                 self.issues.malformed(entry.where, f"has no {columns.image!r} (data.image_column); {there}")
                 continue
-            own = split or self._split_of(entry, columns)
             name = str(names[0]).strip().replace("\\", "/").removeprefix("./")
-            self._begin(name, own, number, entry)
+            self._begin(name, split or self._split_of(entry, columns), number, entry)
             self._add(entry, columns)
 
     def _where(self, path: Path, number: int) -> str:
@@ -221,6 +228,10 @@ class Records:
         """Add an entry's captions and fields to the row."""
         rejected = values_at(entry.values, self.columns.rejected) if self.columns.rejected else []
         cells = values_at(entry.values, columns.caption)
+        if len(cells) == 1 and not rejected and is_plain_text(cells[0]):
+            self._rows.add_caption(cells[0])
+            self._keep_fields(entry, columns)
+            return
         try:
             texts = [text for cell in cells for text in texts_of(cell)]
         except ValueError as error:

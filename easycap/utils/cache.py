@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 
 from easycap.utils.processes import lock
@@ -44,6 +45,7 @@ def digest_of(texts: Iterable[str], *, code: Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for file in sorted(code.glob("*.py")):
         digest.update(file.read_bytes())
-    for text in texts:
-        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    remaining = iter(texts)
+    while some := list(islice(remaining, 4096)):
+        digest.update("\0".join([*some, ""]).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -42,7 +43,7 @@ class WordVocabulary:
         if min_count < 1:
             raise UserError(f"vocab.min_count={min_count} must be at least 1")
         self._split, self._segmenter = split_words, find_segmenter(segmenter)
-        counts = Counter(word for caption in captions for word in self.split(caption))
+        counts = Counter(chain.from_iterable(map(self.split, captions)))
         kept = sorted((-count, word) for word, count in counts.items() if count >= min_count)[:size]
         if not kept:
             raise UserError(
