@@ -18,6 +18,7 @@ from easycap.utils.ids import plain_number, without_suffix
 
 # What an entry of {image: caption} is made of.
 KEY, VALUE = "image", "caption"
+_SAMPLES = 200  # entries that a format is recognised by
 
 
 class Entry(NamedTuple):
@@ -41,8 +42,8 @@ def json_entries(stored: Any, path: Path, issues: DataIssues, *, key: str | None
         raise UserError(
             f"{path} holds no captions: it must be a list of objects, or an object with such a list"
         )
-    elif _is_coco(stored):
-        yield from _joined(stored, path, issues)
+    elif (lists := _lists_to_join(stored)) is not None:
+        yield from _joined(stored, path, issues, lists)
     elif all(map(split_named, stored)):
         for name, part in stored.items():
             for entry in json_entries(part, path, issues):
@@ -52,8 +53,34 @@ def json_entries(stored: Any, path: Path, issues: DataIssues, *, key: str | None
         yield from _from_object(stored, path, issues)
 
 
-def _is_coco(stored: Mapping[str, Any]) -> bool:
-    return isinstance(stored.get("images"), list) and isinstance(stored.get("annotations"), list)
+def _lists_to_join(stored: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """COCO's lists `images` and `annotations` and the key that joins them, or the only others that can be joined so:
+    of objects with an id and an image's file name, and of objects that all have such an id under a key.
+    """
+    if isinstance(stored.get("images"), list) and isinstance(stored.get("annotations"), list):
+        return "images", "annotations", "image_id"
+    lists = [name for name, value in stored.items() if _is_list_of_objects(value)]
+    of_images = [name for name in lists if any(map(_is_file_name, stored[name][0].values()))]
+    pairs = [
+        (one, other, key)
+        for one in of_images
+        for other in lists
+        if other != one
+        for key in _keys_to(stored[one], stored[other])
+    ]
+    return pairs[0] if len(pairs) == 1 else None
+
+
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and without_suffix(value) != value
+
+
+def _keys_to(images: list[Any], others: list[Any]) -> list[str]:
+    """The keys of `others` under which ids of `images` stand: those called an id, if there are any."""
+    ids = {_id(image["id"]) for image in images if isinstance(image, dict) and "id" in image}
+    first = [entry for entry in others[:_SAMPLES] if isinstance(entry, dict)]
+    keys = [key for key in first[0] if key != "id" and all(_id(entry.get(key)) in ids for entry in first)]
+    return [key for key in keys if key.lower().endswith("id")] or keys
 
 
 def _from_object(stored: Mapping[str, Any], path: Path, issues: DataIssues) -> Iterator[Entry]:
@@ -142,26 +169,27 @@ def _objects(values: list[Any], where: str, issues: DataIssues) -> Iterator[Entr
             )
 
 
-def _joined(stored: Mapping[str, Any], path: Path, issues: DataIssues) -> Iterator[Entry]:
+def _joined(
+    stored: Mapping[str, Any], path: Path, issues: DataIssues, lists: tuple[str, str, str]
+) -> Iterator[Entry]:
     """Each annotation with the fields of its image; an image without annotations gives an entry of its own."""
+    of_images, of_captions, key = lists
     images: dict[str, dict[str, Any]] = {}
-    for entry in _objects(stored["images"], f"{path}, images", issues):
+    for entry in _objects(stored[of_images], f"{path}, {of_images}", issues):
         if "id" in entry.values:
             images.setdefault(_id(entry.values["id"]), dict(entry.values))
         else:
             issues.malformed(entry.where, f"has no 'id'; it has {', '.join(map(repr, entry.values))}")
     annotated = set()
-    for entry in _objects(stored["annotations"], f"{path}, annotations", issues):
-        image_id = _id(entry.values.get("image_id"))
+    for entry in _objects(stored[of_captions], f"{path}, {of_captions}", issues):
+        image_id = _id(entry.values.get(key))
         if image_id in images:
             annotated.add(image_id)
             yield entry._replace(values={**entry.values, **images[image_id]})
-        elif "image_id" in entry.values:
-            issues.malformed(
-                entry.where, f"has the image_id {entry.values['image_id']!r}, which no image has"
-            )
+        elif key in entry.values:
+            issues.malformed(entry.where, f"has the {key} {entry.values[key]!r}, which no image has")
         else:
-            issues.malformed(entry.where, f"has no 'image_id'; it has {', '.join(map(repr, entry.values))}")
+            issues.malformed(entry.where, f"has no {key!r}; it has {', '.join(map(repr, entry.values))}")
     for image_id, values in images.items():
         if image_id not in annotated:
             yield Entry(f"{path}, image {image_id}", values)

@@ -57,6 +57,14 @@ def coco_in_german(root: Path) -> None:
         write_json(root / f"untertitel_{split}.json", {"images": pictures, "annotations": texts})
 
 
+def coco_with_other_keys(root: Path) -> None:
+    write_images(root / "bilder", *NAMES)
+    pictures = [{"id": 9 - n, "datei": name, "lizenz": 1} for n, name in enumerate(NAMES)]
+    texts = [{"id": n, "bild_id": 9 - n, "satz": text, "wer": 5 + n % 2} for n, text in enumerate(TEXTS)]
+    licences = [{"id": 1, "name": "frei"}]
+    write_json(root / "alles.json", {"lizenzen": licences, "bilder": pictures, "texte": texts})
+
+
 def unusual_json(root: Path) -> None:
     write_images(root / "pics", *NAMES)
     rows = [
@@ -187,6 +195,7 @@ def saved_in_a_folder(root: Path) -> None:
         (images_in_parquet, 5, 5),
         (saved_in_a_folder, 5, 5),
         (coco_in_german, 5, 5),
+        (coco_with_other_keys, 5, 5),
         (unusual_json, 5, 5),
         (unusual_jsonl, 5, 5),
         (other_sidecars, 5, 5),
