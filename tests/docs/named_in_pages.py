@@ -72,6 +72,7 @@ def make_files(folder: Path) -> None:
     scene(1).save(folder / "folder" / "one.png")
     _photos(folder)
     _coco(folder / "COCO")
+    _flickr8k(folder / "FLICKR8K")
     names = [str(number) for number in range(12)]
     write_folder(folder / "cocobu_att", names)
     write_hdf5(folder / "coco_detections.hdf5", names)
@@ -104,6 +105,19 @@ def _photos(folder: Path) -> None:
     (photos / "truncated.jpg").write_bytes(content[: len(content) // 2])
     lines += ["truncated.jpg,a picture", "missing.jpg,a picture"]
     (folder / "photos.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _flickr8k(root: Path) -> None:
+    """Twelve images in Flickr8k's own layout; every word of their captions occurs often enough to be known."""
+    (root / "Flicker8k_Dataset").mkdir(parents=True)
+    captions = []
+    for split, numbers in (("train", range(8)), ("dev", range(8, 10)), ("test", range(10, 12))):
+        for number in numbers:
+            scene(number).save(root / "Flicker8k_Dataset" / f"{number}.jpg")
+            captions += [f"{number}.jpg#{k}\tA photo of thing {number % 2} ." for k in range(5)]
+        lines = "\n".join(f"{number}.jpg" for number in numbers)
+        (root / f"Flickr_8k.{split}Images.txt").write_text(lines, encoding="utf-8")
+    (root / "Flickr8k.token.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
 
 
 def _coco(root: Path) -> None:
