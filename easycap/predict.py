@@ -17,12 +17,10 @@ from easycap.errors import UserError
 from easycap.runs.find import checkpoint_of, find_run
 from easycap.tasks.create import load_task
 from easycap.tasks.photo_captioning import CaptionPredictor
-from easycap.tasks.predictor import Prediction, Predictor
+from easycap.tasks.predictor import BATCH_SIZE, Prediction, Predictor
 from easycap.types import Example
 
 T = TypeVar("T")
-
-BATCH_SIZE = 32  # images
 
 
 class Caption(NamedTuple):

@@ -5,8 +5,11 @@ All ranks run the same; on those above 0 the run's folder and the tracker do not
 
 from __future__ import annotations
 
+import importlib
 import logging
 import signal
+import sys
+import types
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,6 +118,15 @@ def create_task(
     model = task_cls.build_model(config, vocabulary, resume_from)
     return task_cls.for_training(config, data, vocabulary, model, resume_from=resume_from, ranks=ranks)
 
+
+class _CallableModule(types.ModuleType):
+    """Lets Python users call `easycap.train(...)`, which is the name of this module, too."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return importlib.import_module("easycap.api").train(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
     raise SystemExit("easycap.train is a module without a command line: python -m easycap train ...")

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from easycap.cli import main
-from easycap.commands import train as command
 from easycap.config import hydra_job
+from easycap.tasks import prepared_run
 
 QUICK = ["tracking=none", "device=cpu"]
 
@@ -171,9 +171,9 @@ def test_a_sweep_is_not_shown_as_one_config(capsys) -> None:
 
 def test_a_run_is_composed_and_checked_once(trained, monkeypatch) -> None:
     composed, checked, argv = [], [], sys.argv[:]
-    compose, validate = hydra.compose, command.validate
+    compose, validate = hydra.compose, prepared_run.validate
     monkeypatch.setattr(hydra_job.hydra, "compose", lambda *a, **k: composed.append(a) or compose(*a, **k))
-    monkeypatch.setattr(command, "validate", lambda *a: checked.append(a) or validate(*a))
+    monkeypatch.setattr(prepared_run, "validate", lambda *a: checked.append(a) or validate(*a))
     monkeypatch.setattr("easycap.tasks.dry_run.dry_run", lambda *a, **k: checked.append(a))
     assert main(["train", *QUICK, "seed=5"]) == 0
     assert (len(composed), len(checked), len(trained)) == (1, 2, 1)

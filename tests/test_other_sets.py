@@ -127,7 +127,7 @@ def test_same_name_of_another_set_is_refused(run: Path, tmp_path: Path) -> None:
         evaluate([str(run), *other, "--name", "test"])
     with pytest.raises(ValueError, match="--name 'a/b' must be letters"):
         evaluate([str(run), *other, "--name", "a/b"])
-    with pytest.raises(ValueError, match="--name x is for another set"):
+    with pytest.raises(ValueError, match="the name x is for another set"):
         evaluate([str(run), "--name", "x"])
 
 

@@ -40,11 +40,12 @@ ALLOWED: dict[str, set[str]] = {
     "predict": BASE | {"config", "data", "generation", "runs", "tasks"},
     "train": BASE
     | {"config", "evaluation", "metrics", "models", "report", "runs", "tasks", "training", "vocab"},
+    "api": BASE | {"config", "metrics", "predict", "report", "runs", "tasks", "train"},
     "sweeps": BASE | {"config", "report", "runs", "tasks", "train", "training"},
     "components": {"conditioning", "data", "generation", "models", "objectives", "runs", "sweeps"}
     | {"training", "vocab"},
     "commands": BASE
-    | {"conditioning", "config", "data", "evaluation", "metrics", "models", "predict", "report"}
+    | {"api", "conditioning", "config", "data", "evaluation", "metrics", "models", "predict", "report"}
     | {"runs", "sweeps", "tasks", "train", "training"},
     "cli": BASE | {"commands"},
     "__main__": {"cli"},

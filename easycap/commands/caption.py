@@ -14,9 +14,8 @@ from easycap.config.own_dirs import use_config_dirs
 from easycap.data.image_files import image_files
 from easycap.data.image_inputs import as_examples
 from easycap.errors import UserError
-from easycap.predict import BATCH_SIZE, chunks, load
 from easycap.runs.find import shown
-from easycap.tasks.predictor import Prediction, Predictor
+from easycap.tasks.predictor import BATCH_SIZE, Prediction, Predictor
 from easycap.types import Example
 from easycap.utils.console import say
 from easycap.utils.progress_bar import Progress
@@ -116,6 +115,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     drawings = _picture_paths(list(image_files(args.images)), args.attention) if args.attention else {}
     given = {name: vars(args)[name] for name in ("decoding", "draft", "rounds", "tags")}
+    from easycap.predict import load  # loads torch, which --help and a dry run do not need
+
     captioner = load(args.run, device=args.device, locations=locations | locations_from_args(args))
     predictor = captioner.predictor(**given)
     for notice in predictor.notices:
@@ -179,6 +180,8 @@ def _predictions(
     predictor: Predictor, files: Iterable[Path], batch_size: int, total: int, sink: TextFiles | Table | None
 ) -> Iterator[tuple[Example, Prediction | UserError]]:
     """Yield each image with its prediction, batch by batch, with progress."""
+    from easycap.predict import chunks
+
     prepared = False
     with Progress(predictor.doing, total) as progress:
         for batch in chunks(as_examples(files), batch_size):

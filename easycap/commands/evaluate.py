@@ -10,16 +10,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from easycap.api import evaluate
 from easycap.config.data_locations import add_arguments, locations_from_args, split_locations
-from easycap.config.other_set import OtherSetConfig, other_set_config, split_other_set
+from easycap.config.other_set import split_other_set
 from easycap.config.own_dirs import use_config_dirs
-from easycap.errors import UserError
-from easycap.metrics.scoring import DEFAULT_SCORERS, metric_names, text_metrics
+from easycap.metrics.scoring import DEFAULT_SCORERS, text_metrics
 from easycap.registry import import_modules
-from easycap.runs.find import checkpoint_of, find_run, shown
-from easycap.runs.run_folder import RunFolder
-from easycap.tasks.create import load_task
-from easycap.tasks.other_sets import evaluation_set, load_other_set
+from easycap.runs.find import find_run, shown
 from easycap.utils.console import console
 
 
@@ -29,62 +26,23 @@ def main(argv: Sequence[str]) -> int:
     words, locations = split_locations(words)
     args = _parser().parse_args(words)
     import_modules(args.imports.split(",") if args.imports else ())
-    locations |= locations_from_args(args)
-    other = _other_set(overrides, locations, args.name)
-    names = metric_names(args.metrics) if args.metrics else ()
-    if args.samples is not None and args.samples < 2:
-        raise UserError(f"--samples {args.samples} must be at least 2")
-    args.run = find_run(args.run)
-    checkpoint = checkpoint_of(args.run)
-    if not (args.run / "config.yaml").is_file():
-        raise UserError(f"{args.run} is a checkpoint; give the run's folder that holds it")
-    given = {
-        "decoding": args.decoding,
-        "samples": args.samples,
-        "rounds": args.rounds,
-        "metrics": names or None,
-        "clip": args.clip,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
-    if args.clip and not args.clip.is_dir():
-        raise UserError(f"--clip {args.clip} is not a folder; it must hold a CLIP saved by transformers")
-    task = load_task(
-        checkpoint,
+    scores = evaluate(
+        args.run,
+        split=args.split,
+        data=overrides,
+        name=args.name,
+        decoding=args.decoding,
+        samples=args.samples,
+        rounds=args.rounds,
+        metrics=args.metrics.split(",") if args.metrics else (),
+        clip=args.clip,
+        group_by=args.group_by,
+        batch_size=args.batch_size,
         device=args.device,
-        locations=locations if other is None else None,
-        with_data=True,
-        data_may_be_missing=other is not None,
+        locations=locations | locations_from_args(args),
+        command="easycap evaluate " + " ".join(map(shown, argv)),
     )
-    other_set = None if other is None else load_other_set(task, other, locations)
-    batch_size = task.config["validation"]["batch_size"] if args.batch_size is None else args.batch_size
-    if batch_size < 1:
-        raise UserError(f"--batch-size {batch_size} must be at least 1")
-    command = "easycap evaluate " + " ".join(map(shown, argv))
-    folder = RunFolder(args.run, command=command)
-    images = evaluation_set(task, args.split, args.run, other=other_set, group_by=args.group_by)
-    labels = task.evaluate(
-        images,
-        folder,
-        batch_size=batch_size,
-        command=command,
-        choose_threads=True,
-        **options,
-    )
-    return show_run(args.run, labels)
-
-
-def _other_set(
-    overrides: Sequence[str], locations: dict[str, str], name: str | None
-) -> OtherSetConfig | None:
-    """The set that overrides of data name, if any; then `locations` of data are those of that set."""
-    if not overrides:
-        if name is not None:
-            raise UserError(
-                f"--name {name} is for another set than the run's own: name it, e.g. data=coco data.root=DIR"
-            )
-        return None
-    moved = [key for key in locations if key.startswith("data.")]
-    return other_set_config([*overrides, *(f"{key}={locations.pop(key)}" for key in moved)], name)
+    return show_run(find_run(args.run), list(scores))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from easycap.config.compose import Composition, compose, config_text, import_own_modules
-from easycap.config.data_locations import LOCATIONS, split_locations
-from easycap.config.hydra_job import run_in, show_info
+from easycap.config.compose import config_text, import_own_modules
+from easycap.config.hydra_job import show_info
 from easycap.config.overrides import parse
 from easycap.config.own_dirs import use_config_dirs
 from easycap.config.schema import GROUPS
-from easycap.config.validate import validate
 from easycap.errors import UserError
 from easycap.registry import own_components
 from easycap.runs.find import shown
-from easycap.runs.run_folder import is_alive, new_run_folder
+from easycap.tasks.prepared_run import PreparedRun, prepare
 from easycap.training.place import place
-from easycap.utils.paths import config_files, outputs_dir, own_config_dirs
+from easycap.utils.paths import config_files, own_config_dirs
 from easycap.utils.plugins import packages_without_conf
 from easycap.utils.processes import PARENT, end_with_parent
 
@@ -80,60 +73,37 @@ def main(argv: Sequence[str]) -> int:
 
         join_training()
         return 0
-    return _compose_and_train(flags)
+    return _prepare_and_train(flags)
 
 
-def _compose_and_train(flags: argparse.Namespace) -> int:
+def _prepare_and_train(flags: argparse.Namespace) -> int:
     """Train the run that the overrides describe, or with --cfg only print its config."""
-    overrides, locations = flags.overrides, dict[str, str]()
-    if any(re.match(r"\+{0,2}resume=(?!null$|$)", word) for word in overrides):  # all else is the run's own
-        overrides, locations = split_locations(overrides)
-    composition = compose(overrides)
-    with _BufferedRecords() as buffered:
-        config = validate(composition.config, locations)
-        from easycap.tasks.dry_run import dry_run  # loads torch, which --help does not need
-
-        dry_run(config, memory=True)
-    if config["resume"] and (ended := _check_resume(config["resume"], overrides)) is not None:
-        return ended
-    folder = _run_folder(config, composition, overrides)
-    composition.full.hydra.run.dir = str(folder)
+    prepared = prepare(flags.overrides, flags=flags.config_dirs)
+    if prepared.is_completed:
+        print(
+            f"{shown(prepared.config['resume'])} is completed: there is nothing left to do", file=sys.stderr
+        )
+        return _show(prepared.folder)
     if flags.cfg:
-        print(config_text(composition, flags.cfg, package=flags.package, resolve=flags.resolve), end="")
+        text = config_text(prepared.composition, flags.cfg, package=flags.package, resolve=flags.resolve)
+        print(text, end="")
         return 0
     # SIGTERM (a scheduler, a container) ends a run as Ctrl-C does: with a status, not without a word.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    words = [*flags.config_dirs, *overrides, *(f"{key}={path}" for key, path in locations.items())]
-    command = " ".join(["easycap train", *map(shown, words)])
-    return run_in(composition.full, partial(_train, config, folder, command, buffered.records))
+    return prepared.run(lambda: _train(prepared))
 
 
-def _train(config: dict[str, Any], folder: Path, command: str, records: Sequence[logging.LogRecord]) -> int:
-    from easycap.commands.evaluate import show_run
+def _train(prepared: PreparedRun) -> int:
     from easycap.train import train
 
-    for record in records:
-        logging.getLogger(record.name).handle(record)
-    train(config, folder, command=command)
+    train(prepared.config, prepared.folder, command=prepared.command)
+    return _show(prepared.folder)
+
+
+def _show(folder: Path) -> int:
+    from easycap.commands.evaluate import show_run
+
     return show_run(folder)
-
-
-class _BufferedRecords(logging.Handler):
-    """Buffers what is logged before the run's folder exists, to be logged into it later."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-    def __enter__(self) -> _BufferedRecords:
-        logging.getLogger().addHandler(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger().removeHandler(self)
 
 
 # ------------------------------------------------------------------------------------------- command line
@@ -188,49 +158,3 @@ def _as_override(arg: str) -> str:
     """Rewrite --seed=3, as W&B's agents write settings, to seed=3; keep Hydra's flags."""
     name, equals, _ = arg.partition("=")
     return arg[2:] if arg.startswith("--") and equals and name not in _FLAGS else arg
-
-
-# ------------------------------------------------------------------------------------------- run folder
-
-
-def _check_resume(run: str, overrides: Sequence[str]) -> int | None:
-    """Return the exit code if the run is completed, None if it can be resumed; `UserError` if it cannot."""
-    others = [o for o in overrides if o.lstrip("+").partition("=")[0] not in ("resume", "device")]
-    if others:
-        raise UserError(
-            f"resume uses the run's own config; remove {' '.join(others)} (only device= and locations of data may "
-            f"change: {'=, '.join(LOCATIONS)}=)"
-        )
-    status = _status_of(Path(run))
-    if status.get("status") == "completed":
-        return _nothing_left(Path(run))
-    if is_alive(status):
-        raise UserError(f"resume={run} is still running (process {status['pid']}): stop it first")
-    return None
-
-
-def _status_of(run: Path) -> dict[str, Any]:
-    path = run / "status.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error})") from None
-
-
-def _nothing_left(run: Path) -> int:
-    from easycap.commands.evaluate import show_run
-
-    print(f"{shown(run)} is completed: there is nothing left to do", file=sys.stderr)
-    return show_run(run)
-
-
-def _run_folder(config: dict[str, Any], composition: Composition, overrides: Sequence[str]) -> Path:
-    """The run's folder, not yet made: the run's own, that of hydra.run.dir=, or a new one below the outputs."""
-    if config["resume"]:
-        return Path(config["resume"]).absolute()
-    if any(word.lstrip("+").startswith("hydra.run.dir=") for word in overrides):
-        return Path(composition.full.hydra.run.dir).absolute()
-    choices = composition.choices
-    tokens = f"{choices['image_tokens']}{config['image_tokens'].get('count', '')}"
-    parts = ["tags", choices["tagger"]] if config["task"] == "tags" else [tokens, choices["decoder"]]
-    return new_run_folder(outputs_dir() / "runs", [choices["data"], choices["encoder"], *parts])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -52,6 +54,34 @@ def quoted(text: str) -> str:
     text = re.sub(r"(\\*)'", r"\1\1\\'", text)
     text = re.sub(r"(\\+)$", r"\1\1", text)
     return f"'{text}'"
+
+
+def override_text(key: str, value: Any) -> str:
+    """Return the override that sets a Python value: None, bool, number, text, path, or a list or mapping of such.
+
+    Raises `UserError` for other values.
+    """
+    if key in PATHS and value is not None and not isinstance(value, (list, tuple)):
+        return f"{key}={value}"
+    return f"{key}={_value_text(key, value)}"
+
+
+def _value_text(key: str, value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (str, Path)):
+        return quoted(str(value))
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{k}:{_value_text(key, v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(_value_text(key, one) for one in value)}]"
+    raise UserError(
+        f"{key}={value!r} must be a number, a text, true, false, null, or a list or mapping of such"
+    )
 
 
 def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:

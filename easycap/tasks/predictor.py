@@ -12,6 +12,8 @@ from PIL import Image
 from easycap.errors import UserError
 from easycap.types import Example
 
+BATCH_SIZE = 32  # images at a time, unless others are asked for
+
 
 class Prediction(NamedTuple):
     """A model's prediction for an image: `lines` to print, `row` to store as JSON, and `text`: a caption, or tags "dog,

@@ -324,7 +324,7 @@ def test_the_best_of_comparable_scores_alone_is_bold(tmp_path: Path) -> None:
 
 
 def test_a_column_that_is_not_there_is_named(sweep: Path) -> None:
-    with pytest.raises(ValueError, match="--columns CIDEr: no such column; did you mean 'CIDEr-D'"):
+    with pytest.raises(ValueError, match="there is no column 'CIDEr'; did you mean 'CIDEr-D'"):
         table_of(compared(sweep), wanted=["CIDEr"], over_seeds=False)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from easycap.report.comparison.choice import table_of
     from easycap.report.comparison.columns import DIFFERENT
-    from easycap.report.comparison.export import EXPORTS
+    from easycap.report.comparison.export import EXPORTS, rows_of
     from easycap.report.comparison.page import write_page
     from easycap.report.comparison.protocol import differing_images
     from easycap.report.comparison.read_runs import Comparison, read_comparison
@@ -23,6 +23,7 @@ _MODULES = {
     "differing_images": "protocol",
     "notes": "terminal",
     "read_comparison": "read_runs",
+    "rows_of": "export",
     "set_table": "terminal",
     "set_tables": "set_scores",
     "table_of": "choice",
@@ -37,6 +38,7 @@ __all__ = [
     "differing_images",
     "notes",
     "read_comparison",
+    "rows_of",
     "set_table",
     "set_tables",
     "table_of",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from easycap.report.comparison.choice import best_indices, table_of
 from easycap.report.comparison.columns import DIFFERENT, TEXT_KINDS, Cell, Column
@@ -19,16 +20,28 @@ def to_csv(comparison: Comparison, table: Sequence[Column] | None = None) -> str
     mean one for its standard deviation.
     """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     table = _all(comparison) if table is None else table
-    writer.writerow(head for column in table for head in _heads(column))
+    heads = [head for column in table for head in _heads(column)]
+    writer = csv.DictWriter(text, heads, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows_of(comparison, table))
+    return text.getvalue()
+
+
+def rows_of(comparison: Comparison, table: Sequence[Column]) -> list[dict[str, Any]]:
+    """Return the table as rows {column: value}; see `to_csv`. A missing number is None."""
     signatures = [
         {m: (comparison.score(run, m) or {}).get("signature", "") for m in comparison.metrics}
         for run in comparison.runs
     ]
-    for index in _indices(table):
-        writer.writerow(value for column in table for value in _values(column, index, signatures[index]))
-    return text.getvalue()
+    return [
+        {
+            head: value
+            for column in table
+            for head, value in zip(_heads(column), _values(column, index, signatures[index]), strict=True)
+        }
+        for index in _indices(table)
+    ]
 
 
 def _all(comparison: Comparison) -> list[Column]:
@@ -47,16 +60,13 @@ def _heads(column: Column) -> list[str]:
     return [column.key, *(f"{column.key} {part}" for part in ("low", "high", "signature", "differs"))]
 
 
-def _values(column: Column, index: int, signatures: dict[str, str]) -> list[object]:
+def _values(column: Column, index: int, signatures: dict[str, str]) -> list[Any]:
     cell = column.cells[index]
     if column.kind == "score":
-        numbers = ["" if number is None else number for number in (cell.number, cell.low, cell.high)]
-        return [*numbers, signatures[column.key], cell.why]
+        return [cell.number, cell.low, cell.high, signatures[column.key], cell.why]
     if column.kind == "mean":
-        return ["" if number is None else number for number in (cell.number, cell.spread)]
-    if column.kind == "cost":
-        return ["" if cell.number is None else cell.number]
-    return [cell.text]
+        return [cell.number, cell.spread]
+    return [cell.number if column.kind == "cost" else cell.text]
 
 
 def to_markdown(comparison: Comparison, table: Sequence[Column] | None = None) -> str:

@@ -1,0 +1,191 @@
+"""For Python users: train, evaluate and compare, as the commands of these names do. `easycap.load` is in predict.py."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from easycap.config.other_set import OtherSetConfig, other_set_config
+from easycap.config.overrides import override_text
+from easycap.errors import UserError
+from easycap.runs.find import checkpoint_of, find_run
+from easycap.runs.run_folder import RunFolder
+from easycap.tasks.prepared_run import PreparedRun, prepare
+
+if TYPE_CHECKING:
+    from easycap.predict import Captioner
+
+Overrides = Sequence[str] | Mapping[str, Any]
+Scores = dict[str, dict[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run: its folder, and what result.json says."""
+
+    folder: Path
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Return result.json: scores, cost, data, vocabulary and more."""
+        found: dict[str, Any] = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+        return found
+
+    @property
+    def scores(self) -> Scores:
+        """Return {split: {metric: {"value", "low", "high", "signature"}}}; a CIDEr-D of 1.0 is called 100 in papers."""
+        return self.result.get("scores", {})
+
+    def load(self, *, device: str = "auto") -> Captioner:
+        """Return `easycap.load` of the run."""
+        from easycap.predict import load
+
+        return load(self.folder, device=device)
+
+
+def train(overrides: Overrides = (), *, folder: str | os.PathLike[str] | None = None) -> Run:
+    """Train a run as `easycap train` does, evaluate it and write its report.
+
+    `overrides`: those of the command line (["decoder=lstm", "trainer.epochs=2"]) or a mapping
+    {"decoder": "lstm", "trainer.epochs": 2}; `folder` is the run's, a new one in outputs/runs
+    if None. Sweeps and several ranks are the command's. Raises `UserError` for settings that
+    are wrong, before anything is written.
+    """
+    words = overrides_of(overrides)
+    if folder is not None:
+        words.append(f"hydra.run.dir={Path(folder).absolute()}")
+    prepared = prepare(words)
+    if not prepared.is_completed:
+        prepared.run(lambda: _train_and_report(prepared))
+    return Run(prepared.folder)
+
+
+def _train_and_report(prepared: PreparedRun) -> None:
+    from easycap.report import write_report
+    from easycap.train import train as train_config
+
+    train_config(prepared.config, prepared.folder, command=prepared.command)
+    write_report(prepared.folder)
+
+
+def overrides_of(overrides: Overrides) -> list[str]:
+    """Return overrides as words of the command line."""
+    if isinstance(overrides, str):
+        raise UserError(f"overrides {overrides!r} must be a list: [{overrides!r}]")
+    if not isinstance(overrides, Mapping):
+        return [str(word) for word in overrides]
+    return [override_text(key, value) for key, value in overrides.items()]
+
+
+def evaluate(
+    run: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    data: Overrides = (),
+    name: str | None = None,
+    decoding: str | None = None,
+    samples: int | None = None,
+    rounds: int | None = None,
+    metrics: Iterable[str] = (),
+    clip: str | os.PathLike[str] | None = None,
+    group_by: Iterable[str] = (),
+    batch_size: int | None = None,
+    device: str = "auto",
+    locations: Mapping[str, str] | None = None,
+    command: str = "easycap.evaluate",
+) -> Scores:
+    """Caption a split with a run's best weights and score it; return {split: {metric: {"value", ...}}} of `Run.scores`.
+
+    The arguments are the options of `easycap evaluate`. `data` names another set than the
+    run's own (["data=coco", "data.root=DIR"]), `locations` {"data.root": DIR} says where
+    the data is now if it has moved, and `command` is stored with the scores. Results are added to the run's
+    folder. Raises `UserError` for what does not exist or does not fit.
+    """
+    _check_options(samples, batch_size, clip)
+    from easycap.metrics.scoring import metric_names
+    from easycap.tasks.create import load_task
+    from easycap.tasks.other_sets import evaluation_set, load_other_set
+
+    names = metric_names(",".join(metrics)) if metrics else ()
+    known = dict(locations or {})
+    other, known = _other_set(overrides_of(data), known, name)
+    folder = find_run(Path(run))
+    checkpoint = checkpoint_of(folder)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder} is a checkpoint; give the run's folder that holds it")
+    task = load_task(
+        checkpoint,
+        device=device,
+        locations=known if other is None else None,
+        with_data=True,
+        data_may_be_missing=other is not None,
+    )
+    other_set = None if other is None else load_other_set(task, other, known)
+    given = {"decoding": decoding, "samples": samples, "rounds": rounds, "metrics": names or None}
+    given["clip"] = None if clip is None else Path(clip)
+    labels = task.evaluate(
+        evaluation_set(task, split, folder, other=other_set, group_by=list(group_by)),
+        RunFolder(folder, command=command),
+        batch_size=task.config["validation"]["batch_size"] if batch_size is None else batch_size,
+        command=command,
+        choose_threads=True,
+        **{key: value for key, value in given.items() if value is not None},
+    )
+    scores = Run(folder).scores
+    return {label: scores[label] for label in labels}
+
+
+def _check_options(samples: int | None, batch_size: int | None, clip: str | os.PathLike[str] | None) -> None:
+    if samples is not None and samples < 2:
+        raise UserError(f"samples={samples} must be at least 2")
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"the batch size {batch_size} must be at least 1")
+    if clip is not None and not Path(clip).is_dir():
+        raise UserError(f"clip={clip} is not a folder; it must hold a CLIP saved by transformers")
+
+
+def _other_set(
+    overrides: Sequence[str], locations: Mapping[str, str], name: str | None
+) -> tuple[OtherSetConfig | None, dict[str, str]]:
+    """The set that overrides of data name, if any, and the locations that are not its own."""
+    if not overrides:
+        if name is not None:
+            raise UserError(
+                f"the name {name} is for another set than the run's own: give its overrides, e.g. data=coco "
+                "data.root=DIR"
+            )
+        return None, dict(locations)
+    moved = [f"{key}={path}" for key, path in locations.items() if key.startswith("data.")]
+    rest = {key: path for key, path in locations.items() if not key.startswith("data.")}
+    return other_set_config([*overrides, *moved], name), rest
+
+
+def compare(
+    runs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    split: str = "test",
+    metrics: Iterable[str] | None = None,
+    columns: Iterable[str] | None = None,
+    over_seeds: bool = False,
+) -> list[dict[str, Any]]:
+    """Return the table of `easycap compare` as rows {column: value}, one for each run.
+
+    `runs` are folders or names of runs or sweeps. Columns are the run, the settings that
+    differ, scores (with "METRIC low", "METRIC high", "METRIC signature", "METRIC differs") and costs;
+    numbers are as in result.json, and None where there is none. With `over_seeds` runs that
+    differ only in the seed are one row: mean, and "METRIC sd".
+    """
+    from easycap.report.comparison import read_comparison, rows_of, table_of
+
+    paths = [runs] if isinstance(runs, (str, os.PathLike)) else list(runs)
+    comparison = read_comparison(
+        [find_run(Path(path)) for path in paths],
+        split=split,
+        metrics=None if metrics is None else tuple(metrics),
+    )
+    table = table_of(comparison, wanted=None if columns is None else tuple(columns), over_seeds=over_seeds)
+    return rows_of(comparison, table)
