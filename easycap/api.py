@@ -125,15 +125,16 @@ def evaluate(
         data_may_be_missing=other is not None,
     )
     other_set = None if other is None else load_other_set(task, other, known)
-    given = {"decoding": decoding, "samples": samples, "rounds": rounds, "metrics": names or None}
-    given["clip"] = None if clip is None else Path(clip)
+    given: dict[str, Any] = {"decoding": decoding, "samples": samples, "rounds": rounds}
+    given |= {"metrics": names or None, "clip": None if clip is None else Path(clip)}
+    options: Any = {key: value for key, value in given.items() if value is not None}
     labels = task.evaluate(
         evaluation_set(task, split, folder, other=other_set, group_by=list(group_by)),
         RunFolder(folder, command=command),
         batch_size=task.config["validation"]["batch_size"] if batch_size is None else batch_size,
         command=command,
         choose_threads=True,
-        **{key: value for key, value in given.items() if value is not None},
+        **options,
     )
     scores = Run(folder).scores
     return {label: scores[label] for label in labels}

@@ -109,7 +109,9 @@ def _settings(before: Sequence[str], last: str) -> Iterator[str]:
         yield from (f"{key}={option}" for option in _options(group))
     elif dot:
         for option in _chosen(group, before):
-            yield from (f"{group}.{field}=" for field in option_values(group, option) if field != "name")
+            yield from (
+                f"{group}.{field}=" for field in map(str, option_values(group, option)) if field != "name"
+            )
     else:
         yield from (f"{name}=" for name in (*GROUPS, *_FURTHER, *ROOT))
         if last in GROUPS:  # all other letters are there

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -108,7 +109,7 @@ class MlflowTracker:
         now = int(time.time() * 1000)
         metrics = [self._metric(_metric_name(name), value, now, step) for name, value in values.items()]
         for some in _chunks(metrics, _METRICS_AT_ONCE):
-            self._try(lambda some=some: self._client.log_batch(self._id, metrics=some))
+            self._try(partial(self._client.log_batch, self._id, metrics=some))
 
     def samples(self, rows: Sequence[Mapping[str, Any]], *, step: int, epoch: int) -> None:
         table = [{"id": r["id"], "caption": r["caption"], "references": list(r["references"])} for r in rows]
@@ -119,7 +120,7 @@ class MlflowTracker:
         self.log(flat_scores(result), step=last_step(self._path) or 0)
         for name in ("config.yaml", "result.json"):
             if (self._path / name).is_file():
-                self._try(lambda name=name: self._client.log_artifact(self._id, str(self._path / name)))
+                self._try(partial(self._client.log_artifact, self._id, str(self._path / name)))
         if error:
             self._try(lambda: self._client.set_tag(self._id, "error", error[:_LONGEST_VALUE]))
         self._try(lambda: self._client.set_terminated(self._id, _STATUS[status]))

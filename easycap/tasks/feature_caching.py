@@ -19,7 +19,7 @@ from easycap.runs.find import run_of
 from easycap.runs.reading import read_result
 from easycap.tasks.base import Task
 from easycap.training.checkpoint_files import read_progress
-from easycap.types import Features
+from easycap.types import Features, ImageInput
 from easycap.utils import paths
 from easycap.utils.cache import digest_of
 from easycap.utils.cpu_threads import FastestThreads, restore_thread_count
@@ -119,7 +119,8 @@ def _fill(task: Task, caches: Sequence[FeatureCache], left: int, *, within: floa
     encode_faster = FastestThreads(encode, ahead=left, device=device, what="caching features")
     size, workers = task.config["validation"]["batch_size"], task.trainer_config.workers
     with restore_thread_count():
-        for cache, view in zip(caches, (transform, transform, Mirrored(transform)), strict=False):
+        views: list[ImageInput] = [transform, transform, Mirrored(transform)]
+        for cache, view in zip(caches, views, strict=False):
             cache.encode(encode_faster, view, batch_size=size, workers=workers)
     captioner.freeze_encoder(False)  # as before; training freezes it itself
 
