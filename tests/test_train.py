@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.region_files import DIM, ids_of_data, write_folder
 from helpers.tiny_clip import save_tiny_clip
-from helpers.tiny_config import TINY
+from helpers.tiny_config import TINY, try_out
 from helpers.whole_runs import OVERLAYS, RECURRENT, metrics, read, run, settings
 from PIL import Image
 from safetensors.torch import load_file
@@ -129,6 +129,8 @@ def test_several_captions_per_image_and_further_metrics(
         (["--samples", "2", "--decoding", "beam"], "decoding.num_samples does not exist"),
         (["--metrics", "meteo"], "no metric 'meteo'; did you mean 'meteor'"),
         (["--metrics", ","], "no metric ''"),
+        (["--batch-size", "0"], "--batch-size 0 must be at least 1"),
+        (["--split", "tset"], "split 'tset' does not exist; allowed: "),
         (["--clip", "nowhere"], "--clip nowhere is not a folder"),
     ],
 )
@@ -254,6 +256,18 @@ def test_the_encoder_is_frozen_until_its_epoch(tmp_path: Path, epoch: int | None
     norms = [line["train/grad_norm/encoder"] for line in metrics(path) if "train/loss" in line]
     assert len(norms) == 12 and not any(norms[:6])
     assert any(norms[6:]) == (epoch == 1)
+
+
+def test_a_vocabulary_without_words_is_refused_and_one_with_few_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    try_out(settings(f"vocab.min_count={10**12}"))  # makes no list of that length
+    with pytest.raises(UserError, match="no word occurs 100000 times in the training captions: lower"):
+        run(tmp_path / "none", "vocab.min_count=100000")
+    assert not (tmp_path / "none").exists()
+    run(tmp_path / "few", "vocab.min_count=60", "trainer.max_steps=1")
+    assert "has only 32% of the running words of the training captions" in caplog.text
+    assert "vocab.min_count=60, vocab.size=15000" in caplog.text
 
 
 def test_validation_fails_before_training_if_it_must(tmp_path: Path) -> None:

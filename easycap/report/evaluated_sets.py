@@ -11,7 +11,12 @@ from easycap.utils.text import score_text
 
 def other_set(result: Mapping[str, Any], label: str) -> Mapping[str, Any]:
     """Return what result.json has of the other set whose scores are called `label`; empty for the run's own data."""
-    return mapping(result, "other_sets", label) or mapping(result, "other_sets", label.partition("@")[0])
+    return mapping(result, "other_sets", _set_name(result, label))
+
+
+def _set_name(result: Mapping[str, Any], label: str) -> str:
+    """The set's name in a label: scores of another decoding are called NAME@DECODING."""
+    return label if label in mapping(result, "other_sets") else label.partition("@")[0]
 
 
 def unknown_words_text(result: Mapping[str, Any], label: str) -> str:
@@ -29,9 +34,9 @@ def _line(result: Mapping[str, Any], label: str) -> str:
     about = other_set(result, label)
     if not about:
         return ""
-    name = label if label in mapping(result, "other_sets") else label.partition("@")[0]
     split = "all splits" if about["split"] == "all" else f"split {about['split']}"
-    line = f"{name}: {about['images']:,} images, {split} of data={mapping(about, 'data').get('name')}"
+    data = mapping(about, "data").get("name")
+    line = f"{_set_name(result, label)}: {about['images']:,} images, {split} of data={data}"
     if share := unknown_words_text(result, label):
         line += f"; {share} % of the reference words are not in the run's vocabulary"
         most = about.get("most_frequent_unknown") or ()

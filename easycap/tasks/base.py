@@ -174,7 +174,8 @@ class Task(ABC):
     @classmethod
     def check_vocabulary(cls, config: dict[str, Any]) -> None:
         """Raise `UserError` for settings of a new vocabulary that no data could satisfy."""
-        build("vocab", config["vocab"], captions=["word"] * config["vocab"].get("min_count", 1))
+        once = {"min_count": min(config["vocab"]["min_count"], 1)} if "min_count" in config["vocab"] else {}
+        build("vocab", config["vocab"] | once, captions=["word"])
 
     @classmethod
     @abstractmethod

@@ -30,7 +30,13 @@ from easycap.runs.run_folder import RunFolder
 from easycap.tasks.base import Summary, Task
 from easycap.tasks.other_sets import pipeline_for, record_other_set
 from easycap.tasks.photo_captioning import NO_DRAFT, CaptionPredictor
-from easycap.tasks.preflight import Notice, about_cut_captions, about_rewards, about_scripts
+from easycap.tasks.preflight import (
+    Notice,
+    about_cut_captions,
+    about_rewards,
+    about_scripts,
+    about_unknown_words,
+)
 from easycap.types import Batch, Dataset, Example, Generator, Inputs, Objective, Scorer, Vocabulary
 from easycap.utils import paths
 from easycap.utils.cache import cached_dir, digest_of
@@ -169,6 +175,7 @@ class CaptioningTask(Task):
 
     def data_warnings(self) -> Iterator[Notice]:
         """Yield what the decoder or the vocabulary loses of the training captions."""
+        yield from about_unknown_words(self.config, self.surveys["train"])
         yield from about_cut_captions(self.config, self.surveys["train"], self.pipeline.max_length)
         captions = Captions(self.examples("train"))
         yield from about_scripts(self.config, self.vocabulary, captions, segmenter_of(self.config))

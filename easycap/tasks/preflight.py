@@ -19,6 +19,8 @@ INFO, WARNING = logging.INFO, logging.WARNING
 
 # Above this share of training captions without their end, captions are noticeably learnt too short.
 _MANY_CUT = 0.02
+# Warn if less than this share of the running words is in the vocabulary.
+_FEW_KNOWN = 0.8
 # Warn if more than this share of the captions loses accents or marks.
 _MANY_LOST = 0.01
 
@@ -84,6 +86,19 @@ def about_cut_captions(config: dict[str, Any], train: Survey, max_length: int) -
             f"{100 * train.truncated:.2f}% of the training captions ({train.length:.1f} words on average with "
             f"vocab={config['vocab']['name']}) are cut to decoder.max_length={max_length} positions; a higher "
             "decoder.max_length keeps them whole",
+        )
+
+
+def about_unknown_words(config: dict[str, Any], train: Survey) -> Iterator[Notice]:
+    """A vocabulary that knows few of the words it is to learn."""
+    if train.coverage < _FEW_KNOWN:
+        settings = [
+            f"vocab.{key}={config['vocab'][key]}" for key in ("min_count", "size") if key in config["vocab"]
+        ]
+        yield (
+            WARNING,
+            f"the vocabulary has only {100 * train.coverage:.0f}% of the running words of the training captions, and "
+            f"the others are learnt as <unk> ({', '.join(settings)}): lower vocab.min_count or raise vocab.size",
         )
 
 

@@ -52,11 +52,11 @@ def best_indices(column: Column) -> set[int]:
     """
     if column.kind not in ("score", "mean") or not column.key.startswith(_MORE_IS_BETTER):
         return set()
-    able = [index for index, cell in enumerate(column.cells) if _can_be_best(cell)]
-    if len(able) < 2:
+    candidates = [index for index, cell in enumerate(column.cells) if _can_be_best(cell)]
+    if len(candidates) < 2:
         return set()
-    best = max((column.cells[index] for index in able), key=lambda cell: cell.number or 0.0).text
-    return {index for index in able if column.cells[index].text == best}
+    best = max((column.cells[index] for index in candidates), key=lambda cell: cell.number or 0.0).text
+    return {index for index in candidates if column.cells[index].text == best}
 
 
 def _can_be_best(cell: Cell) -> bool:
