@@ -124,6 +124,8 @@ def test_what_would_mix_captions_is_refused(
             message = capsys.readouterr().err
             assert f"other.{form} is not a file that easycap caption --{form} has written" in message
             assert other.read_text() == text
+    assert caption(run, photos, "--csv", str(tmp_path)) == 1
+    assert f"--csv {tmp_path} is a folder: name a file" in capsys.readouterr().err
     assert caption(run, photos, "--overwrite") == 1
     assert "--overwrite needs --txt" in capsys.readouterr().err
     assert caption(run, photos, "--txt", "--json") == 1

@@ -110,6 +110,16 @@ def test_mistakes_end_with_one_sentence(argv: list[str], words: str, capsys: pyt
     assert len(sentence) == 1
 
 
+def test_a_run_without_a_checkpoint_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 1")
+    (tmp_path / "status.json").write_text('{"status": "interrupted"}')
+    (tmp_path / "x.jpg").touch()
+    for words in (["evaluate", str(tmp_path)], ["caption", str(tmp_path), str(tmp_path / "x.jpg")]):
+        assert main(words) == 1
+        message = capsys.readouterr().err
+        assert "has no checkpoint yet" in message and f"`easycap train resume={tmp_path}`" in message
+
+
 def test_debug_shows_the_traceback() -> None:
     with pytest.raises(ValueError, match="not a folder"):
         main(["evaluate", "nowhere", "--debug"])

@@ -81,7 +81,7 @@ def test_an_experiment_with_a_plus(capsys) -> None:
 
 
 def test_flags_of_hydra_stay(monkeypatch) -> None:
-    for flag in ("--cfg=job", "--config-dir=x", "-m", "--info=all"):
+    for flag in ("--cfg=job", "-m", "--info=all"):  # --config-dir is taken before
         assert launch._as_override(flag) == flag
 
 

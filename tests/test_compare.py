@@ -213,11 +213,16 @@ def test_the_order_of_references_and_images_does_not_matter(runs: tuple[str, str
 def test_mistakes_are_one_sentence(runs: tuple[str, str], tmp_path: Path, capsys) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "cut.json").write_text('{"a": ')
+    new = make_run(tmp_path / "new", POOR)
+    (new / "captions.test.json").unlink()
+    (new / "config.yaml").write_text("seed: 1")
+    (new / "status.json").write_text('{"status": "running"}')
     old = make_run(tmp_path / "old", POOR)
     (old / "references.test.json").unlink()
     for argv, words in (
         ([*runs, "--split", "val"], "no captions of split 'val'; it has test"),
         ([str(tmp_path / "empty"), runs[0]], "empty holds no run"),
+        ([runs[0], str(new), "--top", "1"], "the run has not been scored yet"),
         ([str(tmp_path / "cut.json"), runs[0]], "not JSON, or cut off"),
         ([str(old), str(old)], "run `easycap evaluate RUN` again"),
         ([*runs, "--by", "CIDER"], "--by CIDER is not a metric of both; did you mean 'CIDEr-D'?"),

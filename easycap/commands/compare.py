@@ -181,6 +181,10 @@ def _compare_pair(args: argparse.Namespace) -> None:
 
 
 def _check_exported(args: argparse.Namespace) -> None:
+    for name in ("html", *EXPORTS):
+        target = getattr(args, name)
+        if target is not None and Path(target).is_dir():
+            raise UserError(f"--{name} {target} is a folder: name a file")
     chosen = "--columns" if args.columns else "--over-seeds" if args.over_seeds else ""
     if chosen and all(getattr(args, name) is None for name in EXPORTS):
         raise UserError(f"{chosen} needs one of --{', --'.join(EXPORTS)}, e.g. --latex -")

@@ -25,6 +25,7 @@ from easycap.registry import describe_choices
 from easycap.report.comparison import differing_images
 from easycap.report.scores import oracle_mark, oracles_of
 from easycap.runs.find import shown, write_text
+from easycap.runs.reading import is_run
 from easycap.types import Score
 from easycap.utils import text as numbers
 from easycap.utils.console import console
@@ -88,7 +89,8 @@ def read_system(path: Path, split: str) -> System:
     file = path / f"captions.{split}.json"
     if not file.is_file():
         splits = [p.name[len("captions.") : -len(".json")] for p in sorted(path.glob("captions.*.json"))]
-        there = f"it has {', '.join(splits)}" if splits else "is it a run's folder? `easycap runs` lists them"
+        what = "the run has not been scored yet" if is_run(path) else "is it a run's folder?"
+        there = f"it has {', '.join(splits)}" if splits else f"{what} `easycap runs` lists the runs there are"
         raise UserError(f"{shown(path)} holds no captions of split {split!r}; {there}")
     known = path / f"references.{split}.json"
     references = references_by_id(read_references(known)) if known.is_file() else None

@@ -42,6 +42,10 @@ class Table:
     """
 
     def __init__(self, path: Path, form: Literal["csv", "jsonl"], *, overwrite: bool) -> None:
+        if path.is_dir():
+            raise UserError(
+                f"--{form} {shown(path)} is a folder: name a file, e.g. {shown(path / f'captions.{form}')}"
+            )
         self.path, self.form = path, form
         self._file: IO[str] | None = None
         self._size = 0  # in bytes, of the rows that stay

@@ -54,6 +54,13 @@ def checkpoint_of(run: Path) -> Path:
     for folder in (run, *(run / "checkpoints" / name for name in kept)):
         if (folder / MODEL).is_file():
             return folder
+    from easycap.runs.reading import is_run  # loads a parser of YAML, which finding a run does not need
+
+    if is_run(run):
+        raise UserError(
+            f"{shown(run)} has no checkpoint yet; `easycap runs` shows how far it is, and `easycap train "
+            f"resume={shown(run)}` continues it if it has stopped"
+        )
     raise UserError(
         f"{run} holds no checkpoint (checkpoints/best): is it a run's folder? `easycap runs` lists them"
     )

@@ -79,6 +79,8 @@ def test_mistakes_with_many_are_one_sentence(sweep: Path, tmp_path: Path) -> Non
         ([str(sweep), "--by", "CIDEr-D"], "--by is for two systems"),
         ([*runs, runs[0], "--other-split", "val"], "--other-split is for two systems"),
         ([str(sweep), "--csv", str(tmp_path / "no" / "x.csv")], "x.csv cannot be written"),
+        ([str(sweep), "--csv", str(tmp_path)], "--csv .* is a folder: name a file"),
+        ([str(sweep), "--html", str(tmp_path)], "--html .* is a folder: name a file"),
         ([str(sweep), "--html", str(file / "x.html")], "cannot be written .*choose another by --html OUT"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from easycap.registry import describe_choices
 from easycap.report.comparison.settings import flat
 from easycap.report.published.differences import of_settings, recipe_of
 from easycap.report.published.rows import Paper, Row
+from easycap.runs.find import shown
 from easycap.runs.reading import read_config
 from easycap.utils.text import NOTHING
 
@@ -49,8 +49,11 @@ def _names(rows: Iterable[Row]) -> list[str]:
 def why_no_row(run: Path) -> str:
     """Say why `rows_of` has found none."""
     trained = recipe_of(run)
-    what = f"experiment={trained}" if trained else "no experiment"
-    return f"{run} was trained with {what}, which matches no row of this paper"
+    if not trained:
+        return (
+            f"{shown(run)} was trained without a recipe (experiment=NAME) and so matches no row of this paper"
+        )
+    return f"{shown(run)} was trained with experiment={trained}, which matches no row of this paper"
 
 
 def other_ways(paper: Paper, run: Path) -> str:
@@ -58,7 +61,7 @@ def other_ways(paper: Paper, run: Path) -> str:
     recipes = {recipe for row in paper.rows for recipe in (row.recipe, *row.near) if recipe}
     return (
         f"(recipes that do: {', '.join(sorted(recipes)) or 'none'}); assign it to a row with --row NAME "
-        f"{shlex.quote(str(run))}{_nearest(paper, flat(read_config(run)))}"
+        f"{shown(run)}{_nearest(paper, flat(read_config(run)))}"
     )
 
 
