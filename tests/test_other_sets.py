@@ -119,13 +119,13 @@ def test_the_test_split_has_the_bare_name(run: Path, tmp_path: Path) -> None:
 def test_same_name_of_another_set_is_refused(run: Path, tmp_path: Path) -> None:
     evaluate([str(run), *write_photos(tmp_path / "a"), "--split", "all"])
     other = write_photos(tmp_path / "b", captions=["a cat sleeps"])
-    with pytest.raises(ValueError, match=r"called photos_all \(data.images=.*/a/photos,.* by --name NAME"):
+    with pytest.raises(ValueError, match=r"called photos_all \(data.images=.*/a/photos,.* another name"):
         evaluate([str(run), *other, "--split", "all"])
     moved = [word.replace(f"{tmp_path}/a", f"{tmp_path}/c") for word in write_photos(tmp_path / "c")]
     assert evaluate([str(run), *moved, "--split", "all"]) == 0  # the same captions elsewhere
-    with pytest.raises(ValueError, match="test is a split of the run's own data: give .* by --name"):
+    with pytest.raises(ValueError, match="test is a split of the run's own data: give .* another name"):
         evaluate([str(run), *other, "--name", "test"])
-    with pytest.raises(ValueError, match="--name 'a/b' must be letters"):
+    with pytest.raises(ValueError, match="the name 'a/b' must be letters"):
         evaluate([str(run), *other, "--name", "a/b"])
     with pytest.raises(ValueError, match="the name x is for another set"):
         evaluate([str(run), "--name", "x"])

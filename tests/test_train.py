@@ -125,11 +125,11 @@ def test_several_captions_per_image_and_further_metrics(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--samples", "1"], "--samples 1 must be at least 2"),
+        (["--samples", "1"], "samples=1 must be at least 2"),
         (["--samples", "2", "--decoding", "beam"], "decoding.num_samples does not exist"),
         (["--metrics", "meteo"], "no metric 'meteo'; did you mean 'meteor'"),
         (["--metrics", ","], "no metric ''"),
-        (["--batch-size", "0"], "--batch-size 0 must be at least 1"),
+        (["--batch-size", "0"], "the batch size 0 must be at least 1"),
         (["--split", "tset"], "split 'tset' does not exist; allowed: "),
         (["--clip", "nowhere"], "--clip nowhere is not a folder"),
     ],

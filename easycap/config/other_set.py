@@ -63,7 +63,5 @@ def other_set_config(overrides: Sequence[str], name: str | None = None) -> Other
             name = Path(folder).stem or name
         name = _UNUSUAL.sub("-", name)
     elif not name or _UNUSUAL.search(name):
-        raise UserError(
-            f"--name {name!r} must be letters, digits, '-', '_' and '.' alone, e.g. --name my_photos"
-        )
+        raise UserError(f"the name {name!r} must be letters, digits, '-', '_' and '.' alone, e.g. my_photos")
     return OtherSetConfig(name, data)

@@ -54,7 +54,7 @@ def metric_names(text: str) -> tuple[str, ...]:
             load_plugins()
         if name not in text_metrics():
             raise UserError(
-                f"--metrics {text!r}: no metric {name!r}; {describe_choices(name, text_metrics())}{failures()}"
+                f"metrics {text!r}: no metric {name!r}; {describe_choices(name, text_metrics())}{failures()}"
             )
     return names
 

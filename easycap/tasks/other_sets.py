@@ -74,7 +74,7 @@ def _check_label(images: EvaluationSet, result: Mapping[str, Any], run: Path) ->
     if known is None:
         if images.label in _OWN or images.label in (result.get("scores") or {}):
             raise UserError(
-                f"{images.label} is a split of the run's own data: give the other set a name by --name NAME"
+                f"{images.label} is a split of the run's own data: give the other set another name"
             )
         return
     data = _data_of(images)
@@ -89,7 +89,7 @@ def _check_label(images: EvaluationSet, result: Mapping[str, Any], run: Path) ->
     different = (f"data.{key}={value}" for key, value in known["data"].items() if value != data.get(key))
     raise UserError(
         f"the run has scores of another set called {images.label} ({', '.join(different)}, split {known['split']}): "
-        "give this one another name by --name NAME"
+        "give this one another name"
     )
 
 

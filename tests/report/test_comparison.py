@@ -355,7 +355,7 @@ def test_mistakes_are_named(sweep: Path, tmp_path: Path) -> None:
             compared(path)
     with pytest.raises(ValueError, match="no run has scores of split 'tests'; did you mean 'test'"):
         compared(sweep, split="tests")
-    with pytest.raises(ValueError, match="--metrics CIDER: no run has it on test; did you mean 'CIDEr-D'"):
+    with pytest.raises(ValueError, match="metric 'CIDER': no run has it on test; did you mean 'CIDEr-D'"):
         compared(sweep, metrics=["CIDER"])
 
 

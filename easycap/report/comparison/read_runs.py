@@ -166,7 +166,7 @@ def _metrics(runs: Sequence[Run], split: str, wanted: Sequence[str] | None) -> t
     there = _measured(runs, split)
     for name in wanted or ():
         if name not in there:
-            raise UserError(f"--metrics {name}: no run has it on {split}; {describe_choices(name, there)}")
+            raise UserError(f"metric {name!r}: no run has it on {split}; {describe_choices(name, there)}")
     return tuple(dict.fromkeys(wanted)) if wanted else usual_metrics(runs, split)
 
 
