@@ -236,7 +236,7 @@ def _folder_of(sweep: Path, named: Sequence[tuple[str, str]], seed: int, digest:
 
 def _groups() -> set[str]:
     """The config groups: their options are words that need no key."""
-    folders = [config_dir(), *(folder for folder in own_config_dirs() if folder.is_dir())]
+    folders = [config_dir(), *own_config_dirs()]
     return {
         *own_components(),
         *(path.name for folder in folders for path in folder.iterdir() if path.is_dir()),

@@ -7,6 +7,7 @@ import secrets
 import stat
 from pathlib import Path
 
+from easycap.errors import UserError
 from easycap.utils.plugins import conf_dirs
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -31,11 +32,15 @@ def config_dir() -> Path:
 def own_config_dirs() -> list[Path]:
     """Return the user's own folders of Hydra configs: those of EASYCAP_CONFIG_DIR, then `conf` of users' packages.
 
-    `--config-dir` sets the variable for the command and the processes of a sweep.
+    `--config-dir` sets the variable for the command and the processes of a sweep. Raises `UserError` for what is not a
+    folder.
     """
     own = os.environ.get("EASYCAP_CONFIG_DIR", "")
     folders = [own] if expanded(own).is_dir() else own.split(os.pathsep)
     named = [expanded(folder).absolute() for folder in folders if folder]
+    for folder in named:
+        if not folder.is_dir():
+            raise UserError(f"EASYCAP_CONFIG_DIR={own}: {folder} is not a folder")
     return list(dict.fromkeys([*named, *conf_dirs()]))
 
 
