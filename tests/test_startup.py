@@ -18,7 +18,7 @@ sys.exit(code)
 """
 HEAVY = {
     "torch", "torchvision", "transformers", "timm", "peft", "hydra", "omegaconf", "wandb", "huggingface_hub",
-    "datasets", "pyarrow", "pandas",
+    "datasets", "pyarrow", "pandas", "optuna",
     "tokenizers", "pycocoevalcap", "h5py", "simplemma", "scipy", "matplotlib", "submitit", "triton", "safetensors",
 }  # fmt: skip
 PAGES = {"jinja2", "PIL"}  # what pages are made with

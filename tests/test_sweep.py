@@ -335,9 +335,8 @@ def test_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
 
 
 def test_a_run_is_the_run_its_overrides_describe() -> None:
-    plan = sweep_plan.make_plan(
-        ["trainer.epochs=3", "seed=1,2", "image_tokens=split,grid", "launcher.jobs=2"]
-    )
+    words = ["trainer.epochs=3", "seed=1,2", "image_tokens=split,grid", "launcher.jobs=2"]
+    plan = sweep_plan.make_plan(sweep_plan.read_request(words))
     runs, folder = plan.runs, plan.folder
     assert plan.launcher["jobs"] == 2
     assert [c.varied for c in runs] == [

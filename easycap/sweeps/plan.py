@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,10 @@ _REFUSED = {
     "hydra.run.dir": "hydra.sweep.dir=FOLDER",
     "resume": "the same command again, which resumes unfinished runs",
 }
+SEARCHES = ("grid", "optuna")
 # What does not change what is computed does not change the sweep's folder either.
 _NOT_IN_NAME = ("device", "tracking", "launcher", "sweep", "hydra", "trainer.workers")
-_SETTINGS = ("axes", "name", "dry_run")  # of conf/sweep/*.yaml
+_SETTINGS = ("axes", "name", "dry_run", "search", "trials", "prune")  # of conf/sweep/*.yaml
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,28 @@ class Plan:
     dry_run: bool
 
 
-def make_plan(words: Sequence[str]) -> Plan:
-    """Return the sweep that the overrides `words` ask for; `UserError` if anything about any of its runs is wrong."""
+@dataclass(frozen=True)
+class Request:
+    """What the words of a sweep ask for: checked settings of `sweep` and `launcher`, the option of `sweep`, overrides
+    that are the same for all runs, overrides that vary, and the folder if it is named.
+    """
+
+    settings: dict[str, Any]
+    option: str | None
+    launcher: dict[str, Any]
+    fixed: list[Override]
+    varied: list[Override]
+    folder: Path | None
+
+    def folder_for(self, spaces: list[Axes], lines: Sequence[Override]) -> Path:
+        """Return the sweep's folder; its name is derived from the axes and from `lines` unless it has one."""
+        return self.folder or outputs_dir() / "sweeps" / (
+            self.settings["name"] or _name(self.option, spaces, lines)
+        )
+
+
+def read_request(words: Sequence[str]) -> Request:
+    """Return what the overrides `words` ask for; `UserError` names what a sweep cannot do."""
     overrides = parse(words, sweep=True)
     for override in overrides:
         if (key := override.key_or_group) in _REFUSED:
@@ -70,13 +91,23 @@ def make_plan(words: Sequence[str]) -> Plan:
     own = [o for o in overrides if o.key_or_group.partition(".")[0] in ("sweep", "launcher")]
     folder = [o for o in overrides if o.key_or_group == "hydra.sweep.dir"]
     ours = [o for o in overrides if o not in own and o not in folder]
-    fixed = [o for o in ours if not o.is_sweep_override()]
-    spaces = products(settings["axes"], axes_of(ours, options), [o.key_or_group for o in fixed])
-    path = outputs_dir() / "sweeps" / (settings["name"] or _name(option, spaces, fixed))
-    if folder:
-        path = expanded(str(folder[-1].value())).absolute()
-    runs = _planned_runs(fixed, spaces, path)
-    return Plan(path, spaces, list(runs), list(runs.values()), launcher, settings["dry_run"])
+    return Request(
+        settings,
+        option,
+        launcher,
+        fixed=[o for o in ours if not o.is_sweep_override()],
+        varied=[o for o in ours if o.is_sweep_override()],
+        folder=expanded(str(folder[-1].value())).absolute() if folder else None,
+    )
+
+
+def make_plan(request: Request) -> Plan:
+    """Return the sweep that is asked for; `UserError` if anything about any of its runs is wrong."""
+    settings, fixed = request.settings, request.fixed
+    spaces = products(settings["axes"], axes_of(request.varied, options), [o.key_or_group for o in fixed])
+    path = request.folder_for(spaces, fixed)
+    runs = planned_runs_of(fixed, spaces, path)
+    return Plan(path, spaces, list(runs), list(runs.values()), request.launcher, settings["dry_run"])
 
 
 def write_plan(plan: Plan, command: str) -> None:
@@ -112,8 +143,15 @@ def _settings(overrides: Sequence[Override]) -> tuple[dict[str, Any], str | None
     found = {**OmegaConf.load(config_files("sweep")["none"]), **values}
     if OmegaConf.is_config(found["axes"]):
         found["axes"] = OmegaConf.to_container(found["axes"])
-    if not isinstance(found["dry_run"], bool):
-        raise UserError(f"sweep.dry_run={found['dry_run']} must be true or false")
+    for key in ("dry_run", "prune"):
+        if not isinstance(found[key], bool):
+            raise UserError(f"sweep.{key}={found[key]} must be true or false")
+    if found["search"] not in SEARCHES:
+        raise UserError(
+            f"sweep.search={found['search']} does not exist; {describe_choices(str(found['search']), SEARCHES)}"
+        )
+    if not isinstance(found["trials"], int) or found["trials"] < 1:
+        raise UserError(f"sweep.trials={found['trials']} must be a whole number, at least 1")
     name = found["name"]
     if name is not None and not re.fullmatch(r"[\w+-][\w.+-]*", str(name)):
         raise UserError(f"sweep.name={name!r} names a folder: use letters, digits, '-', '_', '+' and '.'")
@@ -155,13 +193,17 @@ def _name(option: str | None, spaces: list[Axes], fixed: Sequence[Override]) -> 
 # ------------------------------------------------------------------------------------------------- runs
 
 
-def _planned_runs(
-    fixed: Sequence[Override], spaces: list[Axes], folder: Path
+def planned_runs_of(
+    fixed: Sequence[Override], spaces: list[Axes], folder: Path, *, telling: Collection[str] | None = None
 ) -> dict[PlannedRun, dict[str, Any]]:
-    """Every run with its checked config; `UserError` names the first that is wrong."""
+    """Return every run with its checked config; `UserError` names the first that is wrong.
+
+    The keys of `telling` name the runs; None: those that have several values.
+    """
     varying = {key for space in spaces for key in space}
     common = [_line(o) for o in fixed if o.key_or_group not in varying]
-    telling = _telling(fixed, spaces, _read_plan(folder).get("axes", {}))
+    if telling is None:
+        telling = _telling(fixed, spaces, _read_plan(folder).get("axes", {}))
     runs: dict[str, PlannedRun] = {}
     checked: dict[PlannedRun, dict[str, Any]] = {}
     for combination in dict.fromkeys(tuple(one.items()) for space in spaces for one in combinations(space)):

@@ -23,7 +23,7 @@ from easycap.runs.environment import git_commit
 from easycap.runs.find import shown
 from easycap.runs.reading import read_result
 from easycap.sweeps.estimate import Estimator
-from easycap.sweeps.plan import Plan, make_plan, write_plan
+from easycap.sweeps.plan import Plan, make_plan, read_request, write_plan
 from easycap.sweeps.planned_run import LOG, Children, Outcome, PlannedRun, error_of, state_of
 from easycap.utils.text import NOTHING, duration_text, score_text
 
@@ -35,11 +35,17 @@ def run_sweep(words: Sequence[str], flags: Sequence[str] = ()) -> int:
     Raises `UserError` before the first run starts if any run is wrong, and `KeyboardInterrupt` after the summary
     if it was stopped.
     """
-    plan = make_plan(words)
-    launcher = build("launcher", plan.launcher)
+    request = read_request(words)
+    launcher = build("launcher", request.launcher)
+    command = "easycap train -m " + shlex.join([*flags, *words])
+    if request.settings["search"] == "optuna":
+        from easycap.sweeps.search import run_search  # Optuna is an extra
+
+        return run_search(request, launcher, command)
+    plan = make_plan(request)
     if plan.dry_run:
         return _show_plan(plan, launcher)
-    write_plan(plan, "easycap train -m " + shlex.join([*flags, *words]))
+    write_plan(plan, command)
     return _run(plan.runs, plan.folder, launcher)
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 
+from easycap.config.overrides import parse
 from easycap.errors import UserError
+
+_INTERVAL = re.compile(r"\s*(tag|int|float|interval)\s*\(")
 
 # Every key that varies, with its values as they are written in an override.
 Axes = dict[str, list[str]]
@@ -33,7 +37,7 @@ def _values(override: Override, options: Callable[[str], list[str]]) -> list[str
     if override.is_interval_sweep():
         raise UserError(
             f"{override.input_line} has infinitely many values: list some, e.g. "
-            f"{override.key_or_group}=0.1,0.2,0.3"
+            f"{override.key_or_group}=0.1,0.2,0.3, or set sweep.search=optuna"
         )
     return list(override.sweep_string_iterator())
 
@@ -74,3 +78,60 @@ def _text(value: Any) -> str:
 def combinations(product: Axes) -> list[dict[str, str]]:
     """Return every combination {key: value} of a product of axes, the last axis changing fastest."""
     return [dict(zip(product, values, strict=True)) for values in itertools.product(*product.values())]
+
+
+class Interval(NamedTuple):
+    """Numbers from `low` to `high`, both included: whole ones, or drawn on a `log` scale."""
+
+    low: float
+    high: float
+    whole: bool
+    log: bool
+
+
+Space = dict[str, list[str] | Interval]
+
+
+def search_space(
+    axes: Any, varied: Sequence[Override], fixed: Sequence[Override], options: Callable[[str], list[str]]
+) -> Space:
+    """Return {setting: its values as texts, or an interval} of `axes`, those of a sweep's YAML, and of overrides.
+
+    Raises `UserError` for what cannot be searched.
+    """
+    if not isinstance(axes, Mapping):
+        raise UserError(
+            "sweep.search=optuna needs one mapping {setting: values}, and sweep.axes is a list of them"
+        )
+    kept = [override.key_or_group for override in fixed]
+    asked = {override.key_or_group for override in varied}
+    intervals = {k: v for k, v in axes.items() if isinstance(v, str) and _INTERVAL.match(v)}
+    own = [f"{key}={value}" for key, value in intervals.items() if key not in {*kept, *asked}]
+    varied = [*varied, *parse(own, sweep=True)]
+    lists = [override for override in varied if not override.is_interval_sweep()]
+    (values,) = products(
+        {key: value for key, value in axes.items() if key not in intervals and key not in asked},
+        axes_of(lists, options),
+        kept,
+    )
+    space: Space = {**values, **{o.key_or_group: _interval(o) for o in varied if o.is_interval_sweep()}}
+    if not space:
+        raise UserError(
+            "sweep.search=optuna has nothing to search: give settings several values, or interval(LOW,HIGH)"
+        )
+    return space
+
+
+def _interval(override: Override) -> Interval:
+    value = override.value()
+    assert isinstance(value, IntervalSweep)
+    assert value.start is not None
+    assert value.end is not None
+    if unknown := value.tags - {"log"}:
+        raise UserError(f"{override.input_line}: the tag {min(unknown)} is not known; allowed: log")
+    whole = isinstance(value.start, int) and isinstance(value.end, int)
+    found = Interval(value.start, value.end, whole, "log" in value.tags)
+    if found.low >= found.high or (found.log and found.low <= 0):
+        above = " and above 0, as it has a log scale" * found.log
+        raise UserError(f"{override.input_line}: the first number must be below the second{above}")
+    return found

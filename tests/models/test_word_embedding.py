@@ -19,7 +19,7 @@ from easycap.config.schema import check
 from easycap.models.build import build_captioner
 from easycap.models.captioner import Captioner
 from easycap.models.decoders.token_embedding import means_of_subwords, start_words
-from easycap.sweeps.plan import make_plan
+from easycap.sweeps.plan import make_plan, read_request
 from easycap.tasks.create import load_task
 from easycap.train import create_task, train
 from easycap.training.validation import Validator
@@ -111,9 +111,8 @@ def test_the_sweep_of_embeddings_trains_what_its_runs_say(
 ) -> None:
     chosen = ["vocab=gpt2", f"vocab.path={folder}"] if vocab == "gpt2" else ["vocab=word"]
     sizes = [line for line in TINY if not line.startswith("decoder.")]
-    plan = make_plan(
-        ["sweep=embedding", f"decoder.pretrained={folder}", "decoder.max_positions=40", *chosen, *sizes]
-    )
+    words = ["sweep=embedding", f"decoder.pretrained={folder}", "decoder.max_positions=40", *chosen, *sizes]
+    plan = make_plan(read_request(words))
     words = GPT2Vocabulary(path=str(folder), segmenter="spaces") if vocab == "gpt2" else WordVocabulary(
         size=99, min_count=1, captions=CAPTIONS, segmenter="spaces"
     )  # fmt: skip
