@@ -58,9 +58,11 @@ def incomplete(name: str, splits: Iterable[str | None]) -> list[str]:
     `splits` has the split of each image, None where the tables do not say it.
     """
     known = known_sets().get(name)
+    if known is None:
+        return []
     counts = Counter(splits)
-    have, expected = sum(counts.values()), sum(known.images.values()) if known else 0
-    if known is None or have >= expected:
+    have, expected = sum(counts.values()), sum(known.images.values())
+    if have >= expected:
         return []
     parts = [
         f"{counts[split]:,} of {number:,} of {split}"

@@ -8,7 +8,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ LINES_OF_JSON = (".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
 TABLES = (*SEPARATED, *LINES_OF_JSON, *PARQUET, ".json")
 _SEPARATORS = (",", ";", "\t", "|")
+_KEPT_LINES = 1000  # of a CSV file, from which reading may have to continue
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ def _separated(
     line = f"{path}, line "
     for number, values in records:
         where = f"{line}{number}"
-        if isinstance(values, csv.Error):
+        if type(values) is not list:
             issues.malformed(where, f"is not valid CSV ({values})")
         elif len(values) > len(names):
             quoted = "commas" if separator == "," else repr(separator)
@@ -214,28 +215,27 @@ def _separator_of(usual: str, header: str, wanted: Mapping[str, str]) -> str:
 
 def _records(lines: Iterator[str], separator: str) -> Iterator[tuple[int, Any]]:
     """Yield (line number, values or the error) of each record; after an error, continue with the next line."""
-    again: deque[str] = deque()
-    used: list[str] = []  # lines of the record being read
-
-    def feed() -> Iterator[str]:
-        while (line := again.popleft() if again else next(lines, None)) is not None:
-            used.append(line)
-            yield line
-
-    before = 0  # lines
+    before = 0  # lines that other readers have read
     while True:
-        reader = csv.reader(feed(), delimiter=separator, skipinitialspace=separator == "|", strict=True)
+        read, kept = tee(lines)
+        reader = csv.reader(read, delimiter=separator, skipinitialspace=separator == "|", strict=True)
+        begun = passed = 0  # lines before the record being read; those of them that `kept` is past
         try:
             for values in reader:
-                yield before + 1, values
-                before += len(used)
-                used.clear()
+                yield before + begun + 1, values
+                begun = reader.line_num
+                if begun - passed > _KEPT_LINES:
+                    passed = _pass(kept, passed, begun)
             return
         except csv.Error as error:
-            yield before + 1, error
-            again.extendleft(reversed(used[1:]))
-            before += 1
-            used.clear()
+            yield before + begun + 1, error
+            _pass(kept, passed, begun + 1)
+            before, lines = before + begun + 1, kept
+
+
+def _pass(lines: Iterator[str], done: int, until: int) -> int:
+    deque(islice(lines, until - done), maxlen=0)
+    return until
 
 
 def _of_tokens(line: str) -> bool:

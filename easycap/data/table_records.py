@@ -168,12 +168,13 @@ class Records:
         self._rows.begin_source(folder, lambda number: self._where(path, number))
         for number, entry in enumerate(entries):
             names = values_at(entry.values, columns.image)
-            if not names or not str(names[0]).strip():
+            name = str(names[0]).strip() if names else ""
+            if not name:
                 there = describe_choices(columns.image, entry.values)
                 self.issues.malformed(entry.where, f"has no {columns.image!r} (data.image_column); {there}")
                 continue
-            name = str(names[0]).strip().replace("\\", "/").removeprefix("./")
-            self._begin(name, split or self._split_of(entry, columns), number, entry)
+            own = split or (entry.split if columns.split is None else self._split_of(entry, columns.split))
+            self._begin(name.replace("\\", "/").removeprefix("./"), own, number, entry)
             self._add(entry, columns)
 
     def _where(self, path: Path, number: int) -> str:
@@ -202,13 +203,11 @@ class Records:
         self._not_fields = {*columns, self.columns.id, self.columns.rejected, KEY, VALUE}
         return columns, entries
 
-    def _split_of(self, entry: Entry, columns: TableColumns) -> str | None:
-        if columns.split is None:
-            return entry.split
-        named = values_at(entry.values, columns.split)
+    def _split_of(self, entry: Entry, column: str) -> str | None:
+        named = values_at(entry.values, column)
         split = split_named(named[0]) if named else None
         if split is None:
-            what = f"has the unknown split {named[0]!r}" if named else f"has no {columns.split!r}"
+            what = f"has the unknown split {named[0]!r}" if named else f"has no {column!r}"
             self.issues.malformed(
                 entry.where, f"{what} (data.split_column); {describe_choices('', SPLIT_NAMES)}"
             )
