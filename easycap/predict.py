@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -14,7 +15,9 @@ import numpy as np
 
 from easycap.data.image_inputs import ImageLike, as_examples, is_single_image
 from easycap.errors import UserError
-from easycap.runs.find import checkpoint_of, find_run
+from easycap.runs.find import checkpoint_of
+from easycap.sharing.hub_models import check_model_id, find_model, upload_model
+from easycap.sharing.model_folder import save_model_folder
 from easycap.tasks.create import load_task
 from easycap.tasks.photo_captioning import CaptionPredictor
 from easycap.tasks.predictor import BATCH_SIZE, Prediction, Predictor
@@ -56,9 +59,12 @@ class Captioner:
         *,
         device: str = "auto",
         locations: Mapping[str, str] | None = None,
+        revision: str | None = None,
+        token: str | None = None,
     ) -> None:
-        self.folder = find_run(Path(run))
-        self.task = load_task(checkpoint_of(self.folder), device=device, locations=locations)
+        self.folder = find_model(run, revision=revision, token=token)
+        self.checkpoint = checkpoint_of(self.folder)
+        self.task = load_task(self.checkpoint, device=device, locations=locations)
         _ = self.task.pipeline.transform  # raises if the model reads no images
         self._last: tuple[dict[str, Any], Predictor] | None = None
 
@@ -105,6 +111,40 @@ class Captioner:
                 found.append(dict(sorted(probabilities.items(), key=lambda item: -item[1])))
         return found[0] if is_single_image(images) else found
 
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *, license: str | None = None, overwrite: bool = False
+    ) -> None:
+        """Save the model in a folder that `load` reads anywhere: weights, config, vocabulary and a model card.
+
+        `license` is an identifier of the hub (apache-2.0) for the card. The folder must be new or empty; with
+        `overwrite` files of the same names are replaced. Raises `UserError` if it cannot be written.
+        """
+        folder = Path(save_directory)
+        save_model_folder(
+            self.task, self.checkpoint, folder, name=folder.name, licence=license, overwrite=overwrite
+        )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        license: str | None = None,
+        commit_message: str = "Upload a captioner of easycap",
+        private: bool | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Upload what `save_pretrained` saves as USER/MODEL on the Hugging Face hub; return the model's address.
+
+        The repository is made if it is not there, `private` or, by default, as the account has it. Without `token` that
+        of `hf auth login` or HF_TOKEN is used. Raises `UserError` if the hub refuses or cannot be reached.
+        """
+        check_model_id(repo_id)
+        with tempfile.TemporaryDirectory() as saved:
+            save_model_folder(
+                self.task, self.checkpoint, Path(saved), name=repo_id, licence=license, overwrite=False
+            )
+            return upload_model(Path(saved), repo_id, private=private, message=commit_message, token=token)
+
     def predictor(self, **options: Any) -> Predictor:
         """Return what predicts with these options, those of `caption`; the last are kept."""
         known: dict[str, Any] = {
@@ -144,14 +184,22 @@ class Captioner:
 
 
 def load(
-    run: str | os.PathLike[str], *, device: str = "auto", locations: Mapping[str, str] | None = None
+    run: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    locations: Mapping[str, str] | None = None,
+    revision: str | None = None,
+    token: str | None = None,
 ) -> Captioner:
-    """Return the captioner (or tag model) of a run: its folder or name, or the folder of one of its checkpoints.
+    """Return the captioner (or tag model) of a run: its folder or name, the folder of one of its checkpoints or of
+    `save_pretrained`, or else the name USER/MODEL of a model on the Hugging Face hub, downloaded to that library's
+    cache.
 
     `device`: auto, cpu, cuda, cuda:1, mps. `locations` {data.root or the like: path} says where the run's data lies
-    now, if it is needed and has moved. Raises `UserError` if there is no checkpoint.
+    now, if it is needed and has moved. `revision` is a branch, tag or commit of a model on the hub, `token` gives
+    access to it (None: that of `hf auth login` or HF_TOKEN). Raises `UserError` if there is no such model.
     """
-    return Captioner(run, device=device, locations=locations)
+    return Captioner(run, device=device, locations=locations, revision=revision, token=token)
 
 
 def _without_errors(found: Sequence[Prediction | UserError]) -> list[Prediction]:

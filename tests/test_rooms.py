@@ -37,7 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": BASE
     | {"conditioning", "config", "data", "evaluation", "generation", "metrics", "models", "objectives"}
     | {"report", "runs", "training", "vocab"},
-    "predict": BASE | {"config", "data", "generation", "runs", "tasks"},
+    "sharing": BASE | {"config", "data", "models", "report", "runs", "tasks"},
+    "predict": BASE | {"config", "data", "generation", "runs", "sharing", "tasks"},
     "train": BASE
     | {"config", "evaluation", "metrics", "models", "report", "runs", "tasks", "training", "vocab"},
     "api": BASE | {"config", "metrics", "predict", "report", "runs", "tasks", "train"},

@@ -15,6 +15,10 @@ COMMANDS = {
         "caption a split with a run's best weights and score it: RUN [--split test]",
     ),
     "caption": ("easycap.commands.caption", "caption photos: RUN FILE|FOLDER ..."),
+    "share": (
+        "easycap.commands.share",
+        "save a trained model for others, with a model card, or upload it: RUN FOLDER|--hub USER/MODEL",
+    ),
     "score": ("easycap.commands.score", "score any captions: captions.json references.json"),
     "compare": (
         "easycap.commands.compare",

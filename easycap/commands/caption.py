@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="easycap caption", description="Caption image files or folders of images."
     )
-    parser.add_argument("run", type=Path, help="a run's folder or name")
+    parser.add_argument("run", type=Path, help="a run's folder or name, or USER/MODEL on the hub")
     parser.add_argument("images", type=Path, nargs="+", help="image files or folders")
     parser.add_argument(
         "--json", action="store_true", help="print a JSON list of {file, caption} or {file, error}"
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--batch-size", type=int, default=BATCH_SIZE, help=f"images per batch (default: {BATCH_SIZE})"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument("--revision", help="branch, tag or commit of a model on the hub")
     add_arguments(parser)
     files = parser.add_argument_group("captions in files; repeat the command to caption only what is missing")
     which = files.add_mutually_exclusive_group()
@@ -117,7 +118,9 @@ def main(argv: Sequence[str]) -> int:
     given = {name: vars(args)[name] for name in ("decoding", "draft", "rounds", "tags")}
     from easycap.predict import load  # loads torch, which --help and a dry run do not need
 
-    captioner = load(args.run, device=args.device, locations=locations | locations_from_args(args))
+    captioner = load(
+        args.run, device=args.device, locations=locations | locations_from_args(args), revision=args.revision
+    )
     predictor = captioner.predictor(**given)
     for notice in predictor.notices:
         print(f"easycap: {notice}", file=sys.stderr)

@@ -16,6 +16,7 @@ from easycap.metrics.corpus import captions_by_id, references_by_id
 from easycap.registry import register_condition
 from easycap.types import ConditionInfo, Example, ImageSource
 from easycap.utils.cache import atomic_dir
+from easycap.utils.files import write_json
 
 _SAVED = "drafts"  # the folder in a run's folder with the other run's captions
 _RESULT = "result.json"
@@ -63,6 +64,11 @@ class GeneratedDraft(Draft):
 
     def save(self, run: Path) -> None:
         atomic_dir(run / _SAVED, lambda new: copy_captions(self.run, new, self.data.splits))
+
+    def save_for_photos(self, folder: Path) -> None:
+        """Save the marks of the run's scores; its captions are of its own images alone."""
+        scores = _read(self._folder_of(_RESULT) / _RESULT, self.run, "val").get("scores", {})
+        atomic_dir(folder / _SAVED, lambda new: write_json(new / _RESULT, {"scores": scores}))
 
     def load(self, run: Path) -> None:
         self.saved = run / _SAVED

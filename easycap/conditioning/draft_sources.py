@@ -118,19 +118,26 @@ class RetrievedDraft(Draft):
     def save(self, run: Path) -> None:
         atomic_dir(run / _NEIGHBOURS, partial(copy_neighbours, self._cached_folder))
 
+    def save_for_photos(self, folder: Path) -> None:
+        atomic_dir(folder / _NEIGHBOURS, partial(copy_neighbours, self._folder))
+
     def load(self, run: Path) -> None:
         self.saved = run
 
     @cached_property
     def neighbours(self) -> Neighbours:
-        """Saved in the run's folder; for a new run, made in the cache."""
+        return open_neighbours(self._folder, self.data.device, self.data.workers)
+
+    @property
+    def _folder(self) -> Path:
+        """The folder with the neighbours: saved in the run's folder; for a new run, made in the cache."""
         folder = self._cached_folder if self.saved is None else self.saved / _NEIGHBOURS
         if not folder.is_dir():
             raise UserError(
                 f"{self.saved} has no folder {_NEIGHBOURS}, which draft=retrieval needs: copy it "
                 "from where the run was trained"
             )
-        return open_neighbours(folder, self.data.device, self.data.workers)
+        return folder
 
     @cached_property
     def _cached_folder(self) -> Path:

@@ -131,6 +131,10 @@ class TextCondition(Protocol):
     def save(self, run: Path) -> None:
         """Save in a run's folder, in a folder of its own, what `load` needs to replace everything outside of it."""
 
+    def save_for_photos(self, folder: Path) -> None:
+        """Save in `folder`, as `save` does in a run's, what captions of photos need; called after `load`."""
+        self.save(folder)
+
     def load(self, run: Path) -> None:
         """Use what `save` left in a run's folder; called before all others. Nothing is read yet."""
 

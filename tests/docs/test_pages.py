@@ -144,7 +144,18 @@ def test_settings_named_in_a_sentence_exist() -> None:
 
 def test_options_named_in_a_sentence_exist(capsys: pytest.CaptureFixture[str]) -> None:
     """`--csv` in running text is an option of some command."""
-    for command in ("train", "data", "evaluate", "caption", "score", "compare", "table", "runs", "new"):
+    for command in (
+        "train",
+        "data",
+        "evaluate",
+        "caption",
+        "score",
+        "compare",
+        "table",
+        "runs",
+        "new",
+        "share",
+    ):
         with contextlib.suppress(SystemExit):
             main([command, "--help"])
     known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--cfg", "--constraint"}

@@ -1,7 +1,10 @@
-"""A server on this machine that answers as the Hugging Face hub does to who reads a data set."""
+"""A server on this machine that answers as the Hugging Face hub does to who reads a data set, or reads or uploads a
+model.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -15,7 +18,11 @@ COMMIT = "c" * 40
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Serves `files` {"owner/name": {path: content}}; `asked` are the requests: method, path, range."""
+    """Serves `files` {"owner/name": {path: content}}; `asked` are the requests: method, path, range.
+
+    Uploads of models, whose token must be `token`, are added to `files`: a file of weights goes through LFS. What was
+    said of them is in `commits` (name, message) and `created`. Who reads one of `gated` is refused.
+    """
 
     daemon_threads = True
 
@@ -23,6 +30,11 @@ class FakeHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = {name: dict(its) for name, its in files.items()}
         self.asked: list[tuple[str, str, str | None]] = []
+        self.token = "hf_of_the_test"
+        self.gated: set[str] = set()
+        self.created: list[dict[str, Any]] = []
+        self.commits: list[tuple[str, str]] = []
+        self.stored: dict[str, bytes] = {}  # by LFS id
 
     @property
     def url(self) -> str:
@@ -63,17 +75,85 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.server.asked.append((self.command, path, self.headers.get("Range")))
         parts = path.strip("/").split("/")
-        if parts[0] == "datasets" and parts[3:4] == ["resolve"]:
+        if self.command == "POST" and (uploads := self._upload_step(parts)) is not None:
+            self._upload(uploads, body)
+        elif parts[2:3] == ["resolve"]:
+            self._file("/".join(parts[:2]), "/".join(parts[4:]))
+        elif parts[:2] == ["api", "models"] and len(parts) >= 4:
+            self._api("/".join(parts[2:4]), parts[4:], body)
+        elif parts[0] == "datasets" and parts[3:4] == ["resolve"]:
             self._file("/".join(parts[1:3]), "/".join(parts[5:]))
         elif parts[:2] == ["api", "datasets"] and len(parts) >= 4:
             self._api("/".join(parts[2:4]), parts[4:], body)
         else:
             self._missing("EntryNotFound")
 
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        assert self.path == f"/stored/{hashlib.sha256(content).hexdigest()}"
+        self.server.stored[self.path.rpartition("/")[2]] = content
+        self._json({})
+
+    @staticmethod
+    def _upload_step(parts: list[str]) -> tuple[str, str] | None:
+        """Which step of an upload a path is, and of which model."""
+        if parts in (["api", "repos", "create"], ["api", "validate-yaml"]):
+            return parts[-1], ""
+        if parts[:2] == ["api", "models"] and parts[4:5] in (["preupload"], ["commit"]):
+            return parts[4], "/".join(parts[2:4])
+        return ("lfs", "/".join(parts[:2]).removesuffix(".git")) if parts[-1] == "batch" else None
+
+    def _upload(self, step_of: tuple[str, str], body: str) -> None:
+        step, name = step_of
+        server = self.server
+        if self.headers.get("Authorization") != f"Bearer {server.token}":
+            self._send(401, b'{"error": "Invalid username or password."}', {})
+        elif step == "commit":
+            self._commit(name, [json.loads(line) for line in body.splitlines()])
+        elif step == "create":
+            asked = json.loads(body)
+            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+            server.created.append(asked)
+            server.files.setdefault(name, {})
+            self._json({"url": f"{server.url}/{name}"})
+        elif step == "preupload":
+            modes = [
+                {
+                    "path": one["path"],
+                    "uploadMode": "lfs" if one["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                }
+                for one in json.loads(body)["files"]
+            ]
+            self._json({"files": modes})
+        elif step == "lfs":
+            found = [
+                one | {"actions": {"upload": {"href": f"{server.url}/stored/{one['oid']}"}}}
+                for one in json.loads(body)["objects"]
+            ]
+            self._json({"transfer": "basic", "objects": found})
+        else:
+            self._json({"errors": [], "warnings": []})
+
+    def _commit(self, name: str, lines: list[dict[str, Any]]) -> None:
+        files = self.server.files[name]
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "header":
+                self.server.commits.append((name, value["summary"]))
+            elif line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            else:
+                assert line["key"] == "lfsFile"
+                files[value["path"]] = self.server.stored[value["oid"]]
+        self._json({"commitUrl": f"{self.server.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT})
+
     def _api(self, name: str, rest: list[str], body: str) -> None:
         files = self.server.files.get(name)
         if files is None:
             self._missing("RepoNotFound")
+        elif rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
+            self._missing("RevisionNotFound")
         elif not rest or rest[0] == "revision":
             siblings = [{"rfilename": path} for path in files]
             self._json(
@@ -89,6 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._missing("EntryNotFound")
 
     def _file(self, name: str, path: str) -> None:
+        if name in self.server.gated:
+            self._send(403, b"", {"X-Error-Code": "GatedRepo"})
+            return
         content = self.server.files.get(name, {}).get(path)
         if content is None:
             self._missing("EntryNotFound" if name in self.server.files else "RepoNotFound")

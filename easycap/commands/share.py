@@ -1,0 +1,74 @@
+"""`easycap share RUN FOLDER` and `easycap share RUN --hub USER/MODEL`: a trained model for others to use."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from easycap.errors import UserError
+from easycap.runs.find import shown
+from easycap.utils.console import say
+from easycap.utils.text import bytes_text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="easycap share",
+        description="Save a trained model with a model card in a folder, or upload it to the Hugging Face hub. "
+        "It holds no training state and no paths of this machine; `easycap caption` and `easycap.load` read it.",
+    )
+    parser.add_argument("run", type=Path, help="a run's folder or name")
+    parser.add_argument("folder", type=Path, nargs="?", help="a new folder to save the model in")
+    parser.add_argument("--hub", metavar="USER/MODEL", help="upload it to the hub under this name")
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        help="licence of the weights, as the hub calls it: mit, apache-2.0, cc-by-4.0",
+    )
+    parser.add_argument("--private", action="store_true", help="if the name is new on the hub, only for you")
+    parser.add_argument("--message", metavar="TEXT", help="message of the commit on the hub")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files in a folder that is not empty"
+    )
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `easycap share`; raises `UserError` for what cannot be saved or uploaded."""
+    args = _parser().parse_args(argv)
+    _check(args)
+    from easycap.predict import load  # loads torch, which --help does not need
+
+    model = load(args.run, device="cpu")
+    if args.hub is not None:
+        message = {} if args.message is None else {"commit_message": args.message}
+        private = True if args.private else None
+        url = model.push_to_hub(args.hub, license=args.license, private=private, **message)
+        say(f"{url}: easycap.load({args.hub!r}) reads it")
+        return 0
+    model.save_pretrained(args.folder, license=args.license, overwrite=args.overwrite)
+    for file in sorted(one for one in args.folder.rglob("*") if one.is_file()):
+        say(f"{bytes_text(file.stat().st_size):>10}  {shown(file)}")
+    if args.license is None:
+        say("no licence is stated: others may then not use the model; add one with --license ID")
+    say(f"try it: easycap caption {shown(args.folder)} photo.jpg")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise `UserError` for arguments that do not go together, before the model is loaded."""
+    if (args.folder is None) == (args.hub is None):
+        raise UserError("say where to: a new folder, or --hub USER/MODEL")
+    if args.hub is None and (args.private or args.message is not None):
+        raise UserError("--private and --message are for --hub USER/MODEL")
+    if args.hub is not None and args.overwrite:
+        raise UserError("--overwrite is for a folder; on the hub the last version stays in the history")
+    from easycap.sharing.hub_models import check_model_id
+    from easycap.sharing.model_folder import check_licence, check_target
+
+    check_licence(args.license)
+    if args.hub is not None:
+        check_model_id(args.hub)
+    else:
+        check_target(args.folder, overwrite=args.overwrite)

@@ -1,0 +1,1 @@
+"""A trained model as a folder or on the Hugging Face hub, with a model card."""
