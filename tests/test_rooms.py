@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"training", "vocab"},
     "commands": BASE
     | {"api", "conditioning", "config", "data", "evaluation", "metrics", "models", "predict", "report"}
-    | {"runs", "sweeps", "tasks", "train", "training"},
+    | {"runs", "sharing", "sweeps", "tasks", "train", "training"},
     "cli": BASE | {"commands"},
     "__main__": {"cli"},
 }
