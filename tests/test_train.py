@@ -131,7 +131,7 @@ def test_several_captions_per_image_and_further_metrics(
         (["--metrics", ","], "no metric ''"),
         (["--batch-size", "0"], "the batch size 0 must be at least 1"),
         (["--split", "tset"], "split 'tset' does not exist; allowed: "),
-        (["--clip", "nowhere"], "--clip nowhere is not a folder"),
+        (["--clip", "nowhere"], "clip=nowhere is not a folder"),
     ],
 )
 def test_what_cannot_be_evaluated_is_known_before_the_work(
