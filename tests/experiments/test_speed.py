@@ -24,6 +24,17 @@ def test_a_small_coco_is_generated_read_and_loaded(tmp_path: Path, monkeypatch: 
     assert found["images"] == 64 and found["epoch 1, images/s"] > 0
 
 
+def test_a_small_table_is_generated_read_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SPEED))
+    monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path / "cache"))
+    script = importlib.import_module("tables")
+    for name, count in (("small", 10), ("captions", 60)):
+        script.write_table(tmp_path / f"{name}.jsonl", count)
+    script.write_images(tmp_path, 60)
+    found = script.measure(tmp_path / "captions.jsonl", pixels=True, workers=0)
+    assert sum(found["images"].values()) == 60 and found["first batch, s"] > found["read, s"] > 0
+
+
 def test_a_small_peer_takes_the_steps_that_we_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(SPEED))
     script = importlib.import_module("peers")
