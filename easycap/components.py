@@ -50,5 +50,6 @@ import easycap.training.trainer_config
 import easycap.training.validation
 import easycap.vocab.bert
 import easycap.vocab.gpt2
+import easycap.vocab.pretrained
 import easycap.vocab.tags
 import easycap.vocab.word

@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# The first example may wait for imports, and any for other work on the machine.
+settings.register_profile("easycap", deadline=None)
+settings.load_profile("easycap")
 
 
 @pytest.fixture(scope="session", autouse=True)

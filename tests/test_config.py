@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.tiny_config import try_out
-from helpers.tiny_tokenizers import tiny_bert, tiny_gpt2
+from helpers.tiny_tokenizers import tiny_bert, tiny_gpt2, tiny_language_model_tokenizer
 from omegaconf import OmegaConf
 
 from easycap.config.compose import compose
@@ -69,6 +69,8 @@ def needed(*overrides: str) -> list[str]:
         extra.append("encoder.model=resnet10t")
     if "vocab=gpt2" in text or "experiment=clipcap/" in text:
         extra.append(f"vocab.path={tiny_gpt2()}")
+    if "vocab=pretrained" in text:
+        extra.append(f"vocab.path={tiny_language_model_tokenizer()}")
     if "vocab=bert" in text:
         extra.append(f"vocab.path={tiny_bert()}")
     return [*overrides, *extra]

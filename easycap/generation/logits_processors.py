@@ -125,7 +125,7 @@ class DecodingSettings(SharedSettings):
         # Twice: vocabularies of word pieces know a word by other ids at the start of a caption than within it.
         repeatable = {index for word in self.may_repeat for index in vocabulary.encode(f"{word} {word}")}
         return LogitsProcessor(
-            forbidden=(pad_id, bos_id, *unk),
+            forbidden=(pad_id, bos_id, *unk, *getattr(vocabulary, "never_ids", ())),
             min_length=self.min_length,
             no_repeat_ngram=self.no_repeat_ngram,
             may_repeat=tuple(sorted(repeatable)),

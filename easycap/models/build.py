@@ -149,14 +149,14 @@ def initial_checkpoint(config: dict[str, Any]) -> Path | None:
 def _subword_ids(decoder: dict[str, Any], vocabulary: Vocabulary) -> list[list[int]] | None:
     """The vocabulary in the ids of the decoder's pretrained language model, where its words are to start there."""
     source = decoder.get("pretrained")
-    if source is None or decoder.get("embedding") != "pretrained":
+    if source is None or decoder.get("embedding", "random") == "random":
         return None
     try:
         return vocabulary.subword_ids(read_tokenizer(source))
     except ValueError as error:
         raise UserError(
-            f"decoder.embedding=pretrained needs the tokenizer of decoder.pretrained={source!r} ({error}): put its "
-            "tokenizer.json, or vocab.json and merges.txt, into that folder, or set decoder.embedding=random"
+            f"decoder.embedding={decoder['embedding']} needs the tokenizer of decoder.pretrained={source!r} ({error}): "
+            "put its tokenizer.json, or vocab.json and merges.txt, into that folder, or set decoder.embedding=random"
         ) from None
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from easycap.config.init_from import differences, initial_run_config
 from easycap.metrics.unspaced import unspaced_scripts
+from easycap.models.decoders.causal_lm import CausalLM
+from easycap.models.decoders.token_embedding import word_tables
 from easycap.types import Vocabulary
 from easycap.utils.segmenters import SPACES, Segmenter
 from easycap.vocab.survey import Survey, lost_marks
@@ -39,6 +41,31 @@ def about_initial_weights(config: dict[str, Any], model: nn.Module, *, resumed: 
             "features hardly differ between images",
         )
     yield from _about_untrained_encoders_of_photos(config)
+    if not resumed and config["init_from"] is None:
+        yield from _about_words_of_language_models(config, model)
+
+
+def _about_words_of_language_models(config: dict[str, Any], model: nn.Module) -> Iterator[Notice]:
+    """Words that a pretrained language model does not know, or that are to be learnt anew."""
+    decoder = config["decoder"]
+    source = decoder.get("pretrained")
+    if source is None or "embedding" not in decoder:
+        return
+    if decoder["embedding"] == "random":
+        lm = cast(CausalLM, model.get_submodule("decoder")).lm
+        tables = {id(table): table for table in word_tables(lm)}
+        number = sum(table.numel() for table in tables.values())
+        yield (
+            WARNING,
+            f"decoder.embedding=random discards the word embeddings of {source}: {number / 1e6:.1f} million weights "
+            "start untrained; decoder.embedding=pretrained keeps them",
+        )
+    elif config["vocab"]["name"] in ("word", "bert"):
+        yield (
+            INFO,
+            f"the words of vocab={config['vocab']['name']} are not those of {source}: each starts at the mean of its "
+            "pieces there; vocab=pretrained uses its own",
+        )
 
 
 def _about_untrained_encoders_of_photos(config: dict[str, Any]) -> Iterator[Notice]:

@@ -219,7 +219,10 @@ class ImageInput(Protocol):
 
 
 class Vocabulary(Protocol):
-    """Text <-> ids with distinct pad, bos and eos. It is saved next to a checkpoint and loads itself from there."""
+    """Text <-> ids with distinct pad, bos and eos. It is saved next to a checkpoint and loads itself from there.
+
+    It may have `never_ids`, further ids that are never generated.
+    """
 
     pad_id: int
     bos_id: int

@@ -94,11 +94,15 @@ class SubwordCache(dict[str, list[int]]):
         return ids
 
 
-def _whole(file: str) -> Tokenizer:
-    stored = json.loads(Path(file).read_text(encoding="utf-8"))
-    # Without its added tokens "<|endoftext|>" in a caption is text, not the end of it.
+def without_added_tokens(text: str) -> str:
+    """Return a tokenizer.json without special and added tokens: "<|endoftext|>" in a caption is then text."""
+    stored = json.loads(text)
     stored |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-    return Tokenizer.from_str(json.dumps(stored))
+    return json.dumps(stored)
+
+
+def _whole(file: str) -> Tokenizer:
+    return Tokenizer.from_str(without_added_tokens(Path(file).read_text(encoding="utf-8")))
 
 
 def _byte_pairs(vocab: str, merges: str) -> Tokenizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from helpers.tiny_tokenizers import CAPTIONS, tiny_bert, tiny_gpt2
+from helpers.tiny_tokenizers import CAPTIONS, tiny_bert, tiny_gpt2, tiny_language_model_tokenizer
 
 from easycap.registry import lookup
 from easycap.types import Vocabulary
@@ -13,6 +13,7 @@ from easycap.types import Vocabulary
 TINY: dict[str, Callable[[], dict]] = {
     "word": lambda: {"size": 100, "min_count": 1, "captions": CAPTIONS, "segmenter": "spaces"},
     "gpt2": lambda: {"path": str(tiny_gpt2()), "segmenter": "spaces"},
+    "pretrained": lambda: {"path": str(tiny_language_model_tokenizer()), "segmenter": "spaces"},
     "bert": lambda: {"path": str(tiny_bert()), "segmenter": "spaces"},
 }
 

@@ -12,20 +12,28 @@ import torch
 from helpers.tiny_config import TINY, try_out
 from helpers.tiny_tokenizers import CAPTIONS, tiny_bert, tiny_gpt2
 from omegaconf import OmegaConf
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from easycap.config.compose import compose
 from easycap.config.schema import check
-from easycap.models.build import build_captioner
+from easycap.models.build import build_captioner, with_architecture
 from easycap.models.captioner import Captioner
 from easycap.models.decoders.token_embedding import means_of_subwords, start_words
 from easycap.sweeps.plan import make_plan, read_request
 from easycap.tasks.create import load_task
+from easycap.tasks.preflight import about_initial_weights
 from easycap.train import create_task, train
 from easycap.training.validation import Validator
 from easycap.types import Vocabulary
 from easycap.vocab.bert import BertVocabulary
 from easycap.vocab.gpt2 import GPT2Vocabulary
+from easycap.vocab.pretrained import PretrainedVocabulary
 from easycap.vocab.tokenizer_files import read_tokenizer
 from easycap.vocab.word import WordVocabulary
 
@@ -99,6 +107,47 @@ def test_inner_pieces_of_bert_start_without_a_space(folder: Path, theirs: torch.
     torch.testing.assert_close(table[inner], theirs[tokenizer.encode("s").ids].mean(0))
 
 
+def test_words_start_at_the_models_own_unless_told_otherwise(folder: Path, theirs: torch.Tensor) -> None:
+    words = GPT2Vocabulary(path=str(folder), segmenter="spaces")
+    table = table_of(captioner(folder, words, "decoder.embedding=auto"))
+    assert torch.equal(table[: len(theirs)], theirs)
+    words = PretrainedVocabulary(path=str(tokenizer_of(folder)), segmenter="spaces")
+    table = table_of(captioner(tokenizer_of(folder), words, "decoder.embedding=auto", "vocab=pretrained"))
+    assert torch.equal(table[: len(theirs)], theirs) and len(table) == len(theirs) + 2
+
+
+def tokenizer_of(folder: Path) -> Path:
+    """The folder of the model, with its tokenizer as transformers saves one."""
+    if not (folder / "tokenizer.json").is_file():
+        tokenizer = read_tokenizer(str(folder))
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["decoder.embedding=random"], "decoder.embedding=random discards the word embeddings of"),
+        (["decoder.embedding=auto"], "the words of vocab=word are not those of"),
+    ],
+)
+def test_what_becomes_of_the_models_words_is_reported(
+    folder: Path, overrides: list[str], sentence: str
+) -> None:
+    words = WordVocabulary(size=99, min_count=1, captions=CAPTIONS, segmenter="spaces")
+    config = settings(folder, *overrides)
+    found = [
+        text for _, text in about_initial_weights(config, captioner(folder, words, *overrides), resumed=False)
+    ]
+    assert sum(sentence in text for text in found) == 1
+    if "random" in sentence:
+        assert f"{len(words) * 16 / 1e6:.1f} million weights" in " ".join(found)
+    assert not any(
+        str(folder) in text
+        for _, text in about_initial_weights(config, captioner(folder, words, *overrides), resumed=True)
+    )
+
+
 def test_random_takes_nothing_over(folder: Path, theirs: torch.Tensor) -> None:
     words = GPT2Vocabulary(path=str(folder), segmenter="spaces")
     table = table_of(captioner(folder, words, "decoder.embedding=random"))
@@ -155,7 +204,7 @@ def test_a_checkpoint_needs_neither_the_weights_nor_the_tokenizer(folder: Path, 
 
     copy = shutil.copytree(folder, tmp_path / "gone")
     config = settings(copy, "vocab=gpt2", f"vocab.path={copy}")
-    task = create_task(config)
+    task = create_task(with_architecture(config))
     save_checkpoint(
         tmp_path / "best",
         task.model,
@@ -194,7 +243,7 @@ def test_a_killed_run_goes_on_without_what_it_was_built_from(
     ("overrides", "words"),
     [
         (["decoder.embedding=pretrained"], "decoder.embedding=pretrained needs a language model's table"),
-        (["decoder.embedding=learnt"], "decoder.embedding=learnt must be pretrained or random"),
+        (["decoder.embedding=learnt"], "decoder.embedding=learnt must be auto, pretrained or random"),
     ],
 )
 def test_settings_that_cannot_be_end_before_any_work(overrides: list[str], words: str) -> None:

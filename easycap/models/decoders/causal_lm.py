@@ -66,8 +66,8 @@ class CausalLM(nn.Module):
     that None, a GPT-2 of the given sizes. Sizes of None are the model's own, GPT-2 small's if it is a GPT-2 by sizes;
     others must be the weights' own. `dropout` is set wherever the family has one.
 
-    The word embedding is sized to the vocabulary and starts random, or, with `embedding` pretrained, at the weights'
-    own: `subword_ids` has, for each word, the ids of it in that vocabulary. `tune` says what is trained: all; lora,
+    The word embedding is sized to the vocabulary and starts at the weights' own, or with `embedding` random untrained:
+    `subword_ids` has, for each word, the ids of it in the weights' vocabulary. `tune` says what is trained: all; lora,
     matrices of rank `lora_rank` scaled by `lora_alpha` / `lora_rank`; none, which also keeps its dropout off. A random
     table is trained in any case. Without `bos` nothing stands between the memory and the words: the last valid
     position is read in the place of bos, and the first word is what the model predicts after it (ClipCap,

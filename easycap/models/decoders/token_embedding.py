@@ -21,9 +21,9 @@ def means_of_subwords(table: torch.Tensor, subword_ids: Sequence[Sequence[int]])
 
 
 def check_embedding(embedding: str, pretrained: str | None) -> None:
-    """Raise `UserError` unless decoder.embedding is random, or pretrained with a language model to take it from."""
-    if embedding not in ("pretrained", "random"):
-        raise UserError(f"decoder.embedding={embedding} must be pretrained or random")
+    """Raise `UserError` unless decoder.embedding is auto, random, or pretrained with a language model to take it of."""
+    if embedding not in ("auto", "pretrained", "random"):
+        raise UserError(f"decoder.embedding={embedding} must be auto, pretrained or random")
     if embedding == "pretrained" and pretrained is None:
         raise UserError(
             "decoder.embedding=pretrained needs a language model's table: set decoder.pretrained to a name on the hub "
@@ -43,17 +43,18 @@ def start_words(
         if subword_ids is None:
             # Another vocabulary's ids mean nothing to the trained table.
             lm.resize_token_embeddings(vocab_size, mean_resizing=False)
-            for table in _tables(lm):
+            for table in word_tables(lm):
                 nn.init.normal_(table, std=initial_std(lm.config))
             return
         known = {new: [own] for new, own in special.items() if isinstance(own, int)}
         subword_ids = [known.get(word, ids) for word, ids in enumerate(subword_ids)]
-        starts = [means_of_subwords(table, subword_ids) for table in _tables(lm)]
+        starts = [means_of_subwords(table, subword_ids) for table in word_tables(lm)]
         lm.resize_token_embeddings(vocab_size, mean_resizing=False)
-        for table, start in zip(_tables(lm), starts, strict=True):
+        for table, start in zip(word_tables(lm), starts, strict=True):
             table.copy_(start)
 
 
-def _tables(lm: LanguageModel) -> list[torch.Tensor]:
+def word_tables(lm: LanguageModel) -> list[torch.Tensor]:
+    """Return the embeddings (V,D) of the input and of the output layer; one if they are shared."""
     tables = [lm.get_input_embeddings().weight, lm.get_output_embeddings().weight]
     return tables[:1] if tables[0] is tables[1] else tables
