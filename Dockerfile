@@ -20,7 +20,7 @@ COPY easycap easycap
 COPY experiments experiments
 RUN grep -E "^(torch|torchvision)==" constraints.txt > torch.txt \
     && pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -r torch.txt \
-    && pip install --no-cache-dir -c constraints.txt ".[lora,parquet,huggingface,chinese,japanese,tensorboard]"
+    && pip install --no-cache-dir -c constraints.txt ".[lora,parquet,huggingface,chinese,japanese,tensorboard,optuna]"
 
 ENV EASYCAP_OUTPUTS=/workspace/outputs EASYCAP_CACHE=/workspace/.cache/easycap
 WORKDIR /workspace
