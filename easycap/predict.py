@@ -31,13 +31,15 @@ class Caption(NamedTuple):
     each its log-probability given the image and the tokens before, `log_probabilities` (T,).
 
     `attention` says where the decoder looked before each token, as weights of the image tokens (T,K), or (T,h,w) where
-    they stand for places in the image; None if the decoder has no attention.
+    they stand for places in the image; None if the decoder has no attention. `likeliest` has the five tokens that the
+    model finds most likely at each place, each with its log-probability, whatever the decoding rules out.
     """
 
     text: str
     tokens: list[str]
     log_probabilities: np.ndarray
     attention: np.ndarray | None
+    likeliest: list[list[tuple[str, float]]]
 
     @property
     def log_probability(self) -> float:
@@ -48,8 +50,8 @@ class Caption(NamedTuple):
 class Captioner:
     """A trained model, ready to caption images; made by `easycap.load`.
 
-    Images are paths, PIL images or arrays (H,W), (H,W,3), (H,W,4) of integers in 0..255 or
-    floats in 0..1. Methods take one image, or several in a list or any iterable, and
+    Images are paths, the bytes of a file, PIL images or arrays (H,W), (H,W,3), (H,W,4) of
+    integers in 0..255 or floats in 0..1. Methods take one image, or several in a list or any iterable, and
     return one result, or a list in the same order.
     """
 
@@ -173,14 +175,22 @@ class Captioner:
     ) -> list[Caption]:
         found = []
         grid = self.task.model.image_tokens.grid
-        details = predictor.details(examples, predictions)
-        for prediction, (ids, log_probabilities, attention) in zip(predictions, details, strict=True):
+        for prediction, of in zip(predictions, predictor.details(examples, predictions), strict=True):
+            attention = of.attention
             if attention is not None and grid is not None:
-                attention = attention.reshape(len(ids), *grid)
-            vocabulary = self.task.vocabulary
-            tokens = ["<eos>" if one == vocabulary.eos_id else vocabulary.decode([one]) for one in ids]
-            found.append(Caption(prediction.text, tokens, log_probabilities, attention))
+                attention = attention.reshape(len(of.ids), *grid)
+            likeliest = [
+                [(self._token(index), float(value)) for index, value in zip(*one, strict=True)]
+                for one in zip(*of.likeliest, strict=True)
+            ]
+            tokens = [self._token(index) for index in of.ids]
+            found.append(Caption(prediction.text, tokens, of.log_probabilities, attention, likeliest))
         return found
+
+    def _token(self, index: int) -> str:
+        vocabulary = self.task.vocabulary
+        special = {vocabulary.eos_id: "<eos>", vocabulary.bos_id: "<bos>", vocabulary.pad_id: "<pad>"}
+        return special.get(int(index)) or vocabulary.decode([int(index)])
 
 
 def load(

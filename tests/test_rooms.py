@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"report", "runs", "training", "vocab"},
     "sharing": BASE | {"config", "data", "models", "report", "runs", "tasks"},
     "predict": BASE | {"config", "data", "generation", "runs", "sharing", "tasks"},
+    "demo": BASE | {"config", "data", "evaluation", "predict", "report", "runs", "tasks"},
     "train": BASE
     | {"config", "evaluation", "metrics", "models", "report", "runs", "tasks", "training", "vocab"},
     "api": BASE | {"config", "metrics", "predict", "report", "runs", "tasks", "train"},
@@ -46,8 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     "components": {"conditioning", "data", "generation", "models", "objectives", "runs", "sweeps"}
     | {"training", "vocab"},
     "commands": BASE
-    | {"api", "conditioning", "config", "data", "evaluation", "metrics", "models", "predict", "report"}
-    | {"runs", "sharing", "sweeps", "tasks", "train", "training"},
+    | {"api", "conditioning", "config", "data", "demo", "evaluation", "metrics", "models", "predict"}
+    | {"report", "runs", "sharing", "sweeps", "tasks", "train", "training"},
     "cli": BASE | {"commands"},
     "__main__": {"cli"},
 }

@@ -20,6 +20,7 @@ COMMANDS = {
         "save a trained model for others, with a model card, or upload it: RUN FOLDER|--hub USER/MODEL",
     ),
     "score": ("easycap.commands.score", "score any captions: captions.json references.json"),
+    "demo": ("easycap.commands.demo", "try models out on a page in the browser: RUN ..."),
     "compare": (
         "easycap.commands.compare",
         "compare runs in a table and on a page, two runs also image by image: RUN|SWEEP ...",

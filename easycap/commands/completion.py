@@ -97,7 +97,7 @@ def _possible(before: Sequence[str], last: str) -> Iterator[str]:
         yield from _SCRIPTS
     elif command in COMMANDS and last.startswith("-"):
         yield from _flags(COMMANDS[command][0])
-    elif command in ("evaluate", "caption", "compare", "table"):
+    elif command in ("evaluate", "caption", "demo", "compare", "table"):
         yield from _runs()
 
 

@@ -1,4 +1,4 @@
-"""Images as Python users have them: paths, PIL images, arrays."""
+"""Images as Python users have them: paths, bytes of files, PIL images, arrays."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-from easycap.data.images import ImageFile, upright_rgb
+from easycap.data.images import ImageFile, decoded, decoded_array, upright_rgb
 from easycap.errors import UserError
 from easycap.types import Example
 
-# A path, a PIL image, or an array (H,W), (H,W,3) or (H,W,4); other arrays are converted by numpy.
-ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray | Any"
+# A path, the content of a file, a PIL image, or an array (H,W), (H,W,3) or (H,W,4); numpy converts other arrays.
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Any"
 
 _CHANNELS = (1, 3, 4)
 _numbers = itertools.count(1)
@@ -43,9 +44,31 @@ class LoadedImage:
         return f"{self.image.size} {hashlib.sha256(self.image.tobytes()).hexdigest()}\n"
 
 
+_IN_MEMORY = Path("image")  # what errors name
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBytes:
+    """An image file that has been read; decoded as `ImageFile` decodes it."""
+
+    content: bytes
+
+    def load(self, at_least: int | None = None) -> Image.Image:
+        """Return what `ImageFile.load` does."""
+        return decoded(BytesIO(self.content), _IN_MEMORY, at_least)
+
+    def array(self, at_least: int | None = None) -> np.ndarray:
+        """Return what `ImageFile.array` does."""
+        return decoded_array(BytesIO(self.content), _IN_MEMORY, at_least)
+
+    def identity(self) -> str:
+        """Return a line that changes with the content."""
+        return f"{len(self.content)} {hashlib.sha256(self.content).hexdigest()}\n"
+
+
 def is_single_image(images: Any) -> bool:
     """Whether this is one image rather than several."""
-    if isinstance(images, str | os.PathLike | Image.Image):
+    if isinstance(images, str | os.PathLike | bytes | Image.Image):
         return True
     return not isinstance(images, list | tuple | Iterator) and getattr(images, "ndim", None) in (2, 3)
 
@@ -58,7 +81,7 @@ def as_examples(images: ImageLike | Iterable[ImageLike]) -> Iterator[Example]:
     many = [images] if is_single_image(images) else images
     if not isinstance(many, Iterable):
         raise UserError(
-            f"{_described(images)} is not an image; give a path, a PIL image, an array, or several"
+            f"{_described(images)} is not an image; give a path, bytes, a PIL image, an array, or several"
         )
     return map(_example, many)
 
@@ -66,6 +89,8 @@ def as_examples(images: ImageLike | Iterable[ImageLike]) -> Iterator[Example]:
 def _example(image: ImageLike) -> Example:
     if isinstance(image, str | os.PathLike):
         return Example(os.fspath(image), ImageFile(Path(image)), ())
+    if isinstance(image, bytes):
+        return Example(f"image {next(_numbers)}", ImageBytes(image), ())
     pillow = image if isinstance(image, Image.Image) else _of_array(image)
     return Example(f"image {next(_numbers)}", LoadedImage(upright_rgb(pillow)), ())
 

@@ -70,6 +70,15 @@ def decoded_array(source: Path | BytesIO, path: Path, at_least: int | None) -> n
         return pixels
 
 
+def header_of(content: bytes) -> tuple[str, tuple[int, int]]:
+    """Return the format, as Pillow names it, and (width, height) of an image file; its pixels are not decoded.
+
+    Raises `BadImage`, which calls the file "image".
+    """
+    with _opened(BytesIO(content), Path("image"), None) as image:
+        return str(image.format), image.size
+
+
 @contextmanager
 def _opened(source: Path | BytesIO, path: Path, at_least: int | None) -> Iterator[Image.Image]:
     """An image of which only the header has been read; whatever is wrong with it becomes `BadImage`."""

@@ -57,10 +57,10 @@ def pictures(
     ids = [pipeline.vocabulary.encode(caption)[: pipeline.max_length] for caption in captions]
     drawn = []
     details = _details(pipeline, pipeline.inputs(examples, given=given), ids)
-    for example, (caption_ids, _, weights) in zip(examples, details, strict=True):
-        assert weights is not None
+    for example, one in zip(examples, details, strict=True):
+        assert one.attention is not None
         photo = example.image.load(2 * side)
-        words, maps = by_words(caption_ids, weights, pipeline.vocabulary)
+        words, maps = by_words(one.ids, one.attention, pipeline.vocabulary)
         maps = maps.reshape(len(words), *pipeline.model.image_tokens.grid)
         window = pipeline.transform.window(photo.size)
         drawn.append(attention_picture(photo, window, words, maps, side=side))

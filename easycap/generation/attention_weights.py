@@ -11,17 +11,21 @@ import torch
 
 from easycap.types import CaptionModel, Inputs, Vocabulary
 
+NUM_LIKELIEST = 5  # ids
+
 
 class CaptionDetails(NamedTuple):
     """Of T ids: their log-probabilities (T,) given the image and the ids before, and the attention (T,K) over the
     image tokens before each, None if the decoder has no attention.
 
-    A row of attention adds up to less than 1 where the memory has other segments too.
+    A row of attention adds up to less than 1 where the memory has other segments too. `likeliest` are the n ids that
+    the model finds most likely at each place (T,n), the likeliest first, with their log-probabilities (T,n).
     """
 
     ids: Sequence[int]
     log_probabilities: np.ndarray
     attention: np.ndarray | None
+    likeliest: tuple[np.ndarray, np.ndarray]
 
 
 @torch.no_grad()
@@ -44,7 +48,10 @@ def caption_details(
     for row, ids in enumerate(captions):
         logits = output.logits[row, : len(ids)].float().log_softmax(-1)
         chosen = logits[torch.arange(len(ids)), torch.tensor(ids, dtype=torch.long)].cpu().numpy()
-        found.append(CaptionDetails(ids, chosen, None if attention is None else attention[row, : len(ids)]))
+        best = logits.topk(min(NUM_LIKELIEST, logits.shape[1]))
+        weights = None if attention is None else attention[row, : len(ids)]
+        likeliest = best.indices.cpu().numpy(), best.values.cpu().numpy()
+        found.append(CaptionDetails(ids, chosen, weights, likeliest))
     return found
 
 
