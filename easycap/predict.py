@@ -51,8 +51,8 @@ class Captioner:
     """A trained model, ready to caption images; made by `easycap.load`.
 
     Images are paths, the bytes of a file, PIL images or arrays (H,W), (H,W,3), (H,W,4) of
-    integers in 0..255 or floats in 0..1. Methods take one image, or several in a list or any iterable, and
-    return one result, or a list in the same order.
+    integers in 0..255 or floats in 0..1. Methods take one image, or several in a list or
+    any iterable, and return one result, or a list in the same order.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from PIL import Image
 
 import easycap
 from easycap.cli import main
-from easycap.predict import Captioner
+from easycap.predict import Caption, Captioner
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,7 @@ def test_all_forms_of_an_image_give_the_same(captioner: Captioner, files: list[P
     arrays = [np.asarray(picture.convert("RGB")) for picture in pictures]
     for images in (
         list(map(str, files)),
+        [file.read_bytes() for file in files],
         pictures,
         arrays,
         [array / 255 for array in arrays],
@@ -61,6 +62,7 @@ def test_all_forms_of_an_image_give_the_same(captioner: Captioner, files: list[P
         np.stack(arrays),
     ):
         assert np.allclose(likelihoods(captioner, images), expected, atol=1e-5)
+    assert captioner.caption(files[0].read_bytes()) == texts[0]
     for image, text in zip([files[0], pictures[1], arrays[2]], texts, strict=False):
         assert captioner.caption(image) == text
     assert captioner.caption(files, batch_size=2) == texts
@@ -93,7 +95,18 @@ def test_details_are_those_of_the_decoder(captioner: Captioner, files: list[Path
         assert caption.attention.shape == (count, *captioner.task.model.image_tokens.grid)
         assert np.allclose(caption.attention.sum((1, 2)), 1, atol=1e-5)
         assert " ".join(token for token in caption.tokens if token != "<eos>") == caption.text
+        _check_likeliest(captioner, caption)
     assert captioner.caption(files[0], details=True).text == found[0].text
+
+
+def _check_likeliest(captioner: Captioner, caption: Caption) -> None:
+    """Greedy search takes the likeliest word that it may take."""
+    forbidden = {"<bos>", "<pad>", "<unk>"}
+    places = zip(caption.tokens, caption.log_probabilities, caption.likeliest, strict=True)
+    for place, (token, value, likeliest) in enumerate(places):
+        assert len(likeliest) == 5 and likeliest == sorted(likeliest, key=lambda one: -one[1])
+        allowed = [one for one in likeliest if one[0] not in forbidden | ({"<eos>"} if place == 0 else set())]
+        assert allowed[0][1] == pytest.approx(value, abs=1e-4) and token in [one[0] for one in allowed]
 
 
 def captioner_examples(files: list[Path]) -> list[Any]:

@@ -66,12 +66,12 @@ class DemoServer(ThreadingHTTPServer):
                 super().__init__((host, tried), DemoHandler)
                 return
             except socket.gaierror as error:
-                raise UserError(f"--host {host}: {error.strerror}") from None
+                raise UserError(f"cannot listen on host {host}: {error.strerror}") from None
             except PermissionError:
-                raise UserError(f"--port {tried} needs an administrator: choose one above 1023") from None
+                raise UserError(f"port {tried} needs an administrator: choose one above 1023") from None
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
-                    raise UserError(f"--host {host}: {error.strerror}") from None
+                    raise UserError(f"cannot listen on host {host}: {error.strerror}") from None
         raise UserError(f"no port from {port} to {tried} is free")
 
     @property

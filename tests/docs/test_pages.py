@@ -18,6 +18,7 @@ from named_in_pages import make_files, make_runs, small
 from run_blocks import Page, run_here
 
 from easycap.cli import main
+from easycap.demo.server import DemoServer
 from easycap.registry import condition_groups, groups, lookup, names, supplied_to
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +81,13 @@ def run_words(words: list[str]) -> tuple[int, str]:
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
     assert words[0] == "easycap", f"nothing runs {words[0]}"
-    return run_here(words)
+    with pytest.MonkeyPatch.context() as patch:  # it would serve until Ctrl-C
+        patch.setattr(DemoServer, "serve_forever", interrupt)
+        return run_here(words)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def check_pip(words: list[str]) -> tuple[int, str]:
@@ -155,6 +162,7 @@ def test_options_named_in_a_sentence_exist(capsys: pytest.CaptureFixture[str]) -
         "runs",
         "new",
         "share",
+        "demo",
     ):
         with contextlib.suppress(SystemExit):
             main([command, "--help"])
