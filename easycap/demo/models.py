@@ -37,7 +37,8 @@ class DemoModel:
         conditions = self.task.conditions if self.captions else {}
         self.reads = [text for text in _TEXTS if text in conditions]
         pipeline, config = self.task.pipeline, self.task.config
-        self.no_attention = why_no_attention(pipeline, config) if self.captions else ""
+        why = why_no_attention(pipeline, config) if self.captions else ""
+        self.no_attention = why.partition(":")[0]  # without what to train instead
 
     def describe(self) -> dict[str, Any]:
         """Return what the page shows of the run before there is a photo."""

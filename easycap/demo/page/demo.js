@@ -104,7 +104,7 @@ async function work() {
     try {
       await caption(photo);
     } catch (error) {
-      if (error.name !== "AbortError") fail(photo, "The server does not answer; is it still running?");
+      if (error.name !== "AbortError") fail(photo, "no answer; is the server still running, and the file still there?");
     }
     photo.card.setAttribute("aria-busy", "false");
   }
