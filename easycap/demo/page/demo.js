@@ -246,9 +246,12 @@ function activate(photo, run, index) {
   draw(photo);
 }
 
+const SHOWN_BEFORE = 4; // tokens
+
 function likeliest(token, index, answer) {
-  const before = answer.tokens.slice(0, index).map((one, number) => (one.space && number ? " " : "") + one.text).join("");
-  const title = before ? `next after “${before.length > 40 ? `… ${before.slice(-38)}` : before}”` : "first word";
+  const first = Math.max(0, index - SHOWN_BEFORE);
+  const before = answer.tokens.slice(first, index).map((one, number) => (one.space && number ? " " : "") + one.text).join("");
+  const title = index ? `next after “${first ? "… " : ""}${before}”` : "first word";
   const rows = token.likeliest.map(([text, p]) => [text, p, text === token.text]);
   if (!rows.some((row) => row[2])) rows.push([token.text, token.p, true]);
   return [element("p", title, "quiet"), bars(rows)];
@@ -298,7 +301,7 @@ function draw(photo) {
   const word = shown(answer.tokens[photo.active[1]].text);
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `attention before “${word}”`);
-  legend.append(`attention per cell: ${percent(even)} (even)`, element("span", undefined, "ramp"), percent(top));
+  legend.append(`attention per cell: ${percent(even)}`, element("span", undefined, "ramp"), percent(top));
 }
 
 function heat(map, even, top) {
