@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from easycap.config.data_locations import add_arguments, locations_from_args, split_locations
 from easycap.config.own_dirs import use_config_dirs
 from easycap.errors import UserError
+from easycap.runs.find import find_run
 from easycap.utils.console import say
 
 _PORT = 7860
@@ -21,7 +21,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve a page for trying out models: photos, captions of all runs side by side, decoding, "
         "attention, probabilities of the next words. It needs no internet, and keeps no photo.",
     )
-    parser.add_argument("runs", nargs="+", metavar="run", help="a run's folder or name")
+    parser.add_argument(
+        "runs", nargs="+", metavar="run", help="a run's folder or name, or USER/MODEL on the hub"
+    )
     parser.add_argument(
         "--port", type=int, default=_PORT, help=f"port, else the next free one; 0: any (default: {_PORT})"
     )
@@ -58,8 +60,11 @@ def main(argv: Sequence[str]) -> int:
     from easycap.predict import load
 
     locations |= locations_from_args(args)
-    captioners = [load(Path(run), device=args.device, locations=locations) for run in args.runs]
-    names = named([captioner.folder.absolute() for captioner in captioners])
+    captioners = [load(run, device=args.device, locations=locations) for run in args.runs]
+    local = [
+        find_run(run) for run in args.runs
+    ]  # else a model of the hub, whose folder is named by a checksum
+    names = named([run.absolute() if run.exists() else run for run in local])
     models = [DemoModel(name, one) for name, one in zip(names, captioners, strict=True)]
     limits = Limits(int(args.max_mb * 1e6), int(args.max_megapixels * 1e6))
     with DemoServer(models, host=args.host, port=args.port, limits=limits) as server:
