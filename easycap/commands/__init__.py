@@ -19,6 +19,7 @@ COMMANDS = {
         "easycap.commands.share",
         "save a trained model for others, with a model card, or upload it: RUN FOLDER|--hub USER/MODEL",
     ),
+    "export": ("easycap.commands.export", "write a captioner as ONNX: RUN --onnx FOLDER"),
     "score": ("easycap.commands.score", "score any captions: captions.json references.json"),
     "demo": ("easycap.commands.demo", "try models out on a page in the browser: RUN ..."),
     "compare": (

@@ -56,7 +56,7 @@ class AdditiveAttention(nn.Module):
         """Compute the keys of the memory, once per image."""
         is_image = torch.zeros_like(memory.mask)
         is_image[:, memory.segments["image"]] = memory.mask[:, memory.segments["image"]]
-        owners = torch.arange(len(memory.tokens), device=memory.tokens.device)
+        owners = torch.arange(memory.tokens.shape[0], device=memory.tokens.device)
         return AttendedMemory(memory.tokens, self.key(memory.tokens), memory.mask, is_image, owners)
 
     def forward(self, query: torch.Tensor, memory: AttendedMemory) -> torch.Tensor:

@@ -257,4 +257,4 @@ def _without_last(memory: Memory) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the memory's mask (N,M) without the last valid position of each row, and the token there (N,D)."""
     positions = torch.arange(memory.mask.shape[1], device=memory.mask.device)
     last = torch.where(memory.mask, positions, -1).argmax(1)
-    return memory.mask & (positions != last.unsqueeze(1)), memory.tokens[torch.arange(len(last)), last]
+    return memory.mask & (positions != last.unsqueeze(1)), memory.tokens[torch.arange(last.shape[0]), last]

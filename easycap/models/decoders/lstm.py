@@ -101,7 +101,7 @@ class LSTM(nn.Module):
         return self.embedding
 
     def start(self, memory: Memory) -> LSTMState:
-        zeros = torch.zeros(len(memory.tokens), self.lstm.hidden_size, device=memory.tokens.device)
+        zeros = torch.zeros(memory.tokens.shape[0], self.lstm.hidden_size, device=memory.tokens.device)
         hidden, cell = zeros, zeros
         for token, valid in zip(memory.tokens.unbind(1), memory.mask.unsqueeze(2).unbind(1), strict=True):
             read_hidden, read_cell = self._read(token, hidden, cell)

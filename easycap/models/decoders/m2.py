@@ -158,7 +158,7 @@ class MemoryAttention(Attention):
         if self.memory_keys is None or self.memory_values is None:
             return encoded
         vectors = (self.memory_keys * self.key_scale, self.memory_values * self.value_scale)
-        return encoded.append(KeysValues(*(self.split(v).expand(len(x), -1, -1, -1) for v in vectors)))
+        return encoded.append(KeysValues(*(self.split(v).expand(x.shape[0], -1, -1, -1) for v in vectors)))
 
     def forward(
         self, x: torch.Tensor, seen: KeysValues, bias: torch.Tensor | None

@@ -114,7 +114,7 @@ class UpDown(nn.Module):
         return self.embedding
 
     def start(self, memory: Memory) -> UpDownState:
-        zeros = torch.zeros(len(memory.tokens), self.hidden_dim, device=memory.tokens.device)
+        zeros = torch.zeros(memory.tokens.shape[0], self.hidden_dim, device=memory.tokens.device)
         memory = memory._replace(tokens=self.segments(memory.tokens, memory.segments))
         image_gates = self.image_gates(image_mean(memory))
         return UpDownState(self.attention.project_memory(memory), image_gates, zeros, zeros, zeros, zeros)

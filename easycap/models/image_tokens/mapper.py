@@ -53,7 +53,7 @@ class Mapper(nn.Module):
 
     def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
         pieces = self.cut(features.mean()).unflatten(-1, (self.num_pieces, -1))
-        x = torch.cat([pieces, self.constants.expand(len(pieces), -1, -1)], 1)
+        x = torch.cat([pieces, self.constants.expand(pieces.shape[0], -1, -1)], 1)
         for layer in self.layers:
             x = layer(x, None)
         tokens = x[:, self.num_pieces :]

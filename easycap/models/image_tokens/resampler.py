@@ -52,7 +52,7 @@ class Resampler(nn.Module):
         if self.positions is not None:
             patches = patches + self.positions
         patches = self.norm_cells(patches)
-        tokens = self.queries.expand(len(patches), -1, -1)
+        tokens = self.queries.expand(patches.shape[0], -1, -1)
         for layer in self.layers:
             tokens = layer(tokens, patches, features.mask)
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
