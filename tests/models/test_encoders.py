@@ -131,7 +131,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
             return (tmp_path.joinpath("harm").touch, ())
 
     torch.save({"x": Harmful()}, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match="weights_only"):
+    with pytest.raises(ValueError, match="could run any code"):
         loaded("resnet18", tmp_path / "model.pth", 32)
     assert not (tmp_path / "harm").exists()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -135,6 +137,8 @@ def _local_weights(model: str, weights: str) -> dict[str, Any]:
     """What timm should take from elsewhere than its own config of `model`: the file, and what its images are like."""
     path = expanded(weights)
     if path.is_file():
+        if path.suffix != ".safetensors":
+            _refuse_code(path)
         return {"file": str(path)}
     if path.suffix in _FILES:
         raise UserError("there is no such file")
@@ -144,6 +148,17 @@ def _local_weights(model: str, weights: str) -> dict[str, Any]:
         raise UserError(f"they are of {config['architecture']}")
     own = config.get("pretrained_cfg", config)
     return {"file": str(file)} | {name: own[name] for name in _OF_IMAGES if name in own}
+
+
+def _refuse_code(path: Path) -> None:
+    """Raise `UserError` for a pickle that holds more than tensors: older versions of timm would execute it."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        raise UserError(
+            "the file holds Python objects other than tensors, which could run any code when they are loaded; if you "
+            "trust it, save its tensors as safetensors"
+        ) from None
 
 
 def _check_belongs(network: nn.Module, model: str, file: str) -> None:
@@ -169,7 +184,7 @@ def _names(file: str) -> set[str]:
     if file.endswith(".safetensors"):
         with safe_open(file, framework="pt") as opened:
             return set(opened.keys())
-    return set(load_state_dict(file))
+    return set(load_state_dict(file, weights_only=True))
 
 
 def _set_input_size(network: Any, size: int) -> None:
