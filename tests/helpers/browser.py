@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 from pathlib import Path
@@ -98,6 +99,7 @@ class Browser:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            assert select.select([self._from], [], [], 60)[0], "the browser has not answered for 60 s"
             piece = os.read(self._from, 1 << 20)
             assert piece, "the browser ended"
             self._rest += piece
