@@ -25,7 +25,7 @@ Scores = dict[str, dict[str, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run: its folder, and what result.json says."""
+    """A trained run: its folder and its result.json."""
 
     folder: Path
 
@@ -37,7 +37,7 @@ class Run:
 
     @property
     def scores(self) -> Scores:
-        """Return {split: {metric: {"value", "low", "high", "signature"}}}; a CIDEr-D of 1.0 is called 100 in papers."""
+        """Return {split: {metric: {"value", "low", "high", "signature"}}}; papers report a CIDEr-D of 1.0 as 100."""
         return self.result.get("scores", {})
 
     def load(self, *, device: str = "auto") -> Captioner:
@@ -52,7 +52,7 @@ def train(overrides: Overrides = (), *, folder: str | os.PathLike[str] | None = 
 
     `overrides`: those of the command line (["decoder=lstm", "trainer.epochs=2"]) or a mapping
     {"decoder": "lstm", "trainer.epochs": 2}; `folder` is the run's, a new one in outputs/runs
-    if None. Sweeps and several ranks are the command's. Raises `UserError` for settings that
+    if None. Sweeps and several ranks need the command. Raises `UserError` for settings that
     are wrong, before anything is written.
     """
     words = overrides_of(overrides)
@@ -73,7 +73,7 @@ def _train_and_report(prepared: PreparedRun) -> None:
 
 
 def overrides_of(overrides: Overrides) -> list[str]:
-    """Return overrides as words of the command line."""
+    """Return overrides as command-line arguments."""
     if isinstance(overrides, str):
         raise UserError(f"overrides {overrides!r} must be a list: [{overrides!r}]")
     if not isinstance(overrides, Mapping):
@@ -103,7 +103,7 @@ def evaluate(
     The arguments are the options of `easycap evaluate`. `data` names another set than the
     run's own (["data=coco", "data.root=DIR"]), `locations` {"data.root": DIR} says where
     the data is now if it has moved, and `command` is stored with the scores. Results are added to the run's
-    folder. Raises `UserError` for what does not exist or does not fit.
+    folder. Raises `UserError` for arguments that do not exist or do not fit.
     """
     _check_options(samples, batch_size, clip)
     from easycap.metrics.scoring import metric_names

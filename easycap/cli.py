@@ -31,7 +31,7 @@ Start with: easycap train experiment=easycap/quickstart
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 for an error (one sentence on stderr), 2 for wrong flags, 130 for Ctrl-C, and 141,
-    without a word, if what reads the output has gone (`easycap runs | head -1`).
+    silently, if the reader of the output has exited (`easycap runs | head -1`).
     """
     try:
         try:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         if not _without_reader():
             raise
-        for file in _without_reader():  # Python flushes them once more at its end
+        for file in _without_reader():  # Python flushes them again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), file)
         return _BROKEN_PIPE
 
@@ -89,7 +89,7 @@ def _without_reader() -> list[int]:
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             file = stream.fileno()
-        except (OSError, ValueError):  # replaced by a stream that is no file
+        except (OSError, ValueError):  # replaced by a stream that is not a file
             continue
         poll = select.poll()
         poll.register(file, 0)

@@ -118,7 +118,7 @@ class Captioner:
     ) -> None:
         """Save the model in a folder that `load` reads anywhere: weights, config, vocabulary and a model card.
 
-        `license` is an identifier of the hub (apache-2.0) for the card. The folder must be new or empty; with
+        `license` is a hub licence identifier (apache-2.0) for the card. The folder must be new or empty; with
         `overwrite` files of the same names are replaced. Raises `UserError` if it cannot be written.
         """
         folder = Path(save_directory)
@@ -137,7 +137,7 @@ class Captioner:
     ) -> str:
         """Upload what `save_pretrained` saves as USER/MODEL on the Hugging Face hub; return the model's address.
 
-        The repository is made if it is not there, `private` or, by default, as the account has it. Without `token` that
+        The repository is created if needed, `private` or, by default, as the account has it. Without `token` that
         of `hf auth login` or HF_TOKEN is used. Raises `UserError` if the hub refuses or cannot be reached.
         """
         check_model_id(repo_id)

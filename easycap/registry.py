@@ -90,7 +90,7 @@ def _load_components() -> None:
 
 
 def load_plugins() -> None:
-    """Import users' installed packages, if there are any: after our own, so that names of ours are not taken.
+    """Import users' installed packages, after our own components so that our names are not taken.
 
     Raises nothing: error messages end with `plugins.failures`.
     """

@@ -120,7 +120,7 @@ def create_task(
 
 
 class _CallableModule(types.ModuleType):
-    """Lets Python users call `easycap.train(...)`, which is the name of this module, too."""
+    """Makes this module callable, as `easycap.train(...)`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return importlib.import_module("easycap.api").train(*args, **kwargs)

@@ -99,7 +99,7 @@ def test_python_m_is_the_same_entry(tmp_path: Path) -> None:
         (["caption", "nowhere", "x.jpg"], "x.jpg does not exist"),
         (["runs", "nowhere"], "nowhere is not a folder"),
         (["compare", "nowhere", "."], "nowhere is not a folder"),
-        (["compare", "conf", "conf"], "conf holds no run"),
+        (["compare", "conf", "conf"], "no run found in conf"),
     ],
 )
 def test_mistakes_end_with_one_sentence(argv: list[str], words: str, capsys: pytest.CaptureFixture) -> None:

@@ -221,7 +221,7 @@ def test_mistakes_are_one_sentence(runs: tuple[str, str], tmp_path: Path, capsys
     (old / "references.test.json").unlink()
     for argv, words in (
         ([*runs, "--split", "val"], "no captions of split 'val'; it has test"),
-        ([str(tmp_path / "empty"), runs[0]], "empty holds no run"),
+        ([str(tmp_path / "empty"), runs[0]], "no run found in"),
         ([runs[0], str(new), "--top", "1"], "the run has not been scored yet"),
         ([str(tmp_path / "cut.json"), runs[0]], "not JSON, or cut off"),
         ([str(old), str(old)], "run `easycap evaluate RUN` again"),

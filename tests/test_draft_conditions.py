@@ -94,8 +94,8 @@ def test_a_draft_by_hand_that_is_not_read_whole_is_reported(
         assert caption([str(refined), str(photo), "--draft", draft, "--device", "cpu"]) == 0
         return capsys.readouterr().err
 
-    assert "draft 'xqzt vbnw' has no word of this model's vocabulary" in warnings("xqzt vbnw")
-    assert "the draft is cut to its first 20 of 24 tokens" in warnings("a " * 24)
+    assert "draft 'xqzt vbnw' has no words in this model's vocabulary" in warnings("xqzt vbnw")
+    assert "the draft is truncated to its first 20 of 24 tokens" in warnings("a " * 24)
     assert "--draft" not in warnings("a xqzt")
 
 

@@ -124,7 +124,7 @@ def test_ways_to_name_a_folder_of_options(words: list[str], capsys, monkeypatch)
         (["hydra.searchpath=[pkg://no_such_package.conf]"], "pkg://no_such_package.conf is not a folder"),
         (["hydra.searchpath=[s3://bucket]"], "s3://bucket must be a folder, file://FOLDER or pkg://PACKAGE"),
         (["--config-dir"], "--config-dir needs a folder"),
-        (["--config-dir", "own"], "decoder/lstm.yaml would not be read: easycap has decoder=lstm of its own"),
+        (["--config-dir", "own"], "decoder/lstm.yaml would be ignored: easycap has decoder=lstm of its own"),
     ],
 )
 def test_folders_of_options_that_cannot_be(words: list[str], message: str, capsys) -> None:

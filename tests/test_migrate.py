@@ -132,13 +132,13 @@ def test_a_run_with_a_renamed_value_reads_as_today_and_hashes_as_before() -> Non
 
 @pytest.mark.parametrize("key", ["decoder.max_words", "decoding.max_words", "decoding.min_words"])
 def test_a_former_name_on_the_command_line_is_refused_with_the_name_of_today(key: str) -> None:
-    with pytest.raises(UserError, match=f"{key} is now called {key.replace('words', 'length')}"):
+    with pytest.raises(UserError, match=f"{key} was renamed to {key.replace('words', 'length')}"):
         check(compose([f"{key}=7"]).config)
 
 
 def test_a_former_value_on_the_command_line_is_refused_with_the_name_of_today() -> None:
     words = ["decoder=attention_lstm", "decoder.alpha_reduction=cells"]
-    with pytest.raises(UserError, match=r"=cells is now called decoder\.alpha_reduction=patches: use that"):
+    with pytest.raises(UserError, match=r"=cells was renamed to decoder\.alpha_reduction=patches"):
         check(compose(words).config)
 
 

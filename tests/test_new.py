@@ -94,14 +94,14 @@ def test_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("decoder", "lstm", "there is an option decoder=lstm already"),
-        ("metric", "bleu", "there is a metric bleu already"),
-        ("condition", "tags", "there is a setting tags already"),
-        ("condition", "seed", "there is a setting seed already"),
-        ("data", "json", "there is a module json already"),
-        ("decoder", "torch", "there is a module torch already"),
-        ("encoder", "My-Net", "'My-Net' cannot be the name of a module"),
-        ("encoder", "class", "'class' cannot be the name of a module"),
+        ("decoder", "lstm", "an option decoder=lstm already exists"),
+        ("metric", "bleu", "a metric named bleu already exists"),
+        ("condition", "tags", "a setting named tags already exists"),
+        ("condition", "seed", "a setting named seed already exists"),
+        ("data", "json", "a module named json already exists"),
+        ("decoder", "torch", "a module named torch already exists"),
+        ("encoder", "My-Net", "'My-Net' is not a valid module name"),
+        ("encoder", "class", "'class' is not a valid module name"),
         ("encoder", "full", "full exists and is not empty: choose another folder with --to DIR"),
     ],
 )

@@ -125,7 +125,7 @@ def test_same_name_of_another_set_is_refused(run: Path, tmp_path: Path) -> None:
     assert evaluate([str(run), *moved, "--split", "all"]) == 0  # the same captions elsewhere
     with pytest.raises(ValueError, match="test is a split of the run's own data: give .* another name"):
         evaluate([str(run), *other, "--name", "test"])
-    with pytest.raises(ValueError, match="the name 'a/b' must be letters"):
+    with pytest.raises(ValueError, match="the name 'a/b' may only contain letters"):
         evaluate([str(run), *other, "--name", "a/b"])
     with pytest.raises(ValueError, match="the name x is for another set"):
         evaluate([str(run), "--name", "x"])
@@ -245,7 +245,9 @@ def test_scores_for_each_value_of_a_field(
     assert [row for row in rows if row in (*PLACES, "entire")] == [*PLACES, "entire"]
     page = (run / "report.html").read_text()
     assert "nocaps_all by domain" in page and "near-domain" in page
-    with pytest.raises(ValueError, match="no image has a field 'domian' to group by; did you mean 'domain'"):
+    with pytest.raises(
+        ValueError, match="no image has the field 'domian' to group by; did you mean 'domain'"
+    ):
         evaluate([*photos, "--group-by", "domian"])
 
 
@@ -259,5 +261,7 @@ def test_groups_are_ordered_and_few() -> None:
     assert list(examples_by_value(of(["b", "10", "", "9", "a"]), "f")) == ["9", "10", "a", "b", "(none)"]
     with pytest.raises(ValueError, match="150 images have 150 different values of 'f'; .* at most 100"):
         examples_by_value(of(map(str, range(150))), "f")
-    with pytest.raises(ValueError, match="no image has a field 'f' to group by; these images have no fields"):
+    with pytest.raises(
+        ValueError, match="no image has the field 'f' to group by; these images have no fields"
+    ):
         examples_by_value(of([""]), "f")

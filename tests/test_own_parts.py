@@ -86,7 +86,7 @@ def test_the_run_names_the_package_that_it_needs(site: Path, monkeypatch: pytest
     monkeypatch.chdir(site.parent)
     with pytest.MonkeyPatch.context() as patch, searched(site.parent, patch):  # as if it were not installed
         del sys.modules["my_package"]
-        with pytest.raises(UserError, match="imports: there is no module my_package; it is looked for among"):
+        with pytest.raises(UserError, match="imports: no module my_package in installed packages"):
             check(OmegaConf.create(to_plain(config)))
 
 
@@ -195,7 +195,7 @@ def test_a_recipe_names_modules(site: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [
         (
             "[absent]",
-            "imports: there is no module absent; it is looked for among installed packages, on PYTHONPATH",
+            "imports: no module absent in installed packages, on PYTHONPATH",
         ),
         ("[broken]", "imports: broken could not be imported: ValueError: not so"),
         (
@@ -204,14 +204,14 @@ def test_a_recipe_names_modules(site: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ),
         (
             "[broken.py]",
-            "imports: 'broken.py' must be a module's name, e.g. my_parts for the file my_parts.py",
+            "imports: 'broken.py' must be a module name, e.g. my_parts for the file my_parts.py",
         ),
         (
             "[around]",
             "imports: around could not be imported: HERE/around is a folder without __init__.py; is the",
         ),
-        ("[a/b]", "imports: 'a/b' must be a module's name"),
-        ("parts", "imports=parts must be a list of modules: imports=[parts]"),
+        ("[a/b]", "imports: 'a/b' must be a module name"),
+        ("parts", "imports=parts must be a list of module names: imports=[parts]"),
     ],
 )
 def test_what_cannot_be_imported_is_told_of(site: Path, word: str, message: str) -> None:
@@ -237,7 +237,7 @@ def test_the_help_lists_what_is_imported_and_what_is_in_folders(
         line.split()[0]: line.split() for line in lines if " | " in line or line.startswith("  weather")
     }
     assert "mine" in listed["decoder"] and "two_widths" in listed["sweep"] and "sunny" in listed["weather"]
-    assert any("may come from: bare" in line for line in lines)
+    assert any("without a YAML (not listed): bare" in line for line in lines)
     assert not {"packed", "bare"} & set(sys.modules)
 
 
@@ -291,7 +291,7 @@ def test_a_setting_without_a_type_is_told_of(site: Path) -> None:
 def test_a_setting_of_a_type_that_yaml_has_not(site: Path) -> None:
     code = PART.format(name="mine").replace("width: int", "width: easycap.Captioner")
     write_package(site, "my_package", code)
-    with pytest.raises(UserError, match=r"decoder.width: a setting cannot be of type .*Captioner"):
+    with pytest.raises(UserError, match=r"decoder.width: settings cannot be of type .*Captioner"):
         checked("decoder=mine", "decoder.width=1")
 
 

@@ -151,7 +151,7 @@ def test_a_package_of_ones_own_is_found_by_the_installed_wheel(installed: Path, 
     passes(python, "-m", "pip", "uninstall", "--quiet", "--yes", "my_gru")
     (tmp_path / "empty").mkdir()
     code, printed = run_in(tmp_path / "empty", easycap, "evaluate", runs[0])
-    assert code == 1 and "imports: there is no module my_gru" in printed
+    assert code == 1 and "imports: no module my_gru" in printed
 
 
 @pytest.mark.slow

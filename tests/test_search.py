@@ -53,7 +53,7 @@ def test_lists_and_intervals_of_the_command_line_and_of_a_file() -> None:
         ([], {}, "has nothing to search"),
         (["x=interval(2,1)"], {}, "x=interval(2,1): the first number must be below the second"),
         (["x=tag(log,interval(0,1))"], {}, "must be below the second and above 0"),
-        (["x=tag(exp,interval(0,1))"], {}, "the tag exp is not known; allowed: log"),
+        (["x=tag(exp,interval(0,1))"], {}, "unknown tag exp; allowed: log"),
         ([], [{"a": [1]}], "needs one mapping"),
     ],
 )

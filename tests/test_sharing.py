@@ -104,8 +104,8 @@ def test_the_card_has_the_scores_of_the_run(captioner: Captioner, runs: Path, tm
 def test_other_weights_than_the_best_have_no_scores(runs: Path, tmp_path: Path) -> None:
     easycap.load(runs / "plain" / "checkpoints" / "last", device="cpu").save_pretrained(tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "no scores of these weights" in card and "model-index" not in card
-    assert "license" not in front_matter(card) and "Licence of the weights: none was stated" in card
+    assert "These weights have not been scored" in card and "model-index" not in card
+    assert "license" not in front_matter(card) and "Licence of the weights: not stated" in card
 
 
 def test_a_conditioned_model_needs_no_other_run(
@@ -157,10 +157,10 @@ def test_what_cannot_be_saved_is_one_sentence(
         captioner.save_pretrained(tmp_path / "new", license="MIT License")
     assert not (tmp_path / "new").exists()
     for words, message in {
-        ("plain",): "say where to",
-        ("plain", "new", "--hub", "a/b"): "say where to",
-        ("plain", "new", "--private"): "are for --hub",
-        ("plain", "--hub", "a/b/c"): "cannot be a model's name",
+        ("plain",): "specify a new folder",
+        ("plain", "new", "--hub", "a/b"): "specify a new folder",
+        ("plain", "new", "--private"): "only apply to --hub",
+        ("plain", "--hub", "a/b/c"): "is not a valid model name",
     }.items():
         assert main(["share", *words]) == 1
         assert message in capsys.readouterr().err
@@ -192,7 +192,7 @@ def test_a_folder_of_the_name_is_taken_before_the_hub(
     captioner.save_pretrained("me/scenes")
     assert easycap.load("me/scenes", device="cpu").folder == Path("me/scenes")
     assert hub.asked == []
-    with pytest.raises(UserError, match="revision 'v2' is for models on the hub"):
+    with pytest.raises(UserError, match="revision 'v2' only applies to models on the hub"):
         easycap.load("me/scenes", revision="v2")
 
 
@@ -202,7 +202,7 @@ def test_what_the_hub_does_not_give_is_one_sentence(
     hub.files |= {"me/other": {"config.json": b"{}", "pytorch_model.bin": b"0"}, "me/gated": {}}
     hub.gated = {"me/gated"}
     for name, message in {
-        "me/absent": "me/absent is not a run or folder here, and the hub shows you no model",
+        "me/absent": "me/absent is not a run or folder here, and model me/absent was not found",
         "me/other": "not a model that easycap saved",
         "me/gated": "me/gated is gated",
     }.items():

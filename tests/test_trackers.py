@@ -1,4 +1,4 @@
-"""Trackers beside W&B: TensorBoard, MLflow and CSV, alone and several at once."""
+"""Trackers besides W&B: TensorBoard, MLflow and CSV, alone and several at once."""
 
 from __future__ import annotations
 

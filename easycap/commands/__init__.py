@@ -1,6 +1,6 @@
 """One module per command: its arguments and what it prints."""
 
-# command -> its module, and what `easycap --help` says of it.
+# command -> its module, and its line in `easycap --help`.
 COMMANDS = {
     "train": (
         "easycap.commands.train",
@@ -17,7 +17,7 @@ COMMANDS = {
     "caption": ("easycap.commands.caption", "caption photos: RUN FILE|FOLDER ..."),
     "share": (
         "easycap.commands.share",
-        "save a trained model for others, with a model card, or upload it: RUN FOLDER|--hub USER/MODEL",
+        "export a trained model with a model card, or upload it: RUN FOLDER|--hub USER/MODEL",
     ),
     "export": ("easycap.commands.export", "write a captioner as ONNX: RUN --onnx FOLDER"),
     "score": ("easycap.commands.score", "score any captions: captions.json references.json"),
@@ -30,10 +30,10 @@ COMMANDS = {
     "runs": ("easycap.commands.runs", "list runs"),
     "completion": (
         "easycap.commands.completion",
-        "complete commands and settings with the tab key: bash|zsh|fish",
+        "tab completion of commands and settings: bash|zsh|fish",
     ),
     "new": (
         "easycap.commands.new",
-        "write a package with a component of your own: decoder|encoder|metric|data|objective|condition NAME",
+        "write a package for your own component: decoder|encoder|metric|data|objective|condition NAME",
     ),
 }

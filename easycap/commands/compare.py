@@ -215,7 +215,7 @@ def _show(comparison: Comparison) -> None:
         out.print(line, soft_wrap=True)
     if dropped:
         out.print(
-            f"Too narrow for {', '.join(dropped)}: they are on the page and in --csv, --latex, --markdown.",
+            f"No room for {', '.join(dropped)}: they are on the page and in --csv, --latex, --markdown.",
             soft_wrap=True,
         )
     _show_sets(comparison, out)
@@ -233,7 +233,7 @@ def _show_sets(comparison: Comparison, out: Console) -> None:
         for line in found.differences[:_MOST_DIFFERENCES]:
             out.print(f"{DIFFERENT} {line}", soft_wrap=True)
         if dropped:
-            out.print(f"Too narrow for {', '.join(dropped)}: see the page.", soft_wrap=True)
+            out.print(f"No room for {', '.join(dropped)}: see the page.", soft_wrap=True)
 
 
 def _page_path(paths: Sequence[Path], comparison: Comparison) -> Path:

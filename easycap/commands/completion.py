@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def candidates(line: str) -> list[str]:
-    """Return what can stand for the last word of a command line, which begins with "easycap" and may be cut off.
+    """Return the completions of the last word of a command line, which begins with "easycap" and may be cut off.
 
     A candidate that ends with "=" or "." is to be continued. Files are left to the shell.
     """

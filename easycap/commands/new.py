@@ -1,4 +1,4 @@
-"""`easycap new KIND NAME`: a package with a component of one's own, ready to be changed."""
+"""`easycap new KIND NAME`: write a package with a working component to edit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SKELETONS = Path(__file__).parent / "skeletons"
 
 
 class _Kind(NamedTuple):
-    """A kind: its config `group` ("": one of its own; None: it has no config), what it is, and how to try it."""
+    """A kind: its config `group` ("": its own; None: no config), what it is, and how to try it."""
 
     group: str | None
     what: str
@@ -45,10 +45,10 @@ _KINDS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write a package and say how to go on; raises `UserError` before anything is written."""
+    """Write a package and print the next steps; raises `UserError` before anything is written."""
     parser = argparse.ArgumentParser(
         prog="easycap new",
-        description="Write a package with a working component of your own and its test, to be changed.",
+        description="Write a package with a working component and its test, for you to edit.",
     )
     parser.add_argument("kind", choices=_KINDS, metavar="KIND", help=", ".join(_KINDS))
     parser.add_argument("name", metavar="NAME", help="name of the package and of the option, e.g. my_gru")
@@ -73,17 +73,17 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check(kind: _Kind, name: str, folder: Path) -> None:
-    """Raise `UserError` for a name that is taken or none, and for a folder that is not empty."""
+    """Raise `UserError` for an invalid or taken name, and for a folder that is not empty."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UserError(f"{name!r} cannot be the name of a module: use a-z, 0-9 and '_', e.g. my_parts")
+        raise UserError(f"{name!r} is not a valid module name: use a-z, 0-9 and '_', e.g. my_parts")
     if name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None:
-        raise UserError(f"there is a module {name} already: choose another name")
+        raise UserError(f"a module named {name} already exists: choose another name")
     if kind.group == "" and (name in (*ROOT, *GROUPS, "sweep", "launcher", "hydra") or options(name)):
-        raise UserError(f"there is a setting {name} already: choose another name")
+        raise UserError(f"a setting named {name} already exists: choose another name")
     if kind.group and has_option(kind.group, name):
-        raise UserError(f"there is an option {kind.group}={name} already: choose another name")
+        raise UserError(f"an option {kind.group}={name} already exists: choose another name")
     if kind.group is None and name in text_metrics():
-        raise UserError(f"there is a metric {name} already: choose another name")
+        raise UserError(f"a metric named {name} already exists: choose another name")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{shown(folder)} exists and is not empty: choose another folder with --to DIR")
 

@@ -90,7 +90,7 @@ def read_system(path: Path, split: str) -> System:
     if not file.is_file():
         splits = [p.name[len("captions.") : -len(".json")] for p in sorted(path.glob("captions.*.json"))]
         what = "the run has not been scored yet" if is_run(path) else "is it a run's folder?"
-        there = f"it has {', '.join(splits)}" if splits else f"{what} `easycap runs` lists the runs there are"
+        there = f"it has {', '.join(splits)}" if splits else f"{what} `easycap runs` lists all runs"
         raise UserError(f"{shown(path)} holds no captions of split {split!r}; {there}")
     known = path / f"references.{split}.json"
     references = references_by_id(read_references(known)) if known.is_file() else None

@@ -1,4 +1,4 @@
-"""`easycap runs`: list the runs there are."""
+"""`easycap runs`: list all runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`easycap share RUN FOLDER` and `easycap share RUN --hub USER/MODEL`: a trained model for others to use."""
+"""`easycap share RUN FOLDER` and `easycap share RUN --hub USER/MODEL`: export or upload a trained model."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--license",
         metavar="ID",
-        help="licence of the weights, as the hub calls it: mit, apache-2.0, cc-by-4.0",
+        help="licence of the weights, as a hub identifier: mit, apache-2.0, cc-by-4.0",
     )
-    parser.add_argument("--private", action="store_true", help="if the name is new on the hub, only for you")
-    parser.add_argument("--message", metavar="TEXT", help="message of the commit on the hub")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--message", metavar="TEXT", help="commit message on the hub")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files in a folder that is not empty"
     )
@@ -51,19 +51,21 @@ def main(argv: Sequence[str]) -> int:
     for file in sorted(one for one in args.folder.rglob("*") if one.is_file()):
         say(f"{bytes_text(file.stat().st_size):>10}  {shown(file)}")
     if args.license is None:
-        say("no licence is stated: others may then not use the model; add one with --license ID")
+        say("no licence given, so others may not use the model; add one with --license ID")
     say(f"try it: easycap caption {shown(args.folder)} photo.jpg")
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raise `UserError` for arguments that do not go together, before the model is loaded."""
+    """Raise `UserError` for incompatible arguments, before the model is loaded."""
     if (args.folder is None) == (args.hub is None):
-        raise UserError("say where to: a new folder, or --hub USER/MODEL")
+        raise UserError("specify a new folder, or --hub USER/MODEL")
     if args.hub is None and (args.private or args.message is not None):
-        raise UserError("--private and --message are for --hub USER/MODEL")
+        raise UserError("--private and --message only apply to --hub USER/MODEL")
     if args.hub is not None and args.overwrite:
-        raise UserError("--overwrite is for a folder; on the hub the last version stays in the history")
+        raise UserError(
+            "--overwrite only applies to a folder; on the hub, earlier versions stay in the history"
+        )
     from easycap.sharing.hub_models import check_model_id
     from easycap.sharing.model_folder import check_licence, check_target
 

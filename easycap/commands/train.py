@@ -80,9 +80,7 @@ def _prepare_and_train(flags: argparse.Namespace) -> int:
     """Train the run that the overrides describe, or with --cfg only print its config."""
     prepared = prepare(flags.overrides, flags=flags.config_dirs)
     if prepared.is_completed:
-        print(
-            f"{shown(prepared.config['resume'])} is completed: there is nothing left to do", file=sys.stderr
-        )
+        print(f"{shown(prepared.config['resume'])} is already complete; nothing to do", file=sys.stderr)
         return _show(prepared.folder)
     if flags.cfg:
         text = config_text(prepared.composition, flags.cfg, package=flags.package, resolve=flags.resolve)
@@ -149,7 +147,7 @@ def help_text() -> str:
     if packages := packages_without_conf():  # importing them takes seconds
         lines += [
             "",
-            f"Components without a YAML, which are not listed, may come from: {', '.join(packages)}",
+            f"Packages that may add components without a YAML (not listed): {', '.join(packages)}",
         ]
     return _HELP.format(groups="\n".join(lines))
 

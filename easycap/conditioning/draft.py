@@ -59,7 +59,7 @@ class Draft(TextCondition):
     """
 
     # Whether the draft of test time is itself a corrupted reference. It could be a target, so that the share
-    # `as_tested` is of references that are no targets, too.
+    # `as_tested` is of references that are not targets, too.
     tests_references = False
 
     def __init__(self, data: ConditionData, *, max_length: int, training: dict[str, float]) -> None:

@@ -66,7 +66,7 @@ class GeneratedDraft(Draft):
         atomic_dir(run / _SAVED, lambda new: copy_captions(self.run, new, self.data.splits))
 
     def save_for_photos(self, folder: Path) -> None:
-        """Save the marks of the run's scores; its captions are of its own images alone."""
+        """Save the run's score flags; its captions cover only its own images."""
         scores = _read(self._folder_of(_RESULT) / _RESULT, self.run, "val").get("scores", {})
         atomic_dir(folder / _SAVED, lambda new: write_json(new / _RESULT, {"scores": scores}))
 
@@ -140,7 +140,7 @@ def _marks(score: dict[str, Any]) -> list[str]:
 
 def _check_folder(run: Path) -> None:
     if not run.is_dir():
-        raise UserError(f"draft.run={run} is not a folder; `easycap runs` lists the runs there are")
+        raise UserError(f"draft.run={run} is not a folder; `easycap runs` lists all runs")
 
 
 def _read(path: Path, run: Path, split: str) -> Any:

@@ -71,7 +71,7 @@ def import_own_modules(overrides: Sequence[Override]) -> None:
         import_of_recipe(str(recipe))
     modules = values.get("imports") or []
     if not isinstance(modules, list):
-        raise UserError(f"imports={modules} must be a list of modules: imports=[{modules}]")
+        raise UserError(f"imports={modules} must be a list of module names: imports=[{modules}]")
     import_modules(map(str, modules))
 
 

@@ -63,5 +63,7 @@ def other_set_config(overrides: Sequence[str], name: str | None = None) -> Other
             name = Path(folder).stem or name
         name = _UNUSUAL.sub("-", name)
     elif not name or _UNUSUAL.search(name):
-        raise UserError(f"the name {name!r} must be letters, digits, '-', '_' and '.' alone, e.g. my_photos")
+        raise UserError(
+            f"the name {name!r} may only contain letters, digits, '-', '_' and '.', e.g. my_photos"
+        )
     return OtherSetConfig(name, data)

@@ -57,7 +57,7 @@ def quoted(text: str) -> str:
 
 
 def override_text(key: str, value: Any) -> str:
-    """Return the override that sets a Python value: None, bool, number, text, path, or a list or mapping of such.
+    """Return the override that sets a Python value: None, bool, number, text, path, or a list or mapping of these.
 
     Raises `UserError` for other values.
     """
@@ -79,9 +79,7 @@ def _value_text(key: str, value: Any) -> str:
         return "{" + ",".join(f"{k}:{_value_text(key, v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return f"[{','.join(_value_text(key, one) for one in value)}]"
-    raise UserError(
-        f"{key}={value!r} must be a number, a text, true, false, null, or a list or mapping of such"
-    )
+    raise UserError(f"{key}={value!r} must be a number, string, boolean, null, or a list or mapping of these")
 
 
 def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:

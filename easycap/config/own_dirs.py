@@ -69,6 +69,6 @@ def _refuse_hidden(folder: Path) -> None:
         ours = config_dir() / path.relative_to(folder)
         if ours.is_file() and ours.read_bytes() != path.read_bytes():
             raise UserError(
-                f"{path} would not be read: easycap has {ours.parent.name}={ours.stem} of its own; give the file "
+                f"{path} would be ignored: easycap has {ours.parent.name}={ours.stem} of its own; give the file "
                 "another name"
             )

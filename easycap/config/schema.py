@@ -125,7 +125,7 @@ def check_group(group: str, values: DictConfig | None) -> dict[str, Any]:
         if key != "name" and key not in schema:
             renamed = RENAMED_KEYS.get(group, {}).get(key)
             if renamed in schema:
-                raise UserError(f"{group}.{key} is now called {group}.{renamed}: use that name")
+                raise UserError(f"{group}.{key} was renamed to {group}.{renamed}")
             raise UserError(
                 f"{group}.{key} does not exist for {group} {values['name']!r}; {describe_choices(key, schema)}"
             )
@@ -134,9 +134,7 @@ def check_group(group: str, values: DictConfig | None) -> dict[str, Any]:
         raise UserError(f"{group}.{missing[0]} has no value; set it, e.g. {group}.{missing[0]}=...")
     for key, names in RENAMED_VALUES.get(group, {}).items():
         if key in schema and (renamed := names.get(str(values[key]))) is not None:
-            raise UserError(
-                f"{group}.{key}={values[key]} is now called {group}.{key}={renamed}: use that name"
-            )
+            raise UserError(f"{group}.{key}={values[key]} was renamed to {group}.{key}={renamed}")
     checked = {key: _checked(f"{group}.{key}", values[key], annotation) for key, annotation in schema.items()}
     return {"name": values["name"], **checked}
 
@@ -228,7 +226,9 @@ def _checked(key: str, value: Any, annotation: Any) -> Any:
             make_dataclass("Field", [("value", annotation, field(default=MISSING))])
         )
     except OmegaConfBaseException:
-        raise UserError(f"{key}: a setting cannot be of type {annotation}, which YAML has not") from None
+        raise UserError(
+            f"{key}: settings cannot be of type {annotation}, which YAML does not support"
+        ) from None
     try:
         holder.value = value
     except (OmegaConfBaseException, ValueError, TypeError):

@@ -93,7 +93,7 @@ def has_words(captions: Iterable[Any]) -> bool:
 
 
 def one_line(split: str, image_id: str, text: Any, issues: DataIssues, file: Path) -> str:
-    """Return a caption as one line in NFC, "" if nothing is left of it; what was done goes to `issues`."""
+    """Return a caption as one line in NFC, "" if nothing remains; changes are added to `issues`."""
     caption, flags = cleaned(text)
     if flags:
         report_caption(split, image_id, flags, text, issues, file)
@@ -140,7 +140,7 @@ def finish(
         known = _known(examples, earlier)
         for place, other in known.items():
             example = examples[place]
-            issues.drop(split, example.id, _path(example), f"is in the {other} split already")
+            issues.drop(split, example.id, _path(example), f"is already in the {other} split")
         earlier[split] = examples
         use = np.ones(len(examples), bool)
         use[list(known)] = False

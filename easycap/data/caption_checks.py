@@ -1,4 +1,4 @@
-"""A caption as it is kept: one line in NFC; and whether a metric finds a word in it."""
+"""A caption as it is stored: one line in NFC; and whether a metric finds a word in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from easycap.metrics.tokenizer import tokenize
 
-# What a caption is besides being kept; the flags of one are added.
+# What is wrong with a caption; the flags of one are added.
 NOT_TEXT, EMPTY, LINES, WORDLESS = 1, 2, 4, 8
 
 # All that str.splitlines ends a line at, and tabs.
@@ -20,8 +20,8 @@ _PLAIN_WORD = re.compile(r"(?:^| )[A-Za-z]{2,}(?: |$)")
 def cleaned(text: Any) -> tuple[str, int]:
     """Return a caption as one line in NFC, "" if nothing is left, and its flags NOT_TEXT, EMPTY or LINES.
 
-    In NFC "é" is one word with "e" and an accent. Captions of COCO that merely end with a line break are nothing to
-    tell of.
+    In NFC "é" is one word with "e" and an accent. COCO captions that merely end with a line break are not
+    reported.
     """
     if not isinstance(text, str):
         return "", NOT_TEXT

@@ -76,7 +76,7 @@ def paths_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     Lists of objects give one path with `[]`, whose value is the list of what stands there.
     """
     for key, value in entry.items():
-        if isinstance(value, str):  # first, as most are
+        if isinstance(value, str):  # checked first: the most common case
             yield key, value
         elif isinstance(value, Mapping):
             yield from ((f"{key}.{path}", below) for path, below in paths_of(value))
@@ -95,7 +95,7 @@ def is_plain_text(cell: Any) -> bool:
 def texts_of(cell: Any) -> list[Any]:
     """Return the captions of a cell: a text, a list of them, or a list written as JSON or as Python.
 
-    Raises `UserError` for a text that begins as a list of texts does and is none, e.g. one cut short.
+    Raises `UserError` for a text that begins like a list of texts but is not one, e.g. a truncated list.
     """
     if is_plain_text(cell):
         return [cell]

@@ -57,7 +57,7 @@ def hashed_split(image_id: str, *, seed: int, val_share: float, test_share: floa
 
 
 def _places(ids: Iterable[str], count: int, seed: int) -> np.ndarray:
-    """Numbers from 0 to 1 (N,) that depend on the seed and each id alone."""
+    """Numbers from 0 to 1 (N,) that depend only on the seed and each id."""
     begun = hashlib.blake2b(f"{seed}/".encode(), digest_size=8)
 
     def digest(image_id: str) -> bytes:

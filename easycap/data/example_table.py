@@ -1,4 +1,4 @@
-"""Examples of images on disk as columns: millions of them are a few arrays, which processes share."""
+"""Examples of images on disk as columns: millions of them are a few arrays, shared between processes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def selected(examples: Sequence[Example], mask: np.ndarray) -> Sequence[Example]
 
 
 class Captions(Collection[str]):
-    """All captions of examples, to be gone through any number of times; none of them is kept."""
+    """All captions of examples, iterable any number of times without holding them in memory."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples

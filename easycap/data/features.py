@@ -70,7 +70,7 @@ def _half_with_nan(features: Features) -> torch.Tensor:
 
 
 class CachedFeatures:
-    """What a model gets of an image: cached features until the epoch `live_from` (None: for ever), then its pixels.
+    """What a model receives of an image: cached features until the epoch `live_from` (None: for ever), then its pixels.
 
     With `mirrored`, features of mirrored training images, a seed draws in each epoch which images are seen so, as
     `Augmentation` does.

@@ -1,4 +1,4 @@
-"""How a folder can be read: a known set, Hugging Face's formats, tables, texts beside the images, lines of captions."""
+"""Guess a folder's format: a known set, Hugging Face's formats, tables, texts next to the images, lines of captions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Reading(NamedTuple):
 
 
 def readings(folder: Path, settings_of: Callable[[str], Settings]) -> tuple[list[Reading], list[str]]:
-    """Return the ways to read a folder, and what was seen that cannot be read, a sentence each.
+    """Return the ways to read a folder, and a sentence for each file that cannot be read.
 
     `settings_of` gives the settings of an option of `data=`. Where the folder is a known set, only that is returned.
     Files are read as far as it takes to tell what they are: JSON as a whole, of other tables their first rows.
@@ -70,7 +70,7 @@ def _is_there(folder: Path, settings: Settings, part: str) -> bool:
 
 
 def _unknown(folder: Path, files: list[str]) -> tuple[list[Reading], list[str]]:
-    """The readings of a folder that is no known set: of Hugging Face's formats, and of one of the others."""
+    """The readings of a folder that is not a known set: of Hugging Face's formats, and of one of the others."""
     saved = _saved(files)
     files = [path for path in files if not any(path.startswith(f"{one}/") or not one for one in saved)]
     packed = [path for path in files if path.lower().endswith(PARQUET) and _has_images(folder / path)]
@@ -81,14 +81,14 @@ def _unknown(folder: Path, files: list[str]) -> tuple[list[Reading], list[str]]:
     ]
     if packed:
         place = os.path.commonpath([Path(path).parent for path in packed])
-        found.append(Reading("huggingface", {"path": str(folder / place)}, f"{packed[0]} has images in it"))
+        found.append(Reading("huggingface", {"path": str(folder / place)}, f"{packed[0]} contains images"))
     index = ImageIndex(folder, files)
     images = set(index.images)
     others = [path for path in files if path not in images]
     if not images:
         archives = [path for path in files if path.lower().endswith(_ARCHIVES)][:1]
-        unpack = f"; {archives[0]} is an archive, which must be unpacked first" if archives else ""
-        return found, [] if found else [f"there are no images below {folder}{unpack}"]
+        unpack = f"; {archives[0]} is an archive: unpack it first" if archives else ""
+        return found, [] if found else [f"no images found below {folder}{unpack}"]
     tables, reasons, doubts = table_readings(folder, others, index)
     texts = [Reading("tables", settings, why) for settings, why in tables]
     if not texts:
@@ -99,13 +99,13 @@ def _unknown(folder: Path, files: list[str]) -> tuple[list[Reading], list[str]]:
         reasons = doubts[:3]
     if not found and not reasons:
         kinds = sorted({Path(path).suffix or path for path in others})[:8]
-        there = f"; besides them there is {', '.join(kinds)}" if kinds else ""
-        reasons = [f"there are {len(images):,} images, but no captions{there}"]
+        there = f"; other files: {', '.join(kinds)}" if kinds else ""
+        reasons = [f"{len(images):,} images found, but no captions{there}"]
     return found, reasons
 
 
 def _texts(folder: Path, others: Sequence[str], index: ImageIndex) -> tuple[list[Reading], list[str]]:
-    """The readings by text files that are no tables."""
+    """The readings by text files that are not tables."""
     if beside := sidecar_readings(folder, others, index):
         return [Reading("tables", settings, why) for settings, why in beside], []
     if own := folder_readings(folder, others, index):

@@ -1,4 +1,4 @@
-"""Tables of captions in a folder that is no known set: which files are some, and what to set to read them."""
+"""Tables of captions in a folder that is not a known set: find the files, and the settings to read them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _table(folder: Path, path: str, index: ImageIndex) -> _Table:
     rows = table_entries(folder / path, DataIssues(OnBadImage.skip), most=None if is_json else HEAD)
     entries = list(rows if is_json else islice(rows, MOST_SAMPLES))
     if not entries:
-        raise UserError(f"{path} has no rows, and no list of objects")
+        raise UserError(f"{path} contains neither rows nor a list of objects")
     columns = guess_columns(
         samples_of(entry.values for entry in entries),
         where=path,
@@ -130,9 +130,7 @@ def pattern_of(folder: Path, paths: Sequence[str], part: str) -> str:
         if sorted(path.relative_to(folder).as_posix() for path in files) == sorted(paths):
             return pattern
     shown = " and ".join(paths[:3]) + (" ..." if len(paths) > 3 else "")
-    raise UserError(
-        f"{shown} cannot be named by one pattern that names no other file: move or rename them, or set data.{part}"
-    )
+    raise UserError(f"no single pattern matches only {shown}: move or rename them, or set data.{part}")
 
 
 def _patterns(paths: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Captions in a folder that are no table: texts beside the images, or lines in the order of a list of images."""
+"""Captions in a folder that are not in a table: texts beside the images, or lines in the order of a list of images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sidecar_readings(folder: Path, files: Sequence[str], index: ImageIndex) -> l
     if not counts:
         return []
     most = min(counts, key=lambda suffix: (_SUFFIXES.index(_ending(suffix)), -counts[suffix]))
-    why = f"{counts[most]:,} of {len(images):,} images have a {most} file beside them"
+    why = f"{counts[most]:,} of {len(images):,} images have a {most} file next to them"
     return [({"root": str(folder), "sidecar": most}, why)]
 
 
@@ -122,7 +122,7 @@ def _list_pattern(folder: Path, lists: Mapping[str | None, str]) -> str:
     for split, path in lists.items():
         if matching(folder, pattern, split, setting="data.image_list") != [folder / path]:
             raise UserError(
-                f"{' and '.join(lists.values())} cannot be named by one pattern: set data.image_list"
+                f"no single pattern matches only {' and '.join(lists.values())}: set data.image_list"
             )
     return pattern
 

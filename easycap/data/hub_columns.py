@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 # Columns that may name an image, where they name each image alone.
 _NAMES = ("file_name", "filename", "image_id", "img_id", "imgid", "cocoid", "image_name", "__key__")
-_LONGEST_FIELD = 60  # letters; longer texts are no values to group scores by
+_LONGEST_FIELD = 60  # letters; longer texts are not used to group scores
 
 
 def columns_of(

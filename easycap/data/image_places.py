@@ -1,4 +1,4 @@
-"""The images that tables name, looked for where the name says first: folders are listed once, several at a time."""
+"""Find the images that tables name, first where the name says; folders are listed once, several at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LISTINGS = 8  # folders listed at a time: a network disk answers several reques
 
 
 class ImagePlaces:
-    """Finds images below `root` as `ImageIndex` does; only for names that are no paths all images are listed."""
+    """Finds images below `root` as `ImageIndex` does; only for names that are not paths all images are listed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

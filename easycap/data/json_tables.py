@@ -119,7 +119,7 @@ def _captions_below(stored: Mapping[str, Any]) -> str | None:
 
 
 def _is_objects_by_image(stored: Mapping[str, Any]) -> bool:
-    """Whether an object is {image: [{"raw": caption}, ...]}: all keys name images, and the objects name none."""
+    """Whether an object is {image: [{"raw": caption}, ...]}: all keys name images, and the objects do not."""
     if not all(isinstance(value, list) for value in stored.values()):
         return False
     first = next((value[0] for value in stored.values() if value), None)
@@ -187,7 +187,7 @@ def _joined(
             annotated.add(image_id)
             yield entry._replace(values={**entry.values, **images[image_id]})
         elif key in entry.values:
-            issues.malformed(entry.where, f"has the {key} {entry.values[key]!r}, which no image has")
+            issues.malformed(entry.where, f"has the {key} {entry.values[key]!r}, which matches no image")
         else:
             issues.malformed(entry.where, f"has no {key!r}; it has {', '.join(map(repr, entry.values))}")
     for image_id, values in images.items():

@@ -227,5 +227,5 @@ def _read_flickr8k_texts(root: Path, images: Path, issues: DataIssues) -> Datase
             issues,
             file=file,
         )
-    dataset = finish("flickr8k", splits, issues, file=root, why_empty="its list names no photos")
+    dataset = finish("flickr8k", splits, issues, file=root, why_empty="its list contains no photos")
     return _with_note(dataset, listed_images)

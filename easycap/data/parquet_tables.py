@@ -1,4 +1,4 @@
-"""Tables of captions in Parquet files, of which only the columns are read that are needed."""
+"""Tables of captions in Parquet files, of which only the needed columns are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of tables become examples: what `assemble.match` does for sources that have objects, on columns."""
+"""Turn records of tables into examples: `assemble.match`, but on columns."""
 
 from __future__ import annotations
 

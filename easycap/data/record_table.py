@@ -1,4 +1,4 @@
-"""What tables say of images, row by row, as columns: millions of rows are a few arrays, never as many objects."""
+"""The rows of tables as columns: millions of rows are a few arrays instead of as many objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RecordTable:
     """N images: names as tables have them, ids, table folders, splits and captions (M,) of all of them.
 
     `folder` (N,) are places in `folders`, `split` (N,) places in `SPLITS` or `NO_SPLIT`. The captions of image n begin
-    at `first[n]` (N+1,); `flags` (M,) are those of `caption_checks`, and `not_text` {caption: value} what is no text.
+    at `first[n]` (N+1,); `flags` (M,) are those of `caption_checks`, and `not_text` {caption: value} the others.
 
     `rejected` (N,) counts captions left out on purpose; `unreadable` (N,) are images whose text is among the issues.
     `where(n)` says which entry named image n first.
@@ -119,11 +119,11 @@ class RecordRows:
             self.add_caption(text)
 
     def reject(self, count: int) -> None:
-        """Count captions of the row that are left out on purpose."""
+        """Count captions of the row that are deliberately left out."""
         self._rejected[len(self._split) - 1] = count
 
     def mark_unreadable(self) -> None:
-        """Say that the text of the row is among the issues, so that to have no caption is none."""
+        """Record that the row's text is already an issue, so that its missing caption is not another."""
         self._unreadable.append(len(self._split) - 1)
 
     def add_field(self, name: str, value: Any) -> bool:

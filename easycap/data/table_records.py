@@ -57,7 +57,7 @@ class Records:
         self._files: dict[str | None, Path] = {}
         self._folders: set[str] = set()
         self._columns: set[str] = set()  # of the first entry
-        self._not_fields: set[str | None] = set()  # columns of the table being read that are no fields
+        self._not_fields: set[str | None] = set()  # columns of the table being read that are not fields
         self._unused: set[str] = set()  # columns of it that need not be read any more
 
     def table(self) -> RecordTable:
@@ -71,7 +71,7 @@ class Records:
         for name in self.columns.fields or ():
             if self._columns and name not in table.fields:
                 there = describe_choices(name, sorted(self._columns))
-                raise UserError(f"data.fields has {name!r}, of which no entry has a value; {there}")
+                raise UserError(f"data.fields has {name!r}, for which no entry has a value; {there}")
         if (
             len(self._folders) > 1 and self.columns.id is None
         ):  # 0001.png of train/ and of val/ are two images
@@ -259,7 +259,7 @@ class Records:
                     self._drop(name, columns, entry)
 
     def _drop(self, name: str, columns: TableColumns, entry: Entry) -> None:
-        """Let a column that is no field be read no more, unless it is used otherwise."""
+        """Stop reading a column that is not a field, unless it is used otherwise."""
         for path in (*columns, self.columns.id, self.columns.rejected):
             if path is None:
                 continue

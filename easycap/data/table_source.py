@@ -96,7 +96,7 @@ def _place_of_images(folder: Path, root: str, images: str | None, issues: DataIs
 
 
 def _rejected(table: RecordTable, column: str | None) -> list[str]:
-    """In words, what was left out on purpose."""
+    """Describe what was left out on purpose."""
     captions, without = (
         int(table.rejected.sum()),
         int(((table.rejected > 0) & (np.diff(table.first) == 0)).sum()),
@@ -114,7 +114,7 @@ def _dataset(
     records: Records,
     issues: DataIssues,
 ) -> Dataset:
-    """Return the Dataset of records, of which `there` (N,) have an image; that the data lacks a split is no issue."""
+    """Return the Dataset of records, of which `there` (N,) have an image; a missing split is not an issue."""
     examples: dict[str, ExampleTable] = {}
     for split, rows in splits.items():
         same = next((one for one in examples if splits[one] is rows), None)
@@ -159,8 +159,8 @@ def _find_images(
         name = table.names[first]
         raise UserError(
             f"{place} has {have:,} of the {len(table):,} images of {dataset}: {table.where(first)} names {name!r}, "
-            f"which is not there{places.suggestion(name)}: complete the download, or use what there is with "
-            "data.on_bad_image=skip; `easycap data check` lists all that is missing"
+            f"which is missing{places.suggestion(name)}: complete the download, or use the images that exist with "
+            "data.on_bad_image=skip; `easycap data check` lists all missing files"
         )
     return paths, there
 

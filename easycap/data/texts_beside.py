@@ -1,4 +1,4 @@
-"""Texts beside images: NAME.txt or NAME.json next to NAME.jpg, one of each image."""
+"""Texts next to images: NAME.txt or NAME.json next to NAME.jpg, one of each image."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Mirrored:
 
 
 def may_flip(example: Example) -> bool:
-    """Whether no caption of an image speaks of left or right."""
+    """Whether no caption of an image mentions left or right."""
     return not any(map(_SIDES.search, example.references))
 
 

@@ -1,4 +1,4 @@
-"""The images of a split that a run keeps for its pages."""
+"""The images of a split that a run stores for its pages."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def examples_by_value(examples: Sequence[Example], field: str) -> dict[str, list
     if not any(field in example.fields for example in examples):
         known = sorted({name for example in examples for name in example.fields})
         there = describe_choices(field, known) if known else "these images have no fields"
-        raise UserError(f"no image has a field {field!r} to group by; {there}")
+        raise UserError(f"no image has the field {field!r} to group by; {there}")
     groups: dict[str, list[Example]] = {}
     for example in examples:
         groups.setdefault(example.fields.get(field) or NO_VALUE, []).append(example)

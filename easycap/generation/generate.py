@@ -32,7 +32,7 @@ def refinement_rounds(*, rounds: int) -> int:
 def decode(
     captioner: CaptionModel, inputs: Inputs, generator: Generator, features: Features | None = None
 ) -> Generated:
-    """Return what `generator` makes of N images; `features` are theirs if they were encoded before."""
+    """Return what `generator` generates for N images; `features` are theirs if they were encoded before."""
     return generator(captioner.decoder, captioner.build_memory(inputs, features))
 
 

@@ -31,7 +31,7 @@ def caption_health(
     not counted where a `segmenter` is needed. Raises `UserError` without captions.
     """
     if not captions:
-        raise UserError("there are no captions to look at")
+        raise UserError("no captions to look at")
     tokens = [tokenize(segmenter(text)) for text in captions]
     kinds = Counter(map(" ".join, tokens))
     size = len(captions)

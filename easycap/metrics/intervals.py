@@ -2,7 +2,7 @@
 
 Document frequencies stay fixed while images are resampled: they belong to the metric, not to the sample.
 
-A resample has images twice, which raises scores that are no means: a tag's average precision where its few images
+A resample has images twice, which raises scores that are not means: a tag's average precision where its few images
 come twice, and the mean over tags where those without a drawn image drop out. An interval is therefore that of the
 resamples less their bias, the mean of their values less the value itself (Efron and Tibshirani, An Introduction to
 the Bootstrap, 1993, chapter 10).

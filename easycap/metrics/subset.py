@@ -1,4 +1,4 @@
-"""Scores of some of the images that were scored, without scoring them again."""
+"""Scores of a subset of the scored images, without scoring them again."""
 
 from __future__ import annotations
 

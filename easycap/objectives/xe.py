@@ -14,7 +14,7 @@ from easycap.types import Batch, Output
 class CrossEntropy:
     """Mean negative log-likelihood per word (eos included, padding excluded), in nats, with label smoothing.
 
-    With `ignore_unk` unknown words are read but are no targets: they count neither in the sum nor in the mean.
+    With `ignore_unk` unknown words are read but are not targets: they count neither in the sum nor in the mean.
     Extra losses a decoder reports (attention regularisers) are added and logged under their names.
     """
 

@@ -109,7 +109,7 @@ def _short_names(keys: Sequence[str]) -> dict[str, str]:
 
 def _levels(result: Mapping[str, Any] | None) -> tuple[Level, ...]:
     """Only what was measured under the curve's own protocol (images, references, document frequencies), under the
-    name "validation": a scored split's baselines are under another protocol.
+    name "validation": a scored split's baselines use a different protocol.
     """
     baselines = mapping(result, "baselines", "validation")
     found = []

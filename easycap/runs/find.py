@@ -44,7 +44,7 @@ def checkpoint_of(run: Path) -> Path:
     """
     run = find_run(run)
     if not run.is_dir():
-        raise UserError(f"{run} is not a folder; `easycap runs` lists the runs there are")
+        raise UserError(f"{run} is not a folder; `easycap runs` lists all runs")
     kept = (
         "best",
         "best.previous",

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _PARAMETERS_AT_ONCE, _METRICS_AT_ONCE, _LONGEST_VALUE = 100, 1000, 6000
 # Unless the user has set them: a server that does not answer must not hold up a run for many minutes.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-# How a run ends, in MLflow's words.
+# How a run ends -> MLflow's status.
 _STATUS = {"completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -93,7 +93,7 @@ class MlflowTracker:
         """Return the id of a new run of the experiment, which is made if it does not exist."""
         found = self._client.get_experiment_by_name(settings.experiment)
         if found is None:
-            # Artifacts of a database of one's own lie beside it, not in the current folder.
+            # Artifacts of a local database go next to it, not into the current folder.
             local = str(outputs_dir() / "mlflow_artifacts") if self._uri.startswith("sqlite:") else None
             experiment = self._client.create_experiment(settings.experiment, artifact_location=local)
         else:
@@ -134,14 +134,14 @@ class MlflowTracker:
         except self._failures as error:
             self._lost = True
             logger.warning(
-                "MLflow at %s fails, so the rest of this run is logged to its own folder only (%s)",
+                "MLflow at %s failed; the rest of this run is logged to its own folder only (%s)",
                 self._uri,
                 _first_line(error),
             )
 
 
 def _metric_name(name: str) -> str:
-    """MLflow's names have no @, by which scores of other sets and decodings are named."""
+    """Replace @ (used for scores of other sets and decodings), which MLflow's names cannot contain."""
     return name.replace("@", " at ")
 
 

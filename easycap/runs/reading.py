@@ -156,16 +156,16 @@ def find_runs(root: Path) -> Iterator[Path]:
 def runs_in(paths: Iterable[Path]) -> list[Path]:
     """Return the run folders in all of `paths` (runs, sweeps, folders of them), each once.
 
-    Raises `UserError` for a path that is no folder or holds no run.
+    Raises `UserError` for a path that is not a folder or contains no run.
     """
     found: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
             what = "a file; runs are folders" if path.exists() else "not a folder"
-            raise UserError(f"{path} is {what}; `easycap runs` lists the runs there are")
+            raise UserError(f"{path} is {what}; `easycap runs` lists all runs")
         runs = list(find_runs(path))
         if not runs:
-            raise UserError(f"{path} holds no run; `easycap runs` lists the runs there are")
+            raise UserError(f"no run found in {path}; `easycap runs` lists all runs")
         found |= {run.resolve(): run for run in runs}
     return list(found.values())
 
@@ -203,11 +203,11 @@ def _wall_seconds(status: Mapping[str, Any]) -> float | None:
 
 def _require_run(folder: Path) -> None:
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; `easycap runs` lists the runs there are")
+        raise UserError(f"{folder} is not a folder; `easycap runs` lists all runs")
     missing = [name for name in ("config.yaml", "status.json") if not (folder / name).is_file()]
     if missing:
         what = " and ".join(missing)
-        raise UserError(f"{folder} is not a run: it has no {what}; `easycap runs` lists the runs there are")
+        raise UserError(f"{folder} is not a run: it has no {what}; `easycap runs` lists all runs")
 
 
 def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ class WandbTracker:
             reason = " ".join(str(error).split())[:200]
             logger.warning("W&B cannot be reached, so this run is tracked offline (%s)", reason)
             self._mode = "offline"
-            wandb.teardown()  # else the run's id stays taken by the start that failed
+            wandb.teardown()  # else the failed start keeps the run's id
             self._run = self._start("offline", settings)
         except wandb.errors.UsageError as error:
             raise UserError(f"W&B rejects these tracking settings: {error}") from None

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: found by name, downloaded, uploaded; where they go wrong, one sentence."""
+"""Models on the Hugging Face hub: find, download, upload; errors are one sentence."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def find_model(
     """Return the folder of a run or of a saved model: a path, a run's name, else USER/MODEL on the hub, downloaded.
 
     `revision` is a branch, tag or commit there. A name that is not found anywhere is
-    returned unchanged. Raises `UserError` if the hub does not give the model.
+    returned unchanged. Raises `UserError` if the model cannot be downloaded.
     """
     name = os.fspath(name)
     found = find_run(Path(name))
     if found.exists() or name.count("/") != 1 or not is_hub_name(name):
         if revision is not None:
             raise UserError(
-                f"revision {revision!r} is for models on the hub (USER/MODEL), and {name} is not one"
+                f"revision {revision!r} only applies to models on the hub (USER/MODEL), and {name} is not one"
             )
         return found
     nowhere = f"{name} is not a run or folder here"
@@ -50,11 +50,11 @@ def check_model_id(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UserError(f"{name!r} cannot be a model's name on the hub: {in_one_line(error)}") from None
+        raise UserError(f"{name!r} is not a valid model name on the hub: {in_one_line(error)}") from None
 
 
 def upload_model(folder: Path, name: str, *, private: bool | None, message: str, token: str | None) -> str:
-    """Upload `folder` as the model `name` in one commit, and return its address; the repository is made if need be.
+    """Upload `folder` as the model `name` in one commit and return its address, creating the repository if needed.
 
     `private` is for a new repository; None: as the account has it. Raises `UserError` if the hub refuses.
     """
@@ -75,10 +75,10 @@ def _in_one_sentence(name: str, revision: str | None, *, before: str) -> Iterato
     try:
         yield
     except errors.GatedRepoError:
-        raise UserError(f"{name} is gated: ask for access on its page on the hub, then {_LOG_IN}") from None
+        raise UserError(f"{name} is gated: request access on its hub page, then {_LOG_IN}") from None
     except errors.RepositoryNotFoundError:
         raise UserError(
-            f"{before}the hub shows you no model {name}; to see a private one or to upload, {_LOG_IN}"
+            f"{before}model {name} was not found on the hub; to access a private one or to upload, {_LOG_IN}"
         ) from None
     except errors.RevisionNotFoundError:
         raise UserError(f"{name} on the hub has no revision {revision!r}") from None
@@ -94,7 +94,7 @@ def _in_one_sentence(name: str, revision: str | None, *, before: str) -> Iterato
         ) from None
     except errors.HfHubHTTPError as error:
         raise UserError(
-            f"{before}the hub answers: {in_one_line(error)}; if access is missing, {_LOG_IN}"
+            f"{before}the hub returned an error: {in_one_line(error)}; if access is missing, {_LOG_IN}"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{before}the hub cannot be used: {in_one_line(error)}") from None

@@ -25,7 +25,7 @@ from easycap.utils.paths import expanded, share_as_usual
 RESULT, CARD = "result.json", "README.md"
 _OF_RUNS = ("status.json", "progress.json", "checkpoints")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
-# What captioning a photo must be given where a condition has no text for it.
+# What users must pass to caption a photo where a condition has no text for it.
 _GIVEN = {"draft": 'draft="a dog"', "tags": 'tags="dog,ball"'}
 
 
@@ -48,14 +48,14 @@ def check_licence(licence: str | None) -> None:
     """Raise `UserError` unless `licence` has the form of the hub's identifiers."""
     if licence is not None and not _LICENCE.fullmatch(licence):
         raise UserError(
-            f"licence {licence!r} must be an identifier of the hub, e.g. mit, apache-2.0, cc-by-4.0"
+            f"licence {licence!r} must be a hub licence identifier, e.g. mit, apache-2.0, cc-by-4.0"
         )
 
 
 def save_model_folder(
     task: Task, checkpoint: Path, folder: Path, *, name: str, licence: str | None, overwrite: bool
 ) -> None:
-    """Write what captions photos of a task's `checkpoint` into `folder`; `name` is what `easycap.load` will take.
+    """Write what captioning needs of a `checkpoint` into `folder`; `name` is what `easycap.load` will take.
 
     Files of the same names are replaced. Raises `UserError` for what `check_target` and
     `check_licence` refuse, for a text condition that cannot be saved, and for a full disk.
@@ -113,7 +113,7 @@ _CARRIED = {
 
 
 def _result(checkpoint: Path) -> dict[str, Any]:
-    """What is known of a checkpoint's run; the scores are those of its best weights."""
+    """Facts about a checkpoint's run; the scores are those of its best weights."""
     run = run_of(checkpoint)
     result = read_result(run) or {}
     if "state" in result:  # a shared model, saved again

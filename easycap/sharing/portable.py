@@ -1,4 +1,4 @@
-"""What of a run's records holds on every machine: no paths, trackers or hosts of the one it was trained on."""
+"""The parts of a run's records that are portable: no paths, trackers or hosts of the machine it was trained on."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def read_request(words: Sequence[str]) -> Request:
 
 
 def make_plan(request: Request) -> Plan:
-    """Return the sweep that is asked for; `UserError` if anything about any of its runs is wrong."""
+    """Return the requested sweep; `UserError` if anything about any of its runs is wrong."""
     settings, fixed = request.settings, request.fixed
     spaces = products(settings["axes"], axes_of(request.varied, options), [o.key_or_group for o in fixed])
     path = request.folder_for(spaces, fixed)

@@ -29,7 +29,7 @@ from easycap.utils.text import NOTHING, duration_text, score_text
 
 
 def run_sweep(words: Sequence[str], flags: Sequence[str] = ()) -> int:
-    """Run the sweep that the overrides `words` ask for; return 0, or 1 if a run failed. `flags` are those of the
+    """Run the sweep that the overrides `words` request; return 0, or 1 if a run failed. `flags` are those of the
     command, to be recorded with it.
 
     Raises `UserError` before the first run starts if any run is wrong, and `KeyboardInterrupt` after the summary

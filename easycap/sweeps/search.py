@@ -32,12 +32,12 @@ from easycap.utils.text import NOTHING, duration_text, score_text
 
 STUDY = "study.journal"
 _SECONDS_BETWEEN_LOOKS = 1.0
-_RANDOM_TRIALS = 8  # before the sampler learns from what there is
+_RANDOM_TRIALS = 8  # random trials before the sampler uses earlier results
 _TRIALS_BEFORE_PRUNING = 4
 
 
 def run_search(request: Request, launcher: Any, command: str) -> int:
-    """Run the search that is asked for; return 0, or 1 if no trial was completed.
+    """Run the requested search; return 0, or 1 if no trial was completed.
 
     Raises `UserError` before the first run starts, and `KeyboardInterrupt` after the summary if it was stopped.
     """
@@ -56,7 +56,7 @@ def run_search(request: Request, launcher: Any, command: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder / ".locks" / "search", wait=False) as held:
         if held is None:
-            raise UserError(f"{shown(folder)}: another process is searching there")
+            raise UserError(f"{shown(folder)}: another process is already running this search")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         return _Search(optuna, request, space, folder, metric, launcher, command).run()
 
@@ -112,7 +112,7 @@ class _Search:
         self.unfinished = [optuna.trial.Trial(self.study, trial._trial_id) for trial in running]
 
     def run(self) -> int:
-        """Train what is missing, and print what was found."""
+        """Train the missing trials, and print the result."""
         done, jobs = len(self.study.trials) - len(self.unfinished), getattr(self.launcher, "jobs", 1)
         print(
             f"{self.count} trials in {shown(self.folder)}: {done} done, {len(self.unfinished)} unfinished, "
@@ -175,7 +175,7 @@ class _Search:
             (run,) = runs
             if self._was_stopped(run):  # it would only be resumed
                 self._finish(trial, "PRUNED")
-                self._print(f"{run.label}  chosen again, and stopped before")
+                self._print(f"{run.label}  was chosen again, but had been stopped")
                 return trial, None
             trial.set_user_attr("run", run.label)
             return trial, run
@@ -249,14 +249,12 @@ class _Search:
             best = self.study.best_trial
             print(f"best: {best.user_attrs['run']}  {self.metric} {score_text(best.value)} in validation")
             print(f"compare: easycap compare {shown(self.folder)}")
-        print(
-            f"The same command again resumes what is unfinished; sweep.trials={2 * self.count} adds trials."
-        )
+        print(f"The same command again resumes unfinished trials; sweep.trials={2 * self.count} adds trials.")
         return 0 if counts["completed"] else 1
 
 
 def _stop(run: PlannedRun) -> bool:
-    """Ask a run's process to save and end, if it is one of this machine."""
+    """Ask a run's process to save and end, if it runs on this machine."""
     status = _status(run)
     if status.get("status") != "running" or status.get("host") != socket.gethostname():
         return False

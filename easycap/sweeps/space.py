@@ -36,7 +36,7 @@ def _values(override: Override, options: Callable[[str], list[str]]) -> list[str
         return found
     if override.is_interval_sweep():
         raise UserError(
-            f"{override.input_line} has infinitely many values: list some, e.g. "
+            f"{override.input_line} has infinitely many values: list some of them, e.g. "
             f"{override.key_or_group}=0.1,0.2,0.3, or set sweep.search=optuna"
         )
     return list(override.sweep_string_iterator())
@@ -117,7 +117,7 @@ def search_space(
     space: Space = {**values, **{o.key_or_group: _interval(o) for o in varied if o.is_interval_sweep()}}
     if not space:
         raise UserError(
-            "sweep.search=optuna has nothing to search: give settings several values, or interval(LOW,HIGH)"
+            "sweep.search=optuna has nothing to search over: give settings several values, or interval(LOW,HIGH)"
         )
     return space
 
@@ -128,10 +128,10 @@ def _interval(override: Override) -> Interval:
     assert value.start is not None
     assert value.end is not None
     if unknown := value.tags - {"log"}:
-        raise UserError(f"{override.input_line}: the tag {min(unknown)} is not known; allowed: log")
+        raise UserError(f"{override.input_line}: unknown tag {min(unknown)}; allowed: log")
     whole = isinstance(value.start, int) and isinstance(value.end, int)
     found = Interval(value.start, value.end, whole, "log" in value.tags)
     if found.low >= found.high or (found.log and found.low <= 0):
-        above = " and above 0, as it has a log scale" * found.log
+        above = " and above 0, because of the log scale" * found.log
         raise UserError(f"{override.input_line}: the first number must be below the second{above}")
     return found

@@ -43,7 +43,7 @@ class Summary(NamedTuple):
 
 
 class Task(ABC):
-    """A model with its data and vocabulary, and what training, evaluation and prediction do with them.
+    """A model with its data and vocabulary, and the methods for training, evaluation and prediction.
 
     Made by `for_training` or `from_checkpoint`. The references of `data` are the training
     targets.

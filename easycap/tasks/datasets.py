@@ -31,7 +31,7 @@ def read_data(config: dict[str, Any], *, with_tags: bool, stored: bool) -> Datas
     dataset = build_dataset(config, with_tags=with_tags)
     for issue in dataset.issues:
         if issue.split in dataset.splits and not dataset.splits[issue.split] and not issue.id:
-            raise UserError(f"{issue.file} {issue.what}; `easycap data check` lists all that is wrong")
+            raise UserError(f"{issue.file} {issue.what}; `easycap data check` lists all problems")
     if not stored and not dataset.splits["train"]:
         raise UserError(
             f"data={dataset.name} has no training images: train on another data set, and evaluate the run on this one"
@@ -75,8 +75,8 @@ def check_unchanged(dataset: Dataset, run: Path) -> None:
     if began and dataset.fingerprint and began != dataset.fingerprint:
         raise UserError(
             f"the data of {run} has changed since the run started (fingerprint {began}, now {dataset.fingerprint}): "
-            f"to resume, pass the place of what it started with as data.path=DIR, or start a new run; "
-            "for a set on the hub, data.revision=COMMIT keeps to one version"
+            f"to resume, pass the location of the original data as data.path=DIR, or start a new run; "
+            "for a set on the hub, data.revision=COMMIT pins one version"
         )
 
 

@@ -115,7 +115,7 @@ def record_other_set(
     vocabulary: Vocabulary | None = None,
     segmenter: Segmenter = SPACES,
 ) -> None:
-    """Write into result.json what another set was, and what `vocabulary` lacks of the words of its references."""
+    """Record another set in result.json, and the words of its references that `vocabulary` lacks."""
     if images.other is None:
         return
     about: dict[str, Any] = {

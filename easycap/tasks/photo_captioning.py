@@ -71,9 +71,11 @@ class CaptionPredictor(Predictor):
         vocabulary, most = self.pipeline.vocabulary, self.config["draft"]["max_length"]
         ids = vocabulary.encode(draft)
         if all(one == vocabulary.unk_id for one in ids[:most]):
-            return f"draft {draft!r} has no word of this model's vocabulary; use other words"
+            return f"draft {draft!r} has no words in this model's vocabulary; use other words"
         if len(ids) > most:
-            return f"the draft is cut to its first {most} of {len(ids)} tokens (draft.max_length={most})"
+            return (
+                f"the draft is truncated to its first {most} of {len(ids)} tokens (draft.max_length={most})"
+            )
         return None
 
     def _checked_tags(self, tags: str) -> str:

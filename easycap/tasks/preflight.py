@@ -46,7 +46,7 @@ def about_initial_weights(config: dict[str, Any], model: nn.Module, *, resumed: 
 
 
 def _about_words_of_language_models(config: dict[str, Any], model: nn.Module) -> Iterator[Notice]:
-    """Words that a pretrained language model does not know, or that are to be learnt anew."""
+    """Word embeddings that the pretrained language model lacks, or that are trained from scratch."""
     decoder = config["decoder"]
     source = decoder.get("pretrained")
     if source is None or "embedding" not in decoder:
@@ -64,7 +64,7 @@ def _about_words_of_language_models(config: dict[str, Any], model: nn.Module) ->
         yield (
             INFO,
             f"the words of vocab={config['vocab']['name']} are not those of {source}: each starts at the mean of its "
-            "pieces there; vocab=pretrained uses its own",
+            "subword embeddings there; vocab=pretrained uses its own",
         )
 
 
@@ -117,7 +117,7 @@ def about_cut_captions(config: dict[str, Any], train: Survey, max_length: int) -
 
 
 def about_unknown_words(config: dict[str, Any], train: Survey) -> Iterator[Notice]:
-    """A vocabulary that knows few of the words it is to learn."""
+    """A vocabulary that covers few of the training words."""
     if train.coverage < _FEW_KNOWN:
         settings = [
             f"vocab.{key}={config['vocab'][key]}" for key in ("min_count", "size") if key in config["vocab"]
@@ -125,7 +125,7 @@ def about_unknown_words(config: dict[str, Any], train: Survey) -> Iterator[Notic
         yield (
             WARNING,
             f"the vocabulary has only {100 * train.coverage:.0f}% of the running words of the training captions, and "
-            f"the others are learnt as <unk> ({', '.join(settings)}): lower vocab.min_count or raise vocab.size",
+            f"the others are learned as <unk> ({', '.join(settings)}): lower vocab.min_count or raise vocab.size",
         )
 
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class _BufferedRecords(logging.Handler):
-    """Buffers what is logged before the run's folder exists, to be logged into it later."""
+    """Buffers what is logged before the run's folder exists, and writes it there later."""
 
     def __init__(self) -> None:
         super().__init__()

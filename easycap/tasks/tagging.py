@@ -189,7 +189,7 @@ class TagPredictor(Predictor):
 
     def check_attention(self) -> None:
         """Raise `UserError`: a tag model reads no words one by one."""
-        raise UserError("this run predicts tags, not captions: there is no attention to draw")
+        raise UserError("this run predicts tags, not captions: no attention to draw")
 
     def draw_attention(self, example: Example, prediction: Prediction) -> Image.Image:
         """Never called; see `check_attention`."""

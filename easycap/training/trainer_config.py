@@ -97,7 +97,7 @@ class TrainerConfig:
             )
         if self.overfit_batch and (self.flip or self.crop is not None):
             raise UserError(
-                "trainer.overfit_batch=true shows every image in one way: set trainer.crop=null and "
+                "trainer.overfit_batch=true excludes random crops and flips: set trainer.crop=null and "
                 "trainer.flip=false, or trainer.overfit_batch=false"
             )
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Below this gain in loss (nats per word) from seeing the right image the decoder ignores the image.
 _IMAGE_MATTERS = 0.01
-# A rise of this share of captions that end in "a", "with", "the" is no chance on some hundred images.
+# A rise of this share of captions that end in "a", "with", "the" is significant on a few hundred images.
 _MORE_BAD_ENDINGS = 0.02
 
 

@@ -35,7 +35,7 @@ class Memory(NamedTuple):
 
 
 class Output(NamedTuple):
-    """logits (B,T,V) for word positions only, or (P,V) for those of them that are no padding; attention (B,T,M)
+    """logits (B,T,V) for word positions only, or (P,V) for those of them that are not padding; attention (B,T,M)
     where the decoder has one; named extra losses.
     """
 

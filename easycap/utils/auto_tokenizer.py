@@ -1,4 +1,4 @@
-"""Tokenizers of every kind, as transformers reads them."""
+"""Tokenizers of any kind, read by transformers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def read_fast_tokenizer(source: str) -> tuple[str, dict[str, int | None]]:
         with hub():
             found: Any = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source!r} has no tokenizer that can be read ({in_one_line(error)})") from error
+        raise UserError(f"{source!r} has no readable tokenizer ({in_one_line(error)})") from error
     if not found.is_fast:
         raise UserError(
-            f"{source!r} has a tokenizer of Python code alone; one with a tokenizer.json is needed"
+            f"{source!r} has a tokenizer implemented only in Python; a tokenizer.json is required"
         )
     special = {
         "bos": found.bos_token_id if found.bos_token_id is not None else found.cls_token_id,

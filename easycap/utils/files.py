@@ -11,7 +11,7 @@ from typing import Any
 def write_atomically(path: Path, text: str) -> None:
     """Write text so that readers see the old file or the new one; if that raises, the old one stays.
 
-    A link stays one. What is no regular file, such as /dev/stdout or a named pipe, is written to as it is.
+    A link stays one. Anything but a regular file, such as /dev/stdout or a named pipe, is written to as it is.
     """
     if _is_device(path):
         path.write_text(text, encoding="utf-8")

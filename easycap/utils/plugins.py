@@ -1,4 +1,4 @@
-"""Where users' own components come from: installed packages, and modules that a config names.
+"""Users' own components: from installed packages, and from modules that a config names.
 
 A package is found by an entry point of the group `easycap.components`, whose value is the module that registers its
 components when it is imported (`easycap.register`). `imports: [my_parts]` in a config names such a module without one.
@@ -77,7 +77,7 @@ def import_modules(names: Iterable[str]) -> None:
             continue
         if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
             raise UserError(
-                f"imports: {name!r} must be a module's name, e.g. my_parts for the file my_parts.py"
+                f"imports: {name!r} must be a module name, e.g. my_parts for the file my_parts.py"
             )
         if not {"", os.getcwd()} & set(sys.path):
             sys.path.append(os.getcwd())  # as `python -m easycap` has it
@@ -87,8 +87,8 @@ def import_modules(names: Iterable[str]) -> None:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise UserError(f"imports: {name} could not be imported: {_reason(error)}") from error
             raise UserError(
-                f"imports: there is no module {error.name}; it is looked for among installed packages, on PYTHONPATH "
-                "and in the current folder"
+                f"imports: no module {error.name} in installed packages, on PYTHONPATH "
+                "or in the current folder"
             ) from None
         except (Exception, SystemExit) as error:
             raise UserError(f"imports: {name} could not be imported: {_reason(error)}") from error
@@ -105,7 +105,7 @@ def conf_dirs() -> list[Path]:
 @cache
 def _conf_dir(package: str) -> Path | None:
     try:
-        found = importlib.util.find_spec(package)  # imports nothing, as it is no submodule
+        found = importlib.util.find_spec(package)  # imports nothing, as it is not a submodule
     except (ImportError, ValueError):
         return None
     for location in (found and found.submodule_search_locations) or ():
@@ -118,7 +118,7 @@ def _refuse_bare_folder(module: ModuleType) -> None:
     """Python imports any folder as a package without content, e.g. that of a project, around the package itself."""
     if module.__spec__ is not None and module.__spec__.origin is None:
         folder = next(iter(module.__path__))
-        raise UserError(f"{folder} is a folder without __init__.py; is the package in a folder below it?")
+        raise UserError(f"{folder} is a folder without __init__.py; is the package in a subfolder?")
 
 
 def _reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Millions of texts in two arrays, which processes forked from this one share; a text is an object when asked for.
+"""Millions of texts in two arrays, shared with forked processes; each text becomes an object only on access.
 
 Numpy's StringDType cannot hold lone surrogates, which names of files and captions cut in JSON have.
 """
@@ -90,7 +90,7 @@ class StringColumn(Sequence[str]):
 
 
 class StringBuilder:
-    """Collects texts one by one; `column` hands them over."""
+    """Collects texts one by one; `column` returns them."""
 
     def __init__(self) -> None:
         self._data, self._ends = bytearray(), array("q", [0])

@@ -61,7 +61,7 @@ class GPT2Vocabulary(FromTokenizer):
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text up to the first eos; bytes that are no text become U+FFFD."""
+        """Return the text up to the first eos; invalid bytes become U+FFFD."""
         kept = []
         for index in ids:
             if index == self.eos_id:

@@ -26,7 +26,7 @@ class PretrainedVocabulary:
     that is missing, or the same as another of them, gets a new id after all others. All other special
     and added tokens are in `never_ids`: they are neither generated nor printed, and in a
     caption they are text. A run of white space is one space. `path` is a folder or a name on the hub; `segmenter` is
-    for the scores alone. Raises `UserError` if there is no tokenizer, or none with an end.
+    for the scores alone. Raises `UserError` if there is no tokenizer, or if it has no eos.
     """
 
     def __init__(self, *, path: str | None, segmenter: str) -> None:
@@ -48,7 +48,7 @@ class PretrainedVocabulary:
         self.num_own = max([self.tokenizer.get_vocab_size() - 1, *added]) + 1
         eos, self.unk_id = special["eos"], special["unk"]
         if eos is None:
-            raise UserError("the tokenizer has no eos token, so a caption would have no end")
+            raise UserError("the tokenizer has no eos token, so captions would never end")
         self.eos_id = eos
         taken = {self.eos_id, self.unk_id}
         self.bos_id = self._own_or_new(special["bos"], taken, self.num_own)
@@ -72,12 +72,12 @@ class PretrainedVocabulary:
         if text not in self._cache:
             special = {self.eos_id, *self._skipped}
             ids = self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
-            # A vocabulary of words may have "[SEP]" as a word: in a caption it is none.
+            # A word vocabulary may contain "[SEP]"; in a caption it is not a special token.
             self._cache[text] = [index for index in ids if index not in special]
         return list(self._cache[text])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text up to the first eos; special tokens are skipped, bytes that are no text become U+FFFD."""
+        """Return the text up to the first eos; special tokens are skipped, invalid bytes become U+FFFD."""
         kept = []
         for index in ids:
             if index == self.eos_id:

@@ -44,7 +44,7 @@ class UnknownWords(NamedTuple):
 def unknown_words(
     vocabulary: Vocabulary, captions: Iterable[str], *, segmenter: Segmenter = SPACES, shown: int = 10
 ) -> UnknownWords:
-    """Return what `vocabulary` lacks of the words of captions; `shown` words, cut by `segmenter`, are named at most."""
+    """Return the words of captions that `vocabulary` lacks; `shown` words, cut by `segmenter`, are named at most."""
     if vocabulary.unk_id is None:
         return UnknownWords(0.0, [])
     total = lacking = 0

@@ -126,7 +126,7 @@ def test_ids_that_come_twice_or_in_two_splits_are_reported(root: Path) -> None:
     assert [example.id for example in dataset.splits["val"]] == ["7"]
     assert {(f.id, f.what) for f in dataset.issues if f.dropped} == {
         ("7", "has the id of 000000000007.jpg"),
-        ("9", "is in the train split already"),
+        ("9", "is already in the train split"),
     }
 
 

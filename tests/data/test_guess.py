@@ -249,7 +249,7 @@ def test_a_pattern_names_no_other_files(tmp_path: Path) -> None:
     write_json(tmp_path / "part_0000.json", {"x": 1})
     write_json(tmp_path / "part_0010.json", rows_of(NAMES[4:]))
     found, reasons = readings(tmp_path, lambda option: {"name": option})
-    assert not found and any("cannot be named by one pattern that names no other file" in r for r in reasons)
+    assert not found and any("no single pattern matches only" in r for r in reasons)
 
 
 def test_a_state_of_something_else_hides_no_tables(tmp_path: Path) -> None:
@@ -283,9 +283,12 @@ def test_files_are_read_once_and_tables_in_part(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (json.dumps([[*pair] for pair in PAIRS]).encode(), "c.json has no rows, and no list of objects"),
+        (
+            json.dumps([[*pair] for pair in PAIRS]).encode(),
+            "c.json contains neither rows nor a list of objects",
+        ),
         ("bild\ttext\n".encode("utf-16"), "c.txt is not UTF-8 .*: save it as UTF-8"),
-        (None, "there are no images below .*; c.tar is an archive, which must be unpacked first"),
+        (None, "no images found below .*; c.tar is an archive: unpack it first"),
     ],
 )
 def test_what_cannot_be_read_is_said(
@@ -344,8 +347,8 @@ def test_two_columns_of_captions_are_two_readings(tmp_path: Path, capsys: pytest
     ("files", "message"),
     [
         ([], "has no files"),
-        (["c.csv"], "there are no images below"),
-        (["0.jpg", "notes.md"], "there are 1 images, but no captions; besides them there is .md"),
+        (["c.csv"], "no images found below"),
+        (["0.jpg", "notes.md"], "1 images found, but no captions; other files: .md"),
     ],
 )
 def test_what_is_missing_is_said(

@@ -186,7 +186,7 @@ def test_an_image_of_two_splits_is_told(tmp_path: Path) -> None:
     entries = rows()
     entries[-1] = rows(1)[0] | {"image": {"bytes": content(0), "path": "other.png"}}
     folder = saved(tmp_path / "a", train=entries[:16], test=entries[16:])
-    with pytest.raises(ValueError, match="is in the train split already"):
+    with pytest.raises(ValueError, match="is already in the train split"):
         read(folder)
     dataset = read(folder, on_bad_image=OnBadImage.skip)
     assert len(dataset.splits["test"]) == 7 and len(dataset.issues) == 1

@@ -69,7 +69,7 @@ def test_a_missing_image_is_not_one_of_another_split(tmp_path: Path, name: str) 
     (tmp_path / "train.csv").write_text("image,caption\n0.png,a dog\n2.png,a cat\n")
     (tmp_path / "val.csv").write_text(f"image,caption\n1.png,a bus\n{name},a boat\n")
     tables = ("train=train.csv", "val=val.csv", "image_column=image")
-    with pytest.raises(UserError, match=f"3 of the 4 images .*names '{name}', which is not there"):
+    with pytest.raises(UserError, match=f"3 of the 4 images .*names '{name}', which is missing"):
         read(tmp_path, "tables", *tables)
     dataset = read(tmp_path, "tables", *tables, "on_bad_image=skip")
     assert [Path(e.image.path).parent.name for e in dataset.splits["val"]] == ["val"]  # type: ignore[attr-defined]
@@ -93,7 +93,7 @@ def test_images_of_splits_are_told_apart_in_any_folders(tmp_path: Path, folders:
     (tmp_path / "train.csv").write_text("image,caption\n0.png,a dog\n1.png,a cat\n2.png,a bus\n")
     (tmp_path / "val.csv").write_text("image,caption\n0,a house\n1.png,a tree\n2.png,a boat\n")
     tables = ("train=train.csv", "val=val.csv", "image_column=image")
-    with pytest.raises(UserError, match="5 of the 6 images .*names '2.png', which is not there"):
+    with pytest.raises(UserError, match="5 of the 6 images .*names '2.png', which is missing"):
         read(tmp_path, "tables", *tables)
     dataset = read(tmp_path, "tables", *tables, "on_bad_image=skip")
     for split, folder in zip(("train", "val"), folders, strict=True):
@@ -106,7 +106,7 @@ def test_an_image_in_two_splits_is_told_also_where_names_begin_anew(tmp_path: Pa
     write_images(tmp_path, "train/0.png", "val/0.png", "1.png")
     (tmp_path / "train.csv").write_text("image,caption\n0.png,a dog\n1.png,a cat\n")
     (tmp_path / "val.csv").write_text("image,caption\n0.png,a house\n1.png,a tree\n")
-    with pytest.raises(UserError, match="1.png is in the train split already"):
+    with pytest.raises(UserError, match="1.png is already in the train split"):
         read(tmp_path, "tables", "train=train.csv", "val=val.csv", "image_column=image")
 
 
@@ -119,7 +119,7 @@ def test_a_split_without_a_folder_of_its_own_takes_images_of_others(tmp_path: Pa
     (tmp_path / "train.csv").write_text("image,caption\n0.png,a tree\n")
     tables = ("train=train.csv", "test=test.csv", "image_column=image")
     assert counts(read(tmp_path, "tables", *tables))["test"] == (2, 2)
-    with pytest.raises(UserError, match="names '1.png', which is not there"):
+    with pytest.raises(UserError, match="names '1.png', which is missing"):
         read(tmp_path, "tables", "train=train.csv", "val=val.csv", "image_column=image")
 
 
@@ -229,7 +229,7 @@ def test_missing_files_are_counted_before_training(tmp_path: Path) -> None:
     write_images(tmp_path, *(f"{n}.jpg" for n in range(4)))
     rows = [{"image": f"{n}.jpg", "caption": TEXTS[n % 6]} for n in range(9)]
     write_json(tmp_path / "captions.json", rows)
-    message = r"has 4 of the 9 images of tables: .*captions.json\[4\] names '4.jpg', which is not there"
+    message = r"has 4 of the 9 images of tables: .*captions.json\[4\] names '4.jpg', which is missing"
     with pytest.raises(ValueError, match=message):
         read(tmp_path, "tables", "data.captions=captions.json")
     dataset = read(tmp_path, "tables", "data.captions=captions.json", "data.on_bad_image=skip")

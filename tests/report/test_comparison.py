@@ -138,7 +138,9 @@ def test_other_terms_are_marked_and_take_no_part(sweep: Path) -> None:
     assert len(reasons) == 3 and len(found.comparable("CIDEr-D")) == 4
     assert printed(found, 160).count("≠") == 3
     printed_notes = "\n".join(notes(found))
-    assert "≠ CIDEr-D of #1 is under another protocol than most: df: test / train" in printed_notes
+    assert (
+        "≠ CIDEr-D of #1 is computed under a different protocol than most: df: test / train" in printed_notes
+    )
     assert "work per caption: #7, #6, #5, #4" in printed_notes
     page = page_of(sweep)
     assert page.count("<abbr") == 3 and "df: test / train" in page
@@ -324,7 +326,7 @@ def test_the_best_of_comparable_scores_alone_is_bold(tmp_path: Path) -> None:
 
 
 def test_a_column_that_is_not_there_is_named(sweep: Path) -> None:
-    with pytest.raises(ValueError, match="there is no column 'CIDEr'; did you mean 'CIDEr-D'"):
+    with pytest.raises(ValueError, match="no column 'CIDEr'; did you mean 'CIDEr-D'"):
         table_of(compared(sweep), wanted=["CIDEr"], over_seeds=False)
 
 
@@ -346,7 +348,7 @@ def test_mistakes_are_named(sweep: Path, tmp_path: Path) -> None:
     waiting = make_run(tmp_path / "waiting" / "a", {}, 0.5)
     (waiting / "result.json").unlink()
     for path, words in (
-        (tmp_path / "empty", "empty holds no run"),
+        (tmp_path / "empty", "no run found in"),
         (tmp_path / "nowhere", "nowhere is not a folder"),
         (sweep / "split-1-s1" / "captions.test.json", "is a file; runs are folders"),
         (tmp_path / "waiting", r"no run has been scored yet \(1 completed\)"),

@@ -68,7 +68,7 @@ def test_in_a_narrow_terminal_many_runs_become_rows(runs: list[Path], capsys, mo
     assert "#3  60.0" in out and "in-domain" in out[out.index("nocaps by") :]
     monkeypatch.setenv("COLUMNS", "38")
     main([*map(str, runs)])
-    assert "Too narrow for #2, #3: see the page." in capsys.readouterr().out
+    assert "No room for #2, #3: see the page." in capsys.readouterr().out
 
 
 def test_scores_of_other_images_are_marked(runs: list[Path], capsys) -> None:

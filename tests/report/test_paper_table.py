@@ -115,7 +115,7 @@ def test_what_differs_is_reported(ours: Path, tmp_path: Path, capsys) -> None:
         "changed in the recipe: trainer.max_steps=100",
         "decoding greedy, published beam",
         "decoding.num_beams –, published 5",
-        "CIDEr-D under another protocol than coco-caption's: df:train,N=113287",
+        "CIDEr-D computed under a different protocol than coco-caption's: df:train,N=113287",
     ]
 
 

@@ -46,7 +46,7 @@ class Number(NamedTuple):
 
 
 def chunks(words: list[str]) -> Iterator[Chunk]:
-    """Cut into known phrases, the longest first; `NotACaption` at a word that is none."""
+    """Cut into known phrases, the longest first; `NotACaption` at any other word."""
     known, longest = _phrases()
     at = 0
     while at < len(words):

@@ -41,7 +41,7 @@ def table_of(comparison: Comparison, *, wanted: Sequence[str] | None, over_seeds
     there = {column.key: column for column in table}
     for key in wanted:
         if key not in there:
-            raise UserError(f"there is no column {key!r}; {describe_choices(key, there)}")
+            raise UserError(f"no column {key!r}; {describe_choices(key, there)}")
     return [there[key] for key in dict.fromkeys(wanted)]
 
 

@@ -11,7 +11,7 @@ from easycap.report.evaluated_sets import unknown_words_text
 from easycap.report.scores import oracle_mark
 from easycap.utils.text import COSTS, NOTHING, interval_text, is_number, score_text
 
-DIFFERENT = "≠"  # marks a score computed under another protocol
+DIFFERENT = "≠"  # marks a score computed under a different protocol
 TEXT_KINDS = ("run", "setting", "following")
 
 

@@ -27,7 +27,7 @@ def overlaid_curves(comparison: Comparison) -> list[dict[str, Any]]:
             steps, values = series(metrics, key)
             if steps:
                 lines[run.number] = _thinned(steps, values, 100.0 if _hundredfold(key) else 1.0, limit)
-    # One point of each run is no curve; the table has it.
+    # One point per run does not make a curve; the table has it.
     return [
         {"title": k, "lines": lines}
         for k, lines in charts.items()

@@ -96,7 +96,7 @@ class Comparison:
 def read_comparison(paths: Sequence[Path], *, split: str, metrics: Sequence[str] | None) -> Comparison:
     """Read all runs in `paths` (runs, sweeps, folders of them); `metrics` None are the usual ones.
 
-    Raises `UserError` if a path holds no run, no run has a score yet, or the split or a metric is unknown.
+    Raises `UserError` if a path contains no run, no run has a score yet, or the split or a metric is unknown.
     """
     reader = ReferenceReader()
     runs = _with_locations([_read_run(folder, reader, split) for folder in runs_in(paths)])

@@ -36,7 +36,7 @@ class SetTable:
 
     @property
     def differences(self) -> list[str]:
-        """Return a line for each score that was computed under another protocol than most."""
+        """Return a line for each score that was computed under a different protocol than most."""
         return [
             f"{self.metric} of #{run.number} on {self.label}, {value}: {cell.why}"
             for run, cells in self.rows

@@ -136,7 +136,7 @@ def notes(comparison: Comparison) -> list[str]:
         lines.append(front)
     lines += [f"#{run.number} is {run.folder}" for run in comparison.runs if run.number <= _named(comparison)]
     marks = [
-        f"{DIFFERENT} {metric} of #{number} is under another protocol than most: {why}"
+        f"{DIFFERENT} {metric} of #{number} is computed under a different protocol than most: {why}"
         for metric, protocol in comparison.protocols.items()
         for number, why in protocol.reasons.items()
     ]

@@ -100,7 +100,7 @@ def of_terms(signatures: Mapping[str, str]) -> list[str]:
         for text in odd_terms(signature):
             found.setdefault(text, []).append(metric)
     return [
-        f"{', '.join(metrics)} under another protocol than coco-caption's: {text}"
+        f"{', '.join(metrics)} computed under a different protocol than coco-caption's: {text}"
         for text, metrics in found.items()
     ]
 

@@ -51,7 +51,7 @@ def why_no_row(run: Path) -> str:
     trained = recipe_of(run)
     if not trained:
         return (
-            f"{shown(run)} was trained without a recipe (experiment=NAME) and so matches no row of this paper"
+            f"{shown(run)} was trained without a recipe (experiment=NAME), so it matches no row of this paper"
         )
     return f"{shown(run)} was trained with experiment={trained}, which matches no row of this paper"
 
