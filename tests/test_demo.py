@@ -153,7 +153,7 @@ def test_a_photo_is_answered_as_it_is_shown(server: DemoServer) -> None:
 def test_another_name_for_this_machine_is_refused(server: DemoServer, host: str) -> None:
     """Else a site could rebind its name to 127.0.0.1, and read what the page reads."""
     status, lines = ask(server, png(), headers={"Host": host})
-    assert status == 403 and "is not the name of this server" in lines[0]["error"]
+    assert status == 403 and "is not this server's name" in lines[0]["error"]
     assert ask(server, path="/api/runs", headers={"Host": host})[0] == 403
 
 
@@ -214,7 +214,7 @@ def test_models_take_turns_and_a_ninth_photo_is_refused(server: DemoServer, fake
         thread.start()
     wait_for(lambda: server.places._value == 0)
     status, lines = ask(server, png())
-    assert status == 503 and "8 photos are waiting" in lines[0]["error"]
+    assert status == 503 and "8 photos are already waiting" in lines[0]["error"]
     fake.go.set()
     for thread in threads:
         thread.join()
@@ -273,7 +273,7 @@ def test_a_draft_goes_to_the_run_that_reads_one(
         captioners["attention"].caption(photo),
     )
     assert drafts["log_probability"] == pytest.approx(expected.log_probability, abs=1e-3)
-    assert "no word of this model's vocabulary" in ask(real, photo, draft="qqq")[1][2]["notices"][0]
+    assert "no words in this model's vocabulary" in ask(real, photo, draft="qqq")[1][2]["notices"][0]
 
 
 def test_decoding_is_as_entered(real: DemoServer, captioners: dict[str, Captioner], photo: bytes) -> None:

@@ -91,7 +91,7 @@ def test_what_is_not_exported_is_one_sentence(
 ) -> None:
     run = train(tmp_path / "run", ["draft=own"])
     assert main(["export", str(run), "--onnx", str(tmp_path / "onnx")]) == 1
-    assert "a captioner that reads draft is not exported" in capsys.readouterr().err
+    assert "a captioner that reads draft cannot be exported" in capsys.readouterr().err
     monkeypatch.setattr(onnx_export, "_PACKAGES", ("onnx", "not_installed"))
     assert main(["export", str(run), "--onnx", str(tmp_path / "onnx")]) == 1
     assert "not_installed must be installed: pip install 'easycap[onnx]'" in capsys.readouterr().err

@@ -153,7 +153,7 @@ def test_what_cannot_be_saved_is_one_sentence(
     assert easycap.load(tmp_path / "full", device="cpu").checkpoint == tmp_path / "full"
     with pytest.raises(UserError, match="is a run or a checkpoint"):
         captioner.save_pretrained(runs / "tagger", overwrite=True)
-    with pytest.raises(UserError, match="'MIT License' must be an identifier"):
+    with pytest.raises(UserError, match="'MIT License' must be a hub licence identifier"):
         captioner.save_pretrained(tmp_path / "new", license="MIT License")
     assert not (tmp_path / "new").exists()
     for words, message in {

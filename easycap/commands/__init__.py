@@ -19,9 +19,9 @@ COMMANDS = {
         "easycap.commands.share",
         "export a trained model with a model card, or upload it: RUN FOLDER|--hub USER/MODEL",
     ),
-    "export": ("easycap.commands.export", "write a captioner as ONNX: RUN --onnx FOLDER"),
+    "export": ("easycap.commands.export", "export a captioner to ONNX: RUN --onnx FOLDER"),
     "score": ("easycap.commands.score", "score any captions: captions.json references.json"),
-    "demo": ("easycap.commands.demo", "try models out on a page in the browser: RUN ..."),
+    "demo": ("easycap.commands.demo", "try out models in the browser: RUN ..."),
     "compare": (
         "easycap.commands.compare",
         "compare runs in a table and on a page, two runs also image by image: RUN|SWEEP ...",

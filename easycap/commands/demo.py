@@ -1,4 +1,4 @@
-"""`easycap demo RUN ...`: a page in the browser on which one tries out models."""
+"""`easycap demo RUN ...`: a browser page for trying out models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="easycap demo",
         description="Serve a page for trying out models: photos, captions of all runs side by side, decoding, "
-        "attention, probabilities of the next words. It needs no internet, and keeps no photo.",
+        "attention, probabilities of the next words. It needs no internet and stores no photos.",
     )
     parser.add_argument(
         "runs", nargs="+", metavar="run", help="a run's folder or name, or USER/MODEL on the hub"
@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; 0.0.0.0: also for other machines (default: 127.0.0.1, this machine alone)",
+        help="address to listen on; 0.0.0.0: also for other machines (default: 127.0.0.1, this machine only)",
     )
     parser.add_argument(
         "--max-mb", type=float, default=20, metavar="MB", help="largest file, in MB (default: 20)"
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     if "" in words:  # else it would be the folder we are in
         raise UserError("a path is empty; is a variable of the shell unset?")
     if not 0 <= args.port < 65536:
-        raise UserError(f"--port {args.port} must be from 0 to 65535 (0: any that is free)")
+        raise UserError(f"--port {args.port} must be from 0 to 65535 (0: any free port)")
     if not (args.max_mb > 0 and args.max_megapixels > 0):
         raise UserError("--max-mb and --max-megapixels must be above 0")
     from easycap.demo.models import DemoModel, named

@@ -1,4 +1,4 @@
-"""`easycap export RUN --onnx FOLDER`: a captioner as ONNX graphs."""
+"""`easycap export RUN --onnx FOLDER`: export a captioner as ONNX graphs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page knows of a run, and what a run answers for a photo, as plain data."""
+"""What the page shows of a run, and a run's answer for a photo, as plain data."""
 
 from __future__ import annotations
 

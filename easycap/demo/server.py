@@ -1,4 +1,4 @@
-"""The HTTP server of the page. It answers this machine alone unless told otherwise, and keeps nothing.
+"""The HTTP server of the page. By default it answers only this machine; it stores nothing.
 
 GET /                the page, with /style.css, /demo.css, /demo.js
 GET /api/runs        {"runs", "decodings", "limits"}
@@ -145,7 +145,7 @@ class DemoHandler(BaseHTTPRequestHandler):
         elif self.headers.get(_HEADER_OF_PAGE) is None:
             self._refuse(403, f"a request needs the header {_HEADER_OF_PAGE}")
         elif not self.server.places.acquire(blocking=False):
-            self._refuse(503, f"{_IN_PROGRESS} photos are waiting already: try again later")
+            self._refuse(503, f"{_IN_PROGRESS} photos are already waiting: try again later")
         else:
             try:
                 self._caption(dict(parse_qsl(url.query, max_num_fields=50)))
@@ -178,9 +178,9 @@ class DemoHandler(BaseHTTPRequestHandler):
         """Whether the request is for this server, and of no other site's page; if not, it has been refused."""
         host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
         if not self.server.knows(host):
-            self._refuse(403, f"{host!r} is not the name of this server; open {self.server.address}")
+            self._refuse(403, f"{host!r} is not this server's name; open {self.server.address}")
         elif origin is not None and urlsplit(origin).netloc != host:
-            self._refuse(403, "requests of other sites are not answered")
+            self._refuse(403, "requests from other sites are rejected")
         else:
             return True
         return False

@@ -44,11 +44,11 @@ class Exported:
 def check_exportable(task: Task) -> CaptioningTask:
     """Return the task; `UserError` for a model that is not exported: a tag model, or one that reads tags or drafts."""
     if not isinstance(task, CaptioningTask):
-        raise UserError("a tag model is not exported to ONNX: only captioners are")
+        raise UserError("a tag model cannot be exported to ONNX: only captioners can")
     if task.conditions:
         names = " and ".join(task.conditions)
         raise UserError(
-            f"a captioner that reads {names} is not exported to ONNX: only those of images alone are"
+            f"a captioner that reads {names} cannot be exported to ONNX: only captioners without text conditions can"
         )
     return task
 
@@ -63,7 +63,7 @@ def check_packages() -> None:
 def export_onnx(task: Task, folder: Path, *, overwrite: bool = False) -> Exported:
     """Write encoder.onnx, decoder_step.onnx, onnx.json and the vocabulary of a captioner on the CPU into `folder`.
 
-    Both graphs take any number of images. They are run by onnxruntime on random images before they are kept: raises
+    Both graphs take any number of images. They are run by onnxruntime on random images before they are saved: raises
     `UserError` if a logit differs by more than 1e-4 or a greedy caption differs, and for what `check_target`,
     `check_packages` and `check_exportable` refuse.
     """
@@ -213,7 +213,7 @@ def _check(task: CaptioningTask, exported: OnnxDecoder) -> Exported:
     decoder: Decoder | Any = exported
     if not torch.equal(words, generator(decoder, of_images).words):
         raise UserError(
-            "the exported graphs caption random images otherwise than the model: nothing was kept"
+            "the exported graphs caption random images differently from the model: nothing was saved"
         )
     state, other, largest = model.decoder.start(memory), exported.start(of_images), 0.0
     bos = torch.full((len(images), 1), task.vocabulary.bos_id)
@@ -222,7 +222,7 @@ def _check(task: CaptioningTask, exported: OnnxDecoder) -> Exported:
         theirs, other = exported.step(column, other)
         largest = max(largest, float((logits - theirs).abs().max()))
     if not largest <= TOLERANCE:
-        raise UserError(f"a logit of the exported graphs differs by {largest:.1e}: nothing was kept")
+        raise UserError(f"a logit of the exported graphs differs by {largest:.1e}: nothing was saved")
     return Exported(largest, [task.vocabulary.decode(row) for row in words.tolist()])
 
 

@@ -160,7 +160,10 @@ def test_a_kill_leaves_no_trace_of_an_augmented_run(tmp_path: Path) -> None:
             ["trainer.crop=0.5", "trainer.cache_features=true", "trainer.unfreeze_encoder_at_epoch=null"],
             "trainer.cache_features=true cannot cache random crops",
         ),
-        (["trainer.crop=0.5", "trainer.overfit_batch=true"], "trainer.overfit_batch=true shows every image"),
+        (
+            ["trainer.crop=0.5", "trainer.overfit_batch=true"],
+            "trainer.overfit_batch=true excludes random crops",
+        ),
         (
             ["trainer.flip=true", "objective=scst", "+objective.rewards.truth=0.5"],
             "trainer.flip=true cannot be combined with a reward for truth",
