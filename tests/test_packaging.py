@@ -186,7 +186,7 @@ def test_the_citation_and_the_image_follow_the_package() -> None:
     config.read(ROOT / "setup.cfg")
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     extras = re.search(r'"\.\[([\w,]+)\]"', dockerfile)[1].split(",")
-    assert set(config["options.extras_require"]) - set(extras) == {"slurm", "mlflow", "optuna", "onnx", "dev"}
+    assert set(config["options.extras_require"]) - set(extras) == {"slurm", "mlflow", "onnx", "dev"}
     for line in dockerfile.splitlines():
         if line.startswith("COPY "):
             assert all((ROOT / name).exists() for name in line.split()[1:-1]), line

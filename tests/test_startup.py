@@ -45,7 +45,7 @@ def files(tmp_path: Path) -> list[str]:
 def test_help_loads_next_to_nothing(tmp_path: Path) -> None:
     loaded = modules_after("--help", cwd=tmp_path)
     assert not loaded & (HEAVY | PAGES | {"rich", "numpy", "yaml", "ctypes", "logging"})
-    assert {name for name in loaded if name.startswith("easycap.")} == {"easycap.cli"}
+    assert {name for name in loaded if name.startswith("easycap.")} == {"easycap.cli", "easycap.commands"}
 
 
 def test_score_loads_no_model_and_no_page(tmp_path: Path, files: list[str]) -> None:

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -229,7 +230,10 @@ def test_values_that_are_no_colours_are_refused_by_name(
         ("P", "x.gif"),
         ("CMYK", "x.tif"),
         ("CMYK", "x.jpg"),
-        ("YCbCr", "x.tif"),
+        pytest.param(
+            *("YCbCr", "x.tif"),
+            marks=pytest.mark.skipif(PIL.__version__ < "13", reason="this Pillow cannot read what it wrote"),
+        ),
     ],
 )
 def test_other_modes_look_as_they_should(tmp_path: Path, mode: str, name: str) -> None:
