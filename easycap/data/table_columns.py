@@ -43,6 +43,9 @@ _CAPTION_WORDS = (
     *("caption", "captions", "text", "texts", "sentence", "sentences", "raw", "caption_str", "report"),
     *("description", "descriptions", "title", "comment", "alt_text", "reference", "references"),
 )
+# The names of a field that says who speaks, and of those who answer.
+_ROLE_WORDS = ("from", "role", "speaker")
+_ANSWERING = ("gpt", "assistant", "model", "bot")
 _SPLIT_WORDS = ("split", "subset", "partition", "set_name", "set", "part", "fold", "phase")
 _URL = re.compile(r"[a-z]+://", re.IGNORECASE)
 _WORDS = re.compile(r"\w+")
@@ -140,7 +143,26 @@ def guess_caption(samples: Samples, *, where: str, setting: str = "caption_colum
     found = _numbered(_by_name(texts, _CAPTION_WORDS) or sentences)
     if len(found) > 1:  # a caption and its title: the one that is written in sentences
         found = [name for name in found if name in sentences] or found
-    return _only(found, samples, where, setting, "the captions")
+    name = _only(found, samples, where, setting, "the captions")
+    _check_no_dialogue(name, samples, where, setting)
+    return name
+
+
+def _check_no_dialogue(name: str, samples: Samples, where: str, setting: str) -> None:
+    """Raise `UserError` if the texts of a path are turns of several speakers, of whom some only ask for a caption."""
+    turns, _, field = name.rpartition("[].")
+    for word in _ROLE_WORDS:
+        speakers = samples.get(f"{turns}[].{word}") if turns else None
+        who = list(dict.fromkeys(str(one) for row in speakers or () for one in row))
+        if len(who) < 2:
+            continue
+        first = speakers[0] if speakers else []
+        place = next((n for n, one in enumerate(first) if str(one).lower() in _ANSWERING), len(first) - 1)
+        answer, speaking = f"{turns}[{place}].{field}", ", ".join(map(repr, who[:4]))
+        raise UserError(
+            f"{where}: {name!r} is a dialogue ({turns}[].{word}: {speaking}), and questions are not captions; set "
+            f"data.{setting} to {answer!r} if that turn is always the caption"
+        )
 
 
 def guess_split(samples: Samples) -> str | None:

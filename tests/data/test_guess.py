@@ -335,6 +335,21 @@ def test_of_two_readings_both_are_said(tmp_path: Path, capsys: pytest.CaptureFix
     assert "data.captions=de.json" in printed.err and "data.captions=en.json" in printed.err
 
 
+def test_questions_of_a_dialogue_are_no_captions(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_images(tmp_path, *NAMES)
+    asked = {"from": "human", "value": "Describe it.\n<image>"}
+    rows = [{"image": n, "conversations": [asked, {"from": "gpt", "value": text}]} for n, text in PAIRS]
+    write_json(tmp_path / "chat.json", rows)
+    assert main(["guess", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert not printed.out and "'conversations[].value' is a dialogue" in printed.err
+    captions = "conversations[1].value"
+    assert f"set data.caption_column to {captions!r}" in printed.err
+    overrides = [f"data.root={tmp_path}", "data.captions=chat.json", f"data.caption_column='{captions}'"]
+    data = build_dataset(check(compose(["data=tables", *overrides])[0]))
+    assert {c for examples in data.splits.values() for e in examples for c in e.references} == set(TEXTS)
+
+
 def test_two_columns_of_captions_are_two_readings(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_images(tmp_path, *NAMES)
     write_json(tmp_path / "c.json", [{"file": n, "en": "a dog runs there", "de": TEXTS[0]} for n in NAMES])
