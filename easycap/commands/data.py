@@ -137,6 +137,7 @@ def _words(reading: Reading) -> str:
 
 def _counts(overrides: Sequence[str]) -> list[str]:
     """Return what reading the data finds, a line for each split; `UserError` names what is missing."""
+    from easycap.data.issues import grouped
     from easycap.tasks.datasets import build_dataset
 
     data = build_dataset(_config(overrides))
@@ -147,7 +148,7 @@ def _counts(overrides: Sequence[str]) -> list[str]:
     return [
         *lines,
         *(f"note: {note}" for note in data.notes),
-        *(f"note: {i.file} {i.what}" for i in data.issues),
+        *(f"note: {issue}" for issue in grouped(data.issues)),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 
@@ -16,6 +17,17 @@ class OnBadImage(Enum):
 
     error = "error"
     skip = "skip"
+
+
+def grouped(issues: Iterable[DataIssue]) -> list[str]:
+    """Return issues as sentences, in their order; those that differ in the image alone are one, with their number."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for issue in issues:
+        alike.setdefault((issue.file, issue.what), []).append(issue.id)
+    return [
+        f"{file} {what}" + (f" ({len(ids):,}, e.g. {ids[0]!r})" if len(ids) > 1 else "")
+        for (file, what), ids in alike.items()
+    ]
 
 
 class DataIssues:

@@ -350,6 +350,17 @@ def test_questions_of_a_dialogue_are_no_captions(tmp_path: Path, capsys: pytest.
     assert {c for examples in data.splits.values() for e in examples for c in e.references} == set(TEXTS)
 
 
+def test_equal_notes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_images(tmp_path, *NAMES)
+    with (tmp_path / "m.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(
+            [("file", "caption"), *((n, text.replace(" ", "\n", 1)) for n, text in PAIRS)]
+        )
+    assert main(["guess", str(tmp_path)]) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if "several lines" in line]
+    assert len(notes) == 1 and "m.csv has a caption of several lines: read as one (5, e.g. '00" in notes[0]
+
+
 def test_two_columns_of_captions_are_two_readings(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_images(tmp_path, *NAMES)
     write_json(tmp_path / "c.json", [{"file": n, "en": "a dog runs there", "de": TEXTS[0]} for n in NAMES])
