@@ -6,6 +6,7 @@ import glob
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,14 @@ from easycap.data.data_splits import SPLITS
 from easycap.data.image_index import ImageIndex, split_words, with_split_words
 from easycap.data.issues import DataIssues, OnBadImage
 from easycap.data.json_tables import Entry
-from easycap.data.table_columns import MOST_SAMPLES, SPLIT_NAMES, TableColumns, guess_columns, samples_of
+from easycap.data.table_columns import (
+    MOST_SAMPLES,
+    SPLIT_NAMES,
+    SeveralCaptionColumns,
+    TableColumns,
+    guess_columns,
+    samples_of,
+)
 from easycap.data.table_files import TABLES, table_entries
 from easycap.data.table_records import matching
 from easycap.errors import UserError
@@ -48,12 +56,13 @@ def table_readings(
         if Path(path.lower().removesuffix(".gz")).suffix not in TABLES or beside:
             continue
         try:
-            table = _table(folder, path, index)
+            tables = _tables(folder, path, index)
         except UserError as error:
             (doubts if path.lower().endswith(".txt") else reasons).append(str(error))
             continue
         alike = _SHARD.sub("#", with_split_words(path, "*"))
-        groups[alike, table.columns.image, table.columns.caption].append(table)
+        for table in tables:
+            groups[alike, table.columns.image, table.columns.caption].append(table)
     found = []
     for group in groups.values():
         try:
@@ -63,8 +72,10 @@ def table_readings(
     return found, reasons, doubts
 
 
-def _table(folder: Path, path: str, index: ImageIndex) -> _Table:
-    """A file as a table of captions of images that are there; `UserError` if it is none."""
+def _tables(folder: Path, path: str, index: ImageIndex) -> list[_Table]:
+    """A file as a table of captions of images that are there, or as several where several columns could be the
+    captions; `UserError` if it is none.
+    """
     split = split_of_path(path)
     parent = path.rpartition("/")[0]
     is_json = path.lower().removesuffix(".gz").endswith(".json")
@@ -72,11 +83,23 @@ def _table(folder: Path, path: str, index: ImageIndex) -> _Table:
     entries = list(rows if is_json else islice(rows, MOST_SAMPLES))
     if not entries:
         raise UserError(f"{path} contains neither rows nor a list of objects")
-    columns = guess_columns(
+    columns = partial(
+        guess_columns,
         samples_of(entry.values for entry in entries),
         where=path,
         is_image=lambda name: index.knows(name, parent, split),
     )
+    try:
+        found = [columns()]
+    except SeveralCaptionColumns as error:
+        found = [columns(caption=caption) for caption in error.columns]
+    return [_table(path, split, entries, one, is_json=is_json) for one in found]
+
+
+def _table(
+    path: str, split: str | None, entries: Sequence[Entry], columns: TableColumns, *, is_json: bool
+) -> _Table:
+    """A table of these first entries; `split` is the one that its path names."""
     if any(entry.split for entry in entries) or columns.split:
         split = None
     coco = is_json and all(_is_of_coco(entry, columns) for entry in entries)

@@ -52,6 +52,14 @@ _WORDS = re.compile(r"\w+")
 MOST_SAMPLES = 200
 
 
+class SeveralCaptionColumns(UserError):
+    """Several columns could be the captions: `columns`, one of which a setting must name."""
+
+    def __init__(self, message: str, columns: Sequence[str]) -> None:
+        super().__init__(message)
+        self.columns = tuple(columns)
+
+
 class TableColumns(NamedTuple):
     """The columns of a table by name or path; `split` is None if no column names the split."""
 
@@ -260,6 +268,7 @@ def _only(found: Sequence[str], samples: Samples, where: str, setting: str, what
     there = ", ".join(map(repr, list(samples)[:12])) or "none"
     if not found:
         raise UserError(f"{where}: no column is recognised as {what}; set data.{setting} to one of {there}")
-    raise UserError(
+    message = (
         f"{where}: {' and '.join(map(repr, found))} could each be {what}; set data.{setting} to one of them"
     )
+    raise SeveralCaptionColumns(message, found) if setting == "caption_column" else UserError(message)

@@ -366,7 +366,10 @@ def test_two_columns_of_captions_are_two_readings(tmp_path: Path, capsys: pytest
     write_json(tmp_path / "c.json", [{"file": n, "en": "a dog runs there", "de": TEXTS[0]} for n in NAMES])
     assert main(["guess", str(tmp_path)]) == 1
     printed = capsys.readouterr()
-    assert not printed.out and "'en' and 'de' could each be the captions" in printed.err
+    assert not printed.out and "2 ways to read" in printed.err and "not read" not in printed.err
+    offered = [shlex.split(line) for line in printed.err.splitlines() if line.startswith("  data=tables")]
+    assert {line[-1] for line in offered} == {"data.caption_column=en", "data.caption_column=de"}
+    assert len(build_dataset(check(compose(offered[0])[0])).splits["train"]) > 0
 
 
 @pytest.mark.parametrize(
