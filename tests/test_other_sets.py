@@ -22,6 +22,7 @@ from easycap.config.schema import check
 from easycap.evaluation.groups import examples_by_value
 from easycap.metrics import RougeL
 from easycap.metrics.corpus import Corpus
+from easycap.report.evaluated_sets import set_lines
 from easycap.tasks import datasets
 from easycap.train import train
 from easycap.types import Dataset, Example, Score
@@ -64,6 +65,11 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 def result(run: Path) -> dict[str, Any]:
     return json.loads((run / "result.json").read_text(encoding="utf-8"))
+
+
+def test_a_known_set_is_called_by_its_own_name_not_its_readers() -> None:
+    about = {"data": {"name": "tables", "dataset": "nocaps"}, "split": "val", "images": 8}
+    assert set_lines({"other_sets": {"n": about}}, ["n"]) == ["n: 8 images, split val of data=nocaps"]
 
 
 def test_another_set_is_scored_under_its_name(

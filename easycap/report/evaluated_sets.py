@@ -35,7 +35,8 @@ def _line(result: Mapping[str, Any], label: str) -> str:
     if not about:
         return ""
     split = "all splits" if about["split"] == "all" else f"split {about['split']}"
-    data = mapping(about, "data").get("name")
+    settings = mapping(about, "data")
+    data = settings.get("dataset", settings.get("name"))  # of a known set that is not its reader's name
     line = f"{_set_name(result, label)}: {about['images']:,} images, {split} of data={data}"
     if share := unknown_words_text(result, label):
         line += f"; {share} % of the reference words are not in the run's vocabulary"

@@ -77,10 +77,13 @@ def _about_untrained_encoders_of_photos(config: dict[str, Any]) -> Iterator[Noti
     if encoder["name"] == "small" or untrained:
         size = encoder.get("image_size")
         pixels = f" at {size} pixels" if size else ""
+        data = config["data"].get(
+            "dataset", config["data"]["name"]
+        )  # of a known set that is not its reader's name
         yield (
             WARNING,
             f"encoder={encoder['name']} starts untrained{pixels}, and captions alone teach it very little about "
-            f"photos (data={config['data']['name']}): use pretrained weights, e.g. encoder=resnet18 or "
+            f"photos (data={data}): use pretrained weights, e.g. encoder=resnet18 or "
             "experiment=easycap/coco",
         )
 

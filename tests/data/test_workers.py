@@ -59,6 +59,7 @@ def test_what_the_user_says_counts_and_mapped_pixels_need_none(machine) -> None:
     ("words", "warned"),
     [
         (["data=flickr8k", "data.root=x"], "encoder=small starts untrained at 32 pixels, and captions alone"),
+        (["data=vizwiz", "data.root=x"], "photos (data=vizwiz)"),
         (["data=coco", "data.root=x"], "use pretrained weights, e.g. encoder=resnet18"),
         (
             ["data=folder", "data.images=x", "encoder=resnet18", "encoder.pretrained=false"],
