@@ -109,9 +109,10 @@ def _guess(argv: Sequence[str]) -> int:
             print(f"  {text}\n      {reading.why}", file=sys.stderr)
         return 1
     print(f"{found[0].why}", file=sys.stderr)
-    for line in _counts(shlex.split(words[0])):
+    lines, segmenter = _what_is_there(shlex.split(words[0]))
+    for line in lines:
         print(line, file=sys.stderr)
-    print(words[0])
+    print(*words, *segmenter)
     return 0
 
 
@@ -135,9 +136,12 @@ def _words(reading: Reading) -> str:
     return " ".join(map(shlex.quote, words))
 
 
-def _counts(overrides: Sequence[str]) -> list[str]:
-    """Return what reading the data finds, a line for each split; `UserError` names what is missing."""
+def _what_is_there(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what reading the data finds, a line for each split, and the override of the segmenter if most captions
+    have no spaces between words; `UserError` names what is missing.
+    """
     from easycap.data.issues import grouped
+    from easycap.metrics.unspaced import scripts_note, unspaced_scripts
     from easycap.tasks.datasets import build_dataset
 
     data = build_dataset(_config(overrides))
@@ -145,11 +149,13 @@ def _counts(overrides: Sequence[str]) -> list[str]:
         f"{split}: {len(examples):,} images, {sum(len(e.references) for e in examples):,} captions"
         for split, examples in data.splits.items()
     ]
-    return [
-        *lines,
-        *(f"note: {note}" for note in data.notes),
-        *(f"note: {issue}" for issue in grouped(data.issues)),
-    ]
+    notes = [*data.notes, *grouped(data.issues)]
+    captions = [text for examples in data.splits.values() for e in examples for text in e.references]
+    unspaced = unspaced_scripts(captions)
+    lines += [scripts_note(captions)] if unspaced else []
+    # characters needs no package and fits every such script
+    segmenter = ["vocab.segmenter=characters"] if sum(one.share for one in unspaced) > 0.5 else []
+    return [*lines, *(f"note: {note}" for note in notes)], segmenter
 
 
 def _list(argv: Sequence[str]) -> int:

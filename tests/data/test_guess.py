@@ -361,6 +361,17 @@ def test_equal_notes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture)
     assert len(notes) == 1 and "m.csv has a caption of several lines: read as one (5, e.g. '00" in notes[0]
 
 
+def test_captions_without_spaces_get_a_segmenter(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_images(tmp_path, *NAMES)
+    write_json(tmp_path / "c.json", dict.fromkeys(NAMES, "一个穿红色衣服的男人在球场上奔跑"))
+    assert main(["guess", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "scripts: Chinese 100 %; vocab.segmenter=jieba" in printed.err
+    overrides = shlex.split(printed.out)
+    assert overrides[-1] == "vocab.segmenter=characters"
+    assert main(["check", *overrides]) == 0 and "16.0" in capsys.readouterr().out  # words per caption
+
+
 def test_two_columns_of_captions_are_two_readings(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_images(tmp_path, *NAMES)
     write_json(tmp_path / "c.json", [{"file": n, "en": "a dog runs there", "de": TEXTS[0]} for n in NAMES])
