@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
+import io
 import json
 import logging
 from collections import deque
@@ -134,16 +136,20 @@ def text_rows(
                 yield CaptionRow(image_id, line, None, str(path))
 
 
+def _opened(path: Path) -> io.TextIOWrapper:
+    """A text file, compressed or not, in UTF-8, or in UTF-16 if it begins with the mark of that."""
+    file = gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # noqa: SIM115
+    marked = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return io.TextIOWrapper(file, encoding="utf-16" if marked else "utf-8-sig")
+
+
 def read_text(path: Path, *, most: int | None = None) -> str:
-    r"""Return the text of a file, compressed or not, with \n as line ends; `UserError` if it is not UTF-8.
+    r"""Return the text of a file, compressed or not, with \n as line ends; `UserError` unless UTF-8 or marked UTF-16.
 
     `most`: only the whole lines in its first so many characters.
     """
     try:
-        packed = path.suffix.lower() == ".gz"
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file
-        ):
+        with _opened(path) as file:
             text = file.read(most)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from None
@@ -158,11 +164,9 @@ def _lines(path: Path, most: int | None = None) -> Iterator[str]:
 
     `most`: only the whole lines in its first so many characters.
     """
-    packed, left = path.suffix.lower() == ".gz", most
+    left = most
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file
-        ):
+        with _opened(path) as file:
             for line in file:
                 if left is not None and (left := left - len(line)) < 0:
                     return
