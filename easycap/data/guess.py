@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,10 @@ def readings(folder: Path, settings_of: Callable[[str], Settings]) -> tuple[list
     `settings_of` gives the settings of an option of `data=`. Where the folder is a known set, only that is returned.
     Files are read as far as it takes to tell what they are: JSON as a whole, of other tables their first rows.
     """
+    if folder.is_file():
+        raise UserError(
+            f"{folder} is a file; give its folder: easycap data guess {shlex.quote(str(folder.parent))}"
+        )
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
     files = files_below(folder)
@@ -100,7 +105,8 @@ def _unknown(folder: Path, files: list[str]) -> tuple[list[Reading], list[str]]:
     if not found and not reasons:
         kinds = sorted({Path(path).suffix or path for path in others})[:8]
         there = f"; other files: {', '.join(kinds)}" if kinds else ""
-        reasons = [f"{len(images):,} images found, but no captions{there}"]
+        number = "1 image" if len(images) == 1 else f"{len(images):,} images"
+        reasons = [f"{number} found, but no captions{there}"]
     return found, reasons
 
 

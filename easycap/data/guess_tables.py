@@ -29,6 +29,7 @@ from easycap.errors import UserError
 from easycap.utils.ids import plain_number, without_suffix
 
 Found = tuple[dict[str, str | None], str]  # the settings of data=tables, and why, in words
+_OF_OBJECTS = {"bbox", "category_id", "segmentation", "keypoints"}  # COCO's annotations that are no captions
 HEAD = 4_000_000  # characters: more than the rows that columns are guessed from
 _SHARD = re.compile(r"(?<!\d)(?!(?:19|20)\d\d(?!\d))\d{3,}")
 
@@ -93,6 +94,10 @@ def _tables(folder: Path, path: str, index: ImageIndex) -> list[_Table]:
         found = [columns()]
     except SeveralCaptionColumns as error:
         found = [columns(caption=caption) for caption in error.columns]
+    except UserError:
+        if is_json and any(entry.values.keys() & _OF_OBJECTS for entry in entries):
+            return []
+        raise
     return [_table(path, split, entries, one, is_json=is_json) for one in found]
 
 

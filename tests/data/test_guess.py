@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import re
@@ -372,6 +373,38 @@ def test_captions_without_spaces_get_a_segmenter(tmp_path: Path, capsys: pytest.
     assert main(["check", *overrides]) == 0 and "16.0" in capsys.readouterr().out  # words per caption
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-8-sig"])
+def test_a_table_is_read_by_its_byte_order_mark(encoding: str, tmp_path: Path) -> None:
+    table = "".join(f"{name},{text}\n" for name, text in [("\ufefffile", "caption"), *PAIRS])
+    text = table if encoding == "utf-16-be" else table.removeprefix("\ufeff")
+    for name in ("c.csv", "c.csv.gz"):
+        stored = text.encode(encoding)
+        (tmp_path / name).write_bytes(gzip.compress(stored) if name.endswith("gz") else stored)
+        assert read_text(tmp_path / name) == table.removeprefix("\ufeff")
+    (tmp_path / "c.csv.gz").unlink()
+    write_images(tmp_path, *NAMES)
+    assert settings(tmp_path) == {"captions": "c.csv"}
+
+
+def test_annotations_of_objects_are_passed_over(tmp_path: Path) -> None:
+    write_images(tmp_path, *NAMES)
+    images = [{"id": n, "file_name": name} for n, name in enumerate(NAMES)]
+    boxes = [{"id": n, "image_id": n, "bbox": [1, 2, 3, 4], "category_id": 1} for n in range(5)]
+    texts = [{"id": n, "image_id": n, "caption": text} for n, text in enumerate(TEXTS)]
+    write_json(tmp_path / "instances.json", {"images": images, "annotations": boxes})
+    write_json(tmp_path / "captions.json", {"images": images, "annotations": texts})
+    found, reasons = readings(tmp_path, lambda _: {})
+    assert len(found) == 1 and not reasons
+
+
+def test_of_a_file_its_folder_is_suggested(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").touch()
+    with pytest.raises(
+        ValueError, match=re.escape(f"is a file; give its folder: easycap data guess {tmp_path}")
+    ):
+        readings(tmp_path / "c.csv", lambda _: {})
+
+
 def test_two_columns_of_captions_are_two_readings(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_images(tmp_path, *NAMES)
     write_json(tmp_path / "c.json", [{"file": n, "en": "a dog runs there", "de": TEXTS[0]} for n in NAMES])
@@ -388,7 +421,7 @@ def test_two_columns_of_captions_are_two_readings(tmp_path: Path, capsys: pytest
     [
         ([], "has no files"),
         (["c.csv"], "no images found below"),
-        (["0.jpg", "notes.md"], "1 images found, but no captions; other files: .md"),
+        (["0.jpg", "notes.md"], "1 image found, but no captions; other files: .md"),
     ],
 )
 def test_what_is_missing_is_said(
