@@ -36,14 +36,23 @@ def own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scenes_cache: P
     monkeypatch.setattr("easycap.utils.cpu_threads._decided", False)
 
 
+ROOT_LEVEL = logging.getLogger().level
+
+
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """A command that runs in this process sets the root logger's level and handlers for all that follows in it."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
+    """A command that runs in this process, in a test or a fixture of a module, configures the root logger for all that
+    follows in it.
+    """
+    _restore_root_logger()
     yield
-    root.setLevel(level)
+    _restore_root_logger()
+
+
+def _restore_root_logger() -> None:
+    root = logging.getLogger()
+    root.setLevel(ROOT_LEVEL)
     for handler in root.handlers[:]:
-        if handler not in handlers and not type(handler).__module__.startswith("_pytest."):
+        if not type(handler).__module__.startswith("_pytest."):
             root.removeHandler(handler)
             handler.close()

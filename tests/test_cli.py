@@ -66,7 +66,7 @@ def test_a_run_has_its_own_folder_named_by_its_choices(trained: Path) -> None:
 def test_a_finished_run_can_be_asked_to_go_on_and_has_nothing_to_do(trained: Path) -> None:
     done = easycap("train", f"resume={trained}")
     assert done.returncode == 0, done.stderr
-    assert "nothing left" in done.stderr
+    assert "is already complete; nothing to do" in done.stderr
 
 
 def test_resume_takes_no_other_settings(trained: Path) -> None:

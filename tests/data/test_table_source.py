@@ -282,7 +282,7 @@ def test_columns_of_an_image_become_its_fields(tmp_path: Path) -> None:
         ),
         (["data.captions=c.csv", "data.split_column=part"], "c.csv, line 3 has the unknown split 'trial'"),
         (["data.captions=c.csv", "data.id_column=nr"], r"c.csv, line 2 has no 'nr' \(data.id_column\)"),
-        (["data.captions=c.csv", "data.fields=[prat]"], "data.fields has 'prat', of which .* mean 'part'"),
+        (["data.captions=c.csv", "data.fields=[prat]"], "data.fields has 'prat', .* did you mean 'part'"),
         (["data.captions=c.csv", "data.images=none"], r"none is not a folder \(data.images=none\)"),
     ],
 )

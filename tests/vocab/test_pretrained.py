@@ -128,7 +128,7 @@ def test_the_path_is_that_of_the_decoder() -> None:
     ("path", "message"),
     [
         (None, "set decoder.pretrained, or vocab.path"),
-        ("no folder", "vocab=pretrained: 'no folder' has no tokenizer"),
+        ("no folder", "vocab=pretrained: 'no folder' has no readable tokenizer"),
     ],
 )
 def test_what_is_missing_is_named(path: str | None, message: str) -> None:
