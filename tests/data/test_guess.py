@@ -26,7 +26,7 @@ from easycap.config.schema import check
 from easycap.data import guess_tables, guess_texts, table_files
 from easycap.data.guess import readings
 from easycap.data.guess_tables import split_of_path
-from easycap.data.known_sets import incomplete, known_sets
+from easycap.data.known_sets import incomplete, known_sets, recognised
 from easycap.data.table_files import read_text
 from easycap.tasks.datasets import build_dataset
 
@@ -288,7 +288,7 @@ def test_files_are_read_once_and_tables_in_part(tmp_path: Path, monkeypatch: pyt
             json.dumps([[*pair] for pair in PAIRS]).encode(),
             "c.json contains neither rows nor a list of objects",
         ),
-        ("bild\ttext\n".encode("utf-16"), "c.txt is not UTF-8 .*: save it as UTF-8"),
+        ("bild\ttext\na.jpg\tgröße\n".encode("latin-1"), "c.txt is not UTF-8 .*: save it as UTF-8"),
         (None, "no images found below .*; c.tar is an archive: unpack it first"),
     ],
 )
@@ -455,6 +455,13 @@ def test_list_shows_every_known_set(capsys: pytest.CaptureFixture) -> None:
         assert row["get"] and row["licence"] and (row["cite"] or not row["images"])
     assert "data=roco  (en; reader: tables)\n    images: differs between copies\n" in text
     assert "data=img2dataset  (any language; reader: tables)\n    images: any number\n" in text
+
+
+def test_a_known_set_is_known_by_more_than_a_usual_name() -> None:
+    assert not recognised("mine", ["train.en", "train.txt", "photos/1.jpg"])
+    assert recognised("Multi30k", ["train.en", "train.txt"]) == {"multi30k_en": "train.en"}
+    assert recognised("data", ["task1/raw/train.cs.gz"]) == {"multi30k_cs": "task1/raw/train.cs.gz"}
+    assert recognised("mine", ["train.2.de"]) == {"multi30k_de": "train.2.de"}
 
 
 def test_an_incomplete_set_is_noticed() -> None:
