@@ -130,7 +130,7 @@ def run_in(folder: Path, *words: str | Path) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_a_package_of_ones_own_is_found_by_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
-    """From an empty folder: written, installed, tested, trained, swept over, evaluated; and told of when it is gone."""
+    """From an empty folder: written, installed, tested, trained, swept, evaluated; named in an error when gone."""
     python, easycap = installed / "bin" / "python", installed / "bin" / "easycap"
 
     def passes(*words: str | Path) -> str:

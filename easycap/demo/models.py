@@ -23,7 +23,7 @@ _TEXTS = ("draft", "tags")
 _LONGEST_TEXT = 2000  # characters
 # One request must not take all memory, or the model for minutes.
 _MOST = {"num_beams": 20, "rounds": 10}
-# One caption is shown, and sampling goes on with its random numbers from click to click.
+# One caption is shown, and sampling draws new random numbers at each click.
 _HIDDEN = frozenset({"name", "num_samples", "seed"})
 _VALUE = re.compile(r"[-+.\w]{1,20}")
 

@@ -45,7 +45,7 @@ class Scorer(Protocol):
 
 
 class Tracker(Protocol):
-    """Where a run writes what it measures: its own files first, W&B as a mirror."""
+    """Where a run writes what it measures: its own folder first, W&B, TensorBoard or MLflow as mirrors."""
 
     def log(self, values: Mapping[str, float], *, step: int) -> None:
         """Record numbers of a step."""

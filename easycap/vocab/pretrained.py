@@ -57,7 +57,6 @@ class PretrainedVocabulary:
         self._length = max(self.num_own, self.bos_id + 1, self.pad_id + 1)
         self.never_ids = tuple(sorted(set(added) - {self.eos_id, self.unk_id, self.bos_id, self.pad_id}))
         self._skipped = {*self.never_ids, self.bos_id, self.pad_id}
-        self._cache: dict[str, list[int]] = {}
 
     @staticmethod
     def _own_or_new(own: int | None, taken: set[int | None], new: int) -> int:
@@ -69,12 +68,9 @@ class PretrainedVocabulary:
     def encode(self, text: str) -> list[int]:
         """Return the ids of the tokens of `text`, without special ids but with unk for what has no token."""
         text = " ".join(text.split())
-        if text not in self._cache:
-            special = {self.eos_id, *self._skipped}
-            ids = self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
-            # A word vocabulary may contain "[SEP]"; in a caption it is not a special token.
-            self._cache[text] = [index for index in ids if index not in special]
-        return list(self._cache[text])
+        ids = self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        # A word vocabulary may contain "[SEP]"; in a caption it is not a special token.
+        return [index for index in ids if index != self.eos_id and index not in self._skipped]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text up to the first eos; special tokens are skipped, invalid bytes become U+FFFD."""
