@@ -8,10 +8,8 @@ import easycap.conditioning.conditions
 import easycap.conditioning.draft_from_run
 import easycap.conditioning.draft_sources
 import easycap.conditioning.tags
-import easycap.data.coco
 import easycap.data.folder
 import easycap.data.huggingface
-import easycap.data.karpathy
 import easycap.data.scenes.source
 import easycap.data.table_source
 import easycap.generation.beam

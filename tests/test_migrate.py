@@ -18,6 +18,7 @@ from easycap.config.schema import (
     check_stored_group,
     config_hash,
     fields_of,
+    option_from_text,
 )
 from easycap.errors import UserError
 from easycap.report.published.splits import decoding_of
@@ -46,7 +47,7 @@ def stored_config(**choices: str) -> dict[str, Any]:
 def test_every_option_of_an_earlier_version_still_checks(option: str) -> None:
     group = option.partition("=")[0]
     checked = check_stored_group(group, OmegaConf.create(STORED[option]))
-    assert set(fields_of(group, STORED[option]["name"])) == set(checked) - {"name"}
+    assert set(fields_of(group, checked["name"])) == set(checked) - {"name"}
 
 
 def test_former_values_name_settings_that_exist() -> None:
@@ -127,6 +128,25 @@ def test_a_run_with_a_renamed_value_reads_as_today_and_hashes_as_before() -> Non
     config["decoder"] = config["decoder"] | {"alpha_reduction": "cells"}
     today = check_stored(OmegaConf.create(config))
     assert today["decoder"]["alpha_reduction"].name == "patches"
+    assert config_hash(today) == config_hash(config)
+
+
+@pytest.mark.parametrize("data", ["coco", "coco_karpathy", "flickr8k", "flickr30k"])
+def test_a_run_of_a_reader_of_its_own_reads_as_tables_today_and_hashes_as_before(data: str) -> None:
+    config = stored_config(data=data)
+    today = check_stored(OmegaConf.create(config))
+    assert today["data"] == option_from_text("data", f"{data},root={Path('somewhere').absolute()}")
+    assert config_hash(today) == config_hash(config)
+    other = {"coco": "val", "coco_karpathy": "restval"}.get(data, "captions")
+    today["data"][other] = "x"
+    assert config_hash(today) != config_hash(config)
+
+
+def test_coco_of_2014_reads_as_that() -> None:
+    config = stored_config(data="coco")
+    config["data"] = config["data"] | {"train": "train2014", "val": "val2014"}
+    today = check_stored(OmegaConf.create(config))
+    assert today["data"] == option_from_text("data", f"coco2014,root={Path('somewhere').absolute()}")
     assert config_hash(today) == config_hash(config)
 
 

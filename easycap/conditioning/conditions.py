@@ -24,6 +24,7 @@ from easycap.config.schema import to_plain
 from easycap.data.packed import shareable
 from easycap.registry import register_condition
 from easycap.runs.find import CONFIG, checkpoint_of
+from easycap.runs.migrate import update_settings
 from easycap.types import Example, Stage, TextCondition
 from easycap.utils.segmenters import SPACES, segmenter
 
@@ -183,7 +184,8 @@ def _warn_about_run(name: str, config: Mapping[str, Any]) -> None:
                 logger.warning(
                     "%s.run=%s is not finished (%s): its best checkpoint so far is used", name, run, status
                 )
-        stored = json.loads((checkpoint_of(run) / CONFIG).read_text(encoding="utf-8"))["data"]
+        config_then = json.loads((checkpoint_of(run) / CONFIG).read_text(encoding="utf-8"))
+        stored = update_settings({"data": config_then["data"]})["data"]
     except (OSError, ValueError, KeyError):  # a folder of captions alone does not record its training
         return
     own, other = without_locations("data", to_plain(config["data"])), without_locations("data", stored)

@@ -13,6 +13,7 @@ from typing import Any
 from easycap.errors import UserError
 
 _STEP = re.compile(r"\[(-?\d*)\]|\.?([^.\[\]]+)")
+_PART = re.compile(r"\{([^{}]+)\}")
 _LIST_OF_TEXTS = re.compile(r"\[\s*['\"]")
 # Tokens that may stand between the texts of a list: a comma, or only a space as numpy prints lists.
 _BETWEEN = {tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.COMMENT, tokenize.INDENT}
@@ -24,10 +25,13 @@ def values_at(entry: Any, path: str) -> list[Any]:
     `[]` stands for all elements of a list, `[0]` for the first, `[-1]` for the last; `caption_*` for
     all columns that begin so, `caption_#` for those of them that end in a number. A column whose
     name is the whole path comes first, as CSV files may have dots in their names. A value that is
-    null counts as absent; nothing there gives an empty list.
+    null counts as absent; nothing there gives an empty list. `{folder}/{file}` joins columns: those that
+    are absent are left out, and without the last one nothing is there.
     """
     if (type(entry) is dict or isinstance(entry, Mapping)) and path in entry:
         return [] if entry[path] is None else [entry[path]]
+    if "{" in path:
+        return _joined(entry, path)
     if is_pattern(path):
         columns = (value for name, value in entry.items() if is_column_of(name, path))
         return [value for value in columns if value is not None]
@@ -35,6 +39,19 @@ def values_at(entry: Any, path: str) -> list[Any]:
     for index, key in _STEP.findall(path):
         found = [below for value in found for below in _below(value, index, key)]
     return [value for value in found if value is not None]
+
+
+def _joined(entry: Any, path: str) -> list[Any]:
+    parts = {part: values_at(entry, part)[:1] for part in parts_of(path)}
+    if not all(list(parts.values())[-1:]):
+        return []
+    text = _PART.sub(lambda part: str(parts[part[1]][0]) if parts[part[1]] else "", path)
+    return [text.strip("/")]
+
+
+def parts_of(path: str) -> list[str]:
+    """Return the columns that `{folder}/{file}` joins; of another path itself."""
+    return _PART.findall(path) or [path]
 
 
 def column_of(path: str, columns: Container[str]) -> str:

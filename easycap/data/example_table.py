@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -36,10 +36,19 @@ class ExampleColumns:
 
 
 class ExampleTable(Sequence[Example]):
-    """The images `rows` (K,) of columns that several tables may share; an example is made whenever it is asked for."""
+    """The images `rows` (K,) of columns that several tables may share; an example is made whenever it is asked for.
 
-    def __init__(self, columns: ExampleColumns, rows: np.ndarray) -> None:
-        self.columns, self.rows = columns, rows
+    `tagged` {id: annotations} gives images their tags, `scored` what scorers may read.
+    """
+
+    def __init__(
+        self,
+        columns: ExampleColumns,
+        rows: np.ndarray,
+        tagged: Mapping[str, Any] | None = None,
+        scored: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.columns, self.rows, self.tagged, self.scored = columns, rows, tagged or {}, scored or {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -54,11 +63,11 @@ class ExampleTable(Sequence[Example]):
         columns, row = self.columns, int(self.rows[index])
         captions = columns.captions[int(columns.first[row]) : int(columns.first[row + 1])]
         image = ImageFile(columns.root / columns.paths[row])
-        if not columns.fields:
-            return Example(columns.ids[row], image, tuple(captions))
+        image_id = columns.ids[row]
         codes = ((name, column, int(column.codes[row])) for name, column in columns.fields.items())
         fields = {name: column.values[code] for name, column, code in codes if code >= 0}
-        return Example(columns.ids[row], image, tuple(captions), fields=fields)
+        tags = self.tagged[image_id]["objects"] if image_id in self.tagged else ()
+        return Example(image_id, image, tuple(captions), tags, self.scored.get(image_id), fields)
 
     def __eq__(self, other: object) -> bool:
         """Whether `other` is a sequence of equal examples: a list of them is equal too."""
@@ -70,7 +79,7 @@ class ExampleTable(Sequence[Example]):
 
     def select(self, places: np.ndarray | slice) -> ExampleTable:
         """Return the table of the examples at `places`: integers, or a mask (K,)."""
-        return ExampleTable(self.columns, self.rows[places])
+        return ExampleTable(self.columns, self.rows[places], self.tagged, self.scored)
 
     def ids(self) -> Iterator[str]:
         """Yield the id of each example."""

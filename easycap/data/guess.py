@@ -14,12 +14,11 @@ from easycap.data.image_files import files_below
 from easycap.data.image_index import ImageIndex
 from easycap.data.known_sets import recognised
 from easycap.data.table_files import PARQUET
-from easycap.data.table_records import matching
+from easycap.data.table_settings import file_patterns, matching
 from easycap.errors import UserError
 
 Settings = Mapping[str, Any]
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z", ".rar")
-_PARTS = ("captions", "train", "val", "test")
 
 
 class Reading(NamedTuple):
@@ -55,7 +54,7 @@ def _known(folder: Path, name: str, mark: str, settings: Settings) -> Reading | 
     changed: dict[str, str | None] = {"root": str(folder)}
     why = f"{mark} is a file of {name}"
     if settings["name"] == "tables" and settings["sidecar"] is None:
-        parts = [part for part in _PARTS if settings[part] is not None]
+        parts = [split or "captions" for split in file_patterns(settings)]
         missing = [part for part in parts if not _is_there(folder, settings, part)]
         if len(missing) == len(parts):
             return None
@@ -66,8 +65,9 @@ def _known(folder: Path, name: str, mark: str, settings: Settings) -> Reading | 
 
 def _is_there(folder: Path, settings: Settings, part: str) -> bool:
     """Whether the file of a split, and the list of its images where there should be one, are there."""
+    files = file_patterns(settings)[None if part == "captions" else part]
     try:
-        for pattern in filter(None, (settings[part], settings["image_list"])):
+        for pattern in filter(None, (files, settings["image_list"])):
             matching(folder, pattern, part, setting=part)
     except UserError:
         return False

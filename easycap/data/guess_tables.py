@@ -24,7 +24,7 @@ from easycap.data.table_columns import (
     samples_of,
 )
 from easycap.data.table_files import TABLES, table_entries
-from easycap.data.table_records import matching
+from easycap.data.table_settings import matching
 from easycap.errors import UserError
 from easycap.utils.ids import plain_number, without_suffix
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from easycap.data.data_splits import SPLITS
 from easycap.data.guess_tables import Found, pattern_of, split_of_path
 from easycap.data.image_index import ImageIndex, with_split_words
-from easycap.data.table_files import read_text
-from easycap.data.table_records import matching
+from easycap.data.table_settings import matching
+from easycap.data.text_files import read_text
 from easycap.errors import UserError
 from easycap.utils.ids import without_suffix
 

@@ -15,7 +15,7 @@ from easycap.utils.ids import KnownIds
 _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])", re.IGNORECASE)
 # COCO's numbers stand for one image in all of its folders: tables of other splits than COCO's own name them too.
 _COCO_FOLDER = re.compile(r"(?:.*/)?(?:train|val|test)20\d\d")
-_COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?\d{12}(?:\.\w+)?")
+_COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:\.\w+)?")
 
 _Meaning = tuple[frozenset[str], bool]  # splits that an image may be of, and whether its name says so itself
 
@@ -67,7 +67,10 @@ class ImageIndex:
             path = f"{each}/{name}" if each else name
             if path in self._there and (each != folder or not self._is_of_other(path, meaning, table=True)):
                 return path
-        return self._of(meaning).by_name.get(name.rpartition("/")[2])
+        name, candidates = name.rpartition("/")[2], self._of(meaning)
+        if name not in candidates.by_name and (coco := _COCO_NAME.fullmatch(name)):
+            return candidates.by_coco_number.get(coco[1])
+        return candidates.by_name.get(name)
 
     def _of(self, meaning: _Meaning) -> _Candidates:
         """The images that a name may mean."""
@@ -105,6 +108,15 @@ class _Candidates:
         for path in self.images:
             name = path.rpartition("/")[2]
             found[name] = None if name in found else path
+        return found
+
+    @cached_property
+    def by_coco_number(self) -> dict[str, str | None]:
+        """{number: path below root, or None if several images have it} of images called as COCO calls them."""
+        found: dict[str, str | None] = {}
+        for path in self.images:
+            if coco := _COCO_NAME.fullmatch(path.rpartition("/")[2]):
+                found[coco[1]] = None if coco[1] in found else path
         return found
 
     @cached_property

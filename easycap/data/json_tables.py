@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from easycap.data.issues import DataIssues
 from easycap.data.table_columns import split_named
 from easycap.errors import UserError
-from easycap.utils.ids import plain_number, without_suffix
+from easycap.utils.ids import KnownIds, plain_number, without_suffix
 
 # What an entry of {image: caption} is made of.
 KEY, VALUE = "image", "caption"
@@ -22,11 +22,15 @@ _SAMPLES = 200  # entries that a format is recognised by
 
 
 class Entry(NamedTuple):
-    """A row of a table or an object of a JSON file: where it stands, its values, and the split it stands under."""
+    """A row of a table or an object of a JSON file: where it stands, its values, and the split it stands under.
+
+    `has_caption` is false for an image that no annotation is of.
+    """
 
     where: str
     values: Mapping[str, Any]
     split: str | None = None
+    has_caption: bool = True
 
 
 def json_entries(stored: Any, path: Path, issues: DataIssues, *, key: str | None = None) -> Iterator[Entry]:
@@ -172,27 +176,49 @@ def _objects(values: list[Any], where: str, issues: DataIssues) -> Iterator[Entr
 def _joined(
     stored: Mapping[str, Any], path: Path, issues: DataIssues, lists: tuple[str, str, str]
 ) -> Iterator[Entry]:
-    """Each annotation with the fields of its image; an image without annotations gives an entry of its own."""
+    """Each annotation with the fields of its image; an image without annotations gives an entry of its own, and so
+    does one with the id of another.
+    """
     of_images, of_captions, key = lists
-    images: dict[str, dict[str, Any]] = {}
+    images: dict[str, Entry] = {}
+    alone: list[Entry] = []
     for entry in _objects(stored[of_images], f"{path}, {of_images}", issues):
-        if "id" in entry.values:
-            images.setdefault(_id(entry.values["id"]), dict(entry.values))
-        else:
-            issues.malformed(entry.where, f"has no 'id'; it has {', '.join(map(repr, entry.values))}")
+        if entry.values.get("id") is None:
+            has = "has no 'id'" if "id" not in entry.values else "has the 'id' null"
+            issues.malformed(entry.where, f"{has}; it has {', '.join(map(repr, entry.values))}")
+        elif images.setdefault(_id(entry.values["id"]), entry) is not entry:
+            alone.append(entry)
+    ids = (_id(one[key]) for one in stored[of_captions] if isinstance(one, dict) and key in one)
+    unknown = dict.fromkeys(image_id for image_id in ids if image_id not in images)
+    known = _known_ids(images) if unknown else None
+    meant = known.resolve(unknown) if known else {}
+    for name in meant:
+        issues.fixed_alike(name, path, "has captions with differently written image ids: matched")
     annotated = set()
     for entry in _objects(stored[of_captions], f"{path}, {of_captions}", issues):
         image_id = _id(entry.values.get(key))
+        image_id = meant.get(image_id, image_id)
         if image_id in images:
             annotated.add(image_id)
-            yield entry._replace(values={**entry.values, **images[image_id]})
+            yield entry._replace(values={**entry.values, **images[image_id].values})
         elif key in entry.values:
-            issues.malformed(entry.where, f"has the {key} {entry.values[key]!r}, which matches no image")
+            hint = known.suggestion(image_id) if known else ""
+            issues.malformed(entry.where, f"has captions of the unknown image {image_id!r}{hint}")
         else:
             issues.malformed(entry.where, f"has no {key!r}; it has {', '.join(map(repr, entry.values))}")
-    for image_id, values in images.items():
-        if image_id not in annotated:
-            yield Entry(f"{path}, image {image_id}", values)
+    alone += (entry for image_id, entry in images.items() if image_id not in annotated)
+    yield from (entry._replace(has_caption=False) for entry in alone)
+
+
+def _known_ids(images: Mapping[str, Entry]) -> KnownIds:
+    """The ids of images, each of which the names of its files stand for too."""
+    names = {
+        value: image_id
+        for image_id, entry in images.items()
+        for value in entry.values.values()
+        if _is_file_name(value)
+    }
+    return KnownIds(images, names)
 
 
 def _id(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,24 @@ from easycap.data.caption_checks import EMPTY, LINES, NOT_TEXT, WORDLESS
 from easycap.data.example_table import ExampleColumns, ExampleTable
 from easycap.data.issues import DataIssues
 from easycap.data.record_table import RecordTable, grouped
+from easycap.data.table_objects import TableObjects
 from easycap.utils.string_column import StringColumn, first_rows
+
+NO_OBJECTS = TableObjects()
 
 
 class RecordMatcher:
     """Makes examples of records, of which `paths` (N,) below `root` are the images; all splits share their columns."""
 
-    def __init__(self, table: RecordTable, root: Path, paths: StringColumn, issues: DataIssues) -> None:
-        self.issues = issues
+    def __init__(
+        self,
+        table: RecordTable,
+        root: Path,
+        paths: StringColumn,
+        issues: DataIssues,
+        objects: TableObjects = NO_OBJECTS,
+    ) -> None:
+        self.issues, self.objects = issues, objects
         owners = np.repeat(np.arange(len(table)), np.diff(table.first))
         self._had_captions = np.diff(table.first) > 0
         self._left_out = (table.rejected > 0) | table.unreadable
@@ -33,11 +44,12 @@ class RecordMatcher:
         self._wordless = flags & WORDLESS > 0
         self.columns = ExampleColumns(root, table.ids, paths, captions, first, table.fields)
 
-    def match(self, split: str, rows: np.ndarray, *, file: Path) -> ExampleTable:
-        """Return the examples of records `rows` (K,), in their order.
+    def match(self, split: str, rows: np.ndarray, splits: Sequence[str], *, file: Path) -> ExampleTable:
+        """Return the examples of records `rows` (K,), in their order; `splits` are all that they are.
 
         `file` is where the captions stand. Left out, or an error: a caption that is not text, an id that comes twice,
-        an image without a caption or with captions that no metric finds a word in.
+        an image without a caption or with captions that no metric finds a word in, or of which the objects are unknown
+        where captions are scored by them.
         """
         rows = rows[self._had_captions[rows] | ~self._left_out[rows]]
         columns, wordless = self.columns, self._wordless
@@ -64,7 +76,15 @@ class RecordMatcher:
             if counts[place]:
                 what += f" that contains a word: {columns.captions[int(columns.first[row])][:40]!r}"
             self._drop(split, row, what)
-        return ExampleTable(columns, rows[with_words].astype(np.int32))
+        rows = rows[with_words]
+        if scored := self.objects.of(splits):
+            known = np.fromiter((image_id in scored for image_id in columns.ids.at(rows)), bool, len(rows))
+            for row in rows[~known].tolist():
+                self._drop(
+                    split, row, "has no entry in the file of objects, which must list all images or none"
+                )
+            rows = rows[known]
+        return ExampleTable(columns, rows.astype(np.int32), self.objects.tagged, scored)
 
     def _drop(self, split: str, row: int, what: str) -> None:
         columns = self.columns

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +14,22 @@ from easycap.data.cells import (
     is_column_of,
     is_pattern,
     is_plain_text,
+    parts_of,
     paths_of,
     texts_of,
     values_at,
 )
-from easycap.data.data_splits import SPLITS
 from easycap.data.image_places import ImagePlaces
 from easycap.data.issues import DataIssues, OnBadImage
 from easycap.data.json_tables import KEY, VALUE, Entry
 from easycap.data.record_table import NO_SPLIT, RecordRows, RecordTable
-from easycap.data.table_columns import SPLIT_NAMES, TableColumns, split_named
-from easycap.data.table_files import guess_from, read_text, table_entries
+from easycap.data.separated_tables import is_token_file
+from easycap.data.table_columns import TableColumns
+from easycap.data.table_files import guess_from, lacks, table_entries
+from easycap.data.table_ids import id_of, rank_of_ids
+from easycap.data.table_settings import Ids, TableSettings, matching
+from easycap.data.table_splits import NOT_READ, NamedSplits, splits_of_folders
+from easycap.data.text_files import read_text
 from easycap.data.texts_beside import text_beside
 from easycap.errors import UserError
 from easycap.registry import describe_choices
@@ -34,30 +38,20 @@ from easycap.utils.string_column import StringColumn
 _SIDECARS = 50  # JSON files beside images that columns are guessed from
 
 
-class ColumnSettings(NamedTuple):
-    """The settings data.image_column, ...: columns by name or path, null where they are guessed or absent."""
-
-    image: str | None
-    caption: str | None
-    split: str | None
-    id: str | None
-    rejected: str | None
-    fields: list[str] | None
-    entries: str | None
-
-
 class Records:
     """Reads tables below `root` into records; what is wrong with an entry goes to `issues`."""
 
     def __init__(
-        self, root: Path, columns: ColumnSettings, issues: DataIssues, places: ImagePlaces | None
+        self, root: Path, settings: TableSettings, issues: DataIssues, places: ImagePlaces | None
     ) -> None:
-        self.root, self.columns, self.issues, self.places = root, columns, issues, places
-        self._rows = RecordRows(columns.fields)
+        self.root, self.settings, self.issues, self.places = root, settings, issues, places
+        self._rows = RecordRows(settings.fields)
+        self._has_ids = settings.id_column is not None or settings.ids is not Ids.as_is
         self._files: dict[str | None, Path] = {}
+        self._splits = NamedSplits(root, settings, issues)
         self._folders: set[str] = set()
         self._columns: set[str] = set()  # of the first entry
-        self._not_fields: set[str | None] = set()  # columns of the table being read that are not fields
+        self._not_fields: set[str] = set()  # columns of the table being read that are not fields
         self._unused: set[str] = set()  # columns of it that need not be read any more
 
     def table(self) -> RecordTable:
@@ -65,24 +59,33 @@ class Records:
 
         Raises `UserError` for a field that is asked for and in no entry.
         """
+        for name, listed in self._splits.listed_alone().items():
+            self._begin(name, listed, 0, None)
         table = self._rows.table()
         for where in table.without_id:
-            self.issues.malformed(where, f"has no {self.columns.id!r} (data.id_column)")
-        for name in self.columns.fields or ():
+            self.issues.malformed(where, f"has no {self.settings.id_column!r} (data.id_column)")
+        for name in self.settings.fields or ():
             if self._columns and name not in table.fields:
                 there = describe_choices(name, sorted(self._columns))
                 raise UserError(f"data.fields has {name!r}, for which no entry has a value; {there}")
-        if (
-            len(self._folders) > 1 and self.columns.id is None
-        ):  # 0001.png of train/ and of val/ are two images
+        if len(self._folders) > 1 and not self._has_ids:  # 0001.png of train/ and of val/ are two images
             folders = (table.folders[number] for number in table.folder.tolist())
             table.ids = StringColumn.of(
                 f"{folder}/{name}" if folder else name
                 for folder, name in zip(folders, table.ids, strict=True)
             )
-        if (table.split == NO_SPLIT).all() and (split := _splits_of_folders(table.names)) is not None:
+        if (table.split == NO_SPLIT).all() and (split := splits_of_folders(table.names)) is not None:
             table.split = split
         return table
+
+    def ranks(self, table: RecordTable) -> np.ndarray | None:
+        """Return the place (N,) of each record in the order that is asked for, None for that of the tables."""
+        if self.settings.sort_by_id:
+            return rank_of_ids(table.ids)
+        if not self._splits.listed:
+            return None
+        places = {name: place for place, name in enumerate(self._splits.listed)}
+        return np.array([places[name] for name in table.names])
 
     def file_of(self, split: str) -> Path:
         """Return the file that the captions of a split come from, or the root."""
@@ -90,25 +93,26 @@ class Records:
 
     # ------------------------------------------------------------------------------------------- sources
 
-    def read_tables(self, patterns: Mapping[str | None, str | None], *, image_list: str | None) -> None:
-        """Read the tables that `patterns` {split: pattern} name, or files of a caption a line for listed images."""
-        if not any(patterns.values()):
+    def read_tables(self) -> None:
+        """Read the tables that the settings name, or files of a caption a line for listed images."""
+        settings = self.settings
+        patterns = settings.patterns()
+        if not patterns:
             raise UserError(
                 "data=tables needs data.captions, or data.train, data.val and data.test, or data.sidecar; `easycap "
                 "data guess DIR` finds them"
             )
         for split, pattern in patterns.items():
-            if pattern is None:
-                continue
-            files = matching(self.root, pattern, split, setting=f"data.{split or 'captions'}")
+            setting = f"data.{split or 'captions'}"
+            files = matching(self.root, pattern, split, setting=f"{setting}={vars(settings)[setting[5:]]}")
             self._files[split] = files[0]
-            if image_list is None:
+            if settings.image_list is None:
                 for path in files:
                     self._read_table(path, split)
             else:
-                self._read_lines(
-                    matching(self.root, image_list, split, setting="data.image_list")[0], files, split
-                )
+                setting = f"data.image_list={settings.image_list}"
+                (listed, *_) = matching(self.root, settings.image_list, split, setting=setting)
+                self._read_lines(listed, files, split)
 
     def read_sidecars(self, suffix: str) -> None:
         """Read the file beside each image that has its name and `suffix`: captions a line each, or a JSON object."""
@@ -163,23 +167,28 @@ class Records:
         folder = "" if folder == "." else folder
         self._folders.add(folder)
         self._unused = set()
-        entries = table_entries(path, self.issues, key=self.columns.entries, unused=self._unused)
-        columns, entries = self._guess(entries, path, self.columns.image, folder=folder, split=split)
+        entries = table_entries(path, self.issues, key=self.settings.entries, unused=self._unused)
+        columns, entries = self._guess(entries, path, self.settings.image_column, folder=folder, split=split)
+        if split is None and columns.split is None:
+            self._splits.read_lists()
+        below = self.settings.folder_of(split)
         self._rows.begin_source(folder, lambda number: self._where(path, number))
         for number, entry in enumerate(entries):
             names = values_at(entry.values, columns.image)
             name = str(names[0]).strip() if names else ""
             if not name:
-                there = describe_choices(columns.image, entry.values)
-                self.issues.malformed(entry.where, f"has no {columns.image!r} (data.image_column); {there}")
+                self.issues.malformed(entry.where, lacks(columns.image, "image_column", entry.values))
                 continue
-            own = split or (entry.split if columns.split is None else self._split_of(entry, columns.split))
-            self._begin(name.replace("\\", "/").removeprefix("./"), own, number, entry)
-            self._add(entry, columns)
+            name = name.replace("\\", "/").removeprefix("./")
+            name = f"{below}/{name}" if below else name
+            own = split or self._splits.of(entry, columns.split, name)
+            if own != NOT_READ:
+                self._begin(name, own, number, entry)
+                self._add(entry, columns)
 
     def _where(self, path: Path, number: int) -> str:
         """The place of an entry, for which the table is read again: it is asked for once, in an error."""
-        entries = table_entries(path, DataIssues(OnBadImage.skip), key=self.columns.entries)
+        entries = table_entries(path, DataIssues(OnBadImage.skip), key=self.settings.entries)
         return next(islice(entries, number, None)).where
 
     def _guess(
@@ -191,41 +200,42 @@ class Records:
         folder: str = "",
         split: str | None = None,
     ) -> tuple[TableColumns, Iterator[Entry]]:
-        places = self.places
+        places, settings = self.places, self.settings
+        of_tokens = is_token_file(path)  # it has no names of columns, so none of the settings
         columns, entries = guess_from(
             entries,
             path,
-            image=image,
-            caption=self.columns.caption,
-            split=self.columns.split,
+            image=KEY if of_tokens else image,
+            caption=VALUE if of_tokens else settings.caption_column,
+            split=None if of_tokens else settings.split_column,
             is_image=None if places is None else lambda name: places.knows(name, folder, split),
         )
-        self._not_fields = {*columns, self.columns.id, self.columns.rejected, KEY, VALUE}
+        read = (*columns, settings.id_column, settings.rejected_column)
+        self._not_fields = {KEY, VALUE, *(part for path in read for part in parts_of(path or ""))}
         return columns, entries
-
-    def _split_of(self, entry: Entry, column: str) -> str | None:
-        named = values_at(entry.values, column)
-        split = split_named(named[0]) if named else None
-        if split is None:
-            what = f"has the unknown split {named[0]!r}" if named else f"has no {column!r}"
-            self.issues.malformed(
-                entry.where, f"{what} (data.split_column); {describe_choices('', SPLIT_NAMES)}"
-            )
-        return split or entry.split
 
     # ------------------------------------------------------------------------------------------- records
 
     def _begin(self, name: str, split: str | None, number: int, entry: Entry | None) -> None:
         """Begin a row; without an entry it has no columns, and its id is its name."""
         self._rows.add(name, split, number)
-        if self.columns.id is not None:
-            found = values_at(entry.values, self.columns.id) if entry else [name]
-            where = entry.where if entry else ""
-            self._rows.add_id(str(found[0]) if found else name, where, missing=not found)
+        if not self._has_ids:
+            return
+        column, form = self.settings.id_column, self.settings.ids
+        found = values_at(entry.values, column) if entry and column else [name]
+        image_id = id_of(found[0] if found else None, name, form)
+        if image_id is not None and not found:
+            self.issues.fixed_alike(
+                name, self.file_of(split or ""), f"has no {column}: taken from the image's name"
+            )
+        where = entry.where if entry else ""
+        self._rows.add_id(name if image_id is None else image_id, where, missing=image_id is None)
 
     def _add(self, entry: Entry, columns: TableColumns) -> None:
         """Add an entry's captions and fields to the row."""
-        rejected = values_at(entry.values, self.columns.rejected) if self.columns.rejected else []
+        rejected = (
+            values_at(entry.values, self.settings.rejected_column) if self.settings.rejected_column else []
+        )
         cells = values_at(entry.values, columns.caption)
         if len(cells) == 1 and not rejected and is_plain_text(cells[0]):
             self._rows.add_caption(cells[0])
@@ -236,9 +246,8 @@ class Records:
         except ValueError as error:
             self.issues.malformed(entry.where, f"has a caption that {error}")
             return
-        if not cells:
-            there = describe_choices(columns.caption, entry.values)
-            self.issues.malformed(entry.where, f"has no {columns.caption!r} (data.caption_column); {there}")
+        if not cells and entry.has_caption:
+            self.issues.malformed(entry.where, lacks(columns.caption, "caption_column", entry.values))
         elif rejected and _is_true(rejected[0]):
             self._rows.reject(len(texts))
         else:
@@ -246,7 +255,7 @@ class Records:
         self._keep_fields(entry, columns)
 
     def _keep_fields(self, entry: Entry, columns: TableColumns) -> None:
-        asked = self.columns.fields
+        asked = self.settings.fields
         if not self._columns:
             self._columns = {name for name, _ in paths_of(entry.values)}
         for name in asked or ():
@@ -260,37 +269,12 @@ class Records:
 
     def _drop(self, name: str, columns: TableColumns, entry: Entry) -> None:
         """Stop reading a column that is not a field, unless it is used otherwise."""
-        for path in (*columns, self.columns.id, self.columns.rejected):
-            if path is None:
-                continue
-            if column_of(path, entry.values) == name or (is_pattern(path) and is_column_of(name, path)):
-                return
+        for path in (*columns, self.settings.id_column, self.settings.rejected_column):
+            for part in parts_of(path or ""):
+                if column_of(part, entry.values) == name or (is_pattern(part) and is_column_of(name, part)):
+                    return
         self._unused.add(name)
-
-
-def _splits_of_folders(names: StringColumn) -> np.ndarray | None:
-    """The splits that the first folders of all names are called by, if there are several."""
-    splits = np.full(len(names), NO_SPLIT, np.int8)
-    for row, name in enumerate(names):
-        folder, slash, _ = name.partition("/")
-        split = split_named(folder) if slash else None
-        if split is None:
-            return None
-        splits[row] = SPLITS.index(split)
-    return splits if len(np.unique(splits)) > 1 else None
 
 
 def _is_true(value: Any) -> bool:
     return str(value).strip().lower() in ("true", "1", "1.0", "yes")
-
-
-def matching(root: Path, pattern: str, split: str | None, *, setting: str) -> list[Path]:
-    """Return the files below `root` that a pattern names; `UserError` if there are none."""
-    for alternative in pattern.split("|"):
-        name = alternative.strip().replace("{split}", split or "")
-        if (root / name).is_file():
-            return [root / name]
-        found = [Path(path) for path in glob.glob(str(Path(glob.escape(str(root))) / name), recursive=True)]
-        if files := sorted(path for path in found if path.is_file()):
-            return files
-    raise UserError(f"{root} has no file {pattern.replace('{split}', split or '')} ({setting}={pattern})")

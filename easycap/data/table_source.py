@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from easycap.data.assemble import finish
-from easycap.data.data_splits import SPLITS, check_shares, hashed_split_numbers
+from easycap.data.data_splits import SPLITS, hashed_split_numbers
 from easycap.data.example_table import ExampleTable
 from easycap.data.image_places import ImagePlaces
 from easycap.data.issues import DataIssues, OnBadImage
 from easycap.data.known_sets import incomplete
 from easycap.data.record_matcher import RecordMatcher
 from easycap.data.record_table import NO_SPLIT, RecordTable
-from easycap.data.table_records import ColumnSettings, Records
+from easycap.data.table_objects import table_objects
+from easycap.data.table_records import Records
+from easycap.data.table_settings import Ids, TableSettings
 from easycap.errors import UserError
 from easycap.registry import register
 from easycap.types import Dataset
@@ -28,67 +30,44 @@ from easycap.utils.string_column import StringColumn, first_rows
 
 
 @register("data", "tables")
-def tables(
-    pixels: bool,
-    *,
-    dataset: str,
-    root: str,
-    captions: str | None,
-    train: str | None,
-    val: str | None,
-    test: str | None,
-    sidecar: str | None,
-    image_list: str | None,
-    images: str | None,
-    entries: str | None,
-    image_column: str | None,
-    caption_column: str | None,
-    split_column: str | None,
-    id_column: str | None,
-    rejected_column: str | None,
-    fields: list[str] | None,
-    val_share: float,
-    test_share: float,
-    seed: int,
-    on_bad_image: OnBadImage,
-) -> Dataset:
+def tables(pixels: bool, with_tags: bool, *, settings: TableSettings, on_bad_image: OnBadImage) -> Dataset:
     """Read tables below `root`: `captions` of all splits, or `train`, `val` and `test`; or a text beside each image.
 
     Files are named by patterns; of alternatives separated by | the first that finds a file counts, and {split} is
     train, val or test. Columns are named by name or path (`sentences[].raw`), and guessed where null. `sidecar` is the
     suffix of texts beside the images; `image_list` names the images of files that hold a caption a line. Images are
-    looked for below `images`, or `root`. An entry whose `rejected_column` is true is left out.
+    looked for below `images`, or `root`. An entry whose `rejected_column` is true is left out. `objects` are tags of
+    the images of val and test, which captions are scored by too; `with_tags` training images have theirs.
 
     Where the data names no split, a hash of `seed` and id makes val and test; a missing val is taken from train so, and
     a missing test is val. Data without training images can be evaluated only. Raises `UserError` naming file and entry.
     """
-    check_shares(val_share, test_share)
-    folder = expanded(root)
+    folder = expanded(settings.root)
     issues = DataIssues(on_bad_image, pixels=pixels)
-    place = _place_of_images(folder, root, images, issues)
-    columns = ColumnSettings(
-        image_column, caption_column, split_column, id_column, rejected_column, fields, entries
-    )
-    places = ImagePlaces(place) if pixels or sidecar else None
-    records = Records(folder, columns, issues, places)
-    if sidecar is not None:
-        records.read_sidecars(sidecar)
+    place = _place_of_images(folder, settings, issues)
+    places = ImagePlaces(place) if pixels or settings.sidecar else None
+    records = Records(folder, settings, issues, places)
+    if settings.sidecar is not None:
+        records.read_sidecars(settings.sidecar)
     else:
-        records.read_tables({None: captions, "train": train, "val": val, "test": test}, image_list=image_list)
+        records.read_tables()
     table = records.table()
     named = (None if split == NO_SPLIT else SPLITS[split] for split in table.split.tolist())
-    notes = (*_rejected(table, rejected_column), *incomplete(dataset, named))
-    paths, there = _find_images(table, places, place, dataset, issues)
-    if id_column is None:
+    whole = settings.dataset if settings.restval else ""
+    notes = (*_rejected(table, settings.rejected_column), *incomplete(whole, named))
+    paths, there = _find_images(table, places, place, settings.dataset, issues)
+    if settings.id_column is None and settings.ids is Ids.as_is:
         table = _told_apart(table, paths)
-    splits, made = _splits(table, seed=seed, val_share=val_share, test_share=test_share)
-    read = _dataset(dataset, splits, RecordMatcher(table, place, paths, issues), there, records, issues)
+    splits, made = _splits(table, settings, records.ranks(table))
+    matcher = RecordMatcher(table, place, paths, issues, table_objects(folder, settings, with_tags=with_tags))
+    read = _dataset(settings.dataset, splits, matcher, there, records, issues)
     return read._replace(notes=(*made, *notes))
 
 
-def _place_of_images(folder: Path, root: str, images: str | None, issues: DataIssues) -> Path:
+def _place_of_images(folder: Path, settings: TableSettings, issues: DataIssues) -> Path:
     if not folder.is_dir():
-        raise UserError(f"data.root={root} is not a folder")
+        raise UserError(f"data.root={settings.root} is not a folder")
+    images = None if settings.names_folders() else settings.images
     place = folder if images is None else folder / images
     if not place.is_dir() and issues.pixels:
         raise UserError(f"{place} is not a folder (data.images={images})")
@@ -118,13 +97,17 @@ def _dataset(
     examples: dict[str, ExampleTable] = {}
     for split, rows in splits.items():
         same = next((one for one in examples if splits[one] is rows), None)
-        examples[split] = examples[same] if same else matcher.match(split, rows, file=records.file_of(split))
+        named = [one for one in splits if splits[one] is rows]
+        examples[split] = (
+            examples[same] if same else matcher.match(split, rows, named, file=records.file_of(split))
+        )
     read = finish(
         name,
         examples,
         issues,
         file=records.root,
         why_empty="no image has this split",
+        scorers=("coco_objects",) if matcher.objects.scored else (),
         is_there=lambda table: there[table.rows],
     )
     absent = {split for split, rows in splits.items() if not len(rows)}
@@ -176,25 +159,30 @@ def _told_apart(table: RecordTable, paths: StringColumn) -> RecordTable:
 
 
 def _splits(
-    table: RecordTable, *, seed: int, val_share: float, test_share: float
+    table: RecordTable, settings: TableSettings, ranks: np.ndarray | None
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the records of each split, and in words what was made up for splits that the data does not have."""
+    """Return the records of each split, by their `ranks` (N,), and in words what was made up for missing splits."""
     numbers = np.where(table.split == NO_SPLIT, SPLITS.index("train"), table.split)
     splits = {split: np.flatnonzero(numbers == number) for number, split in enumerate(SPLITS)}
+    if ranks is not None:
+        splits = {split: rows[np.argsort(ranks[rows], kind="stable")] for split, rows in splits.items()}
     notes = []
+    for split, other in settings.same_files().items():
+        splits[split] = splits[other]
+        notes.append(f"{split} is {other} too: data.{split} and data.{other} are the same")
     shares = {"val_share": 0.0, "test_share": 0.0}
     train = splits["train"]
     if len(train) and not len(splits["val"]):
-        shares["val_share"] = val_share
-        shares["test_share"] = 0.0 if len(splits["test"]) else test_share
+        shares["val_share"] = settings.val_share
+        shares["test_share"] = 0.0 if len(splits["test"]) else settings.test_share
         ids = table.ids.at(train)
-        hashed = hashed_split_numbers(ids, len(train), seed=seed, **shares)
+        hashed = hashed_split_numbers(ids, len(train), seed=settings.seed, **shares)
         test = splits["test"]
         splits = {split: train[hashed == number] for number, split in enumerate(SPLITS)}
         splits["test"] = test if len(test) else splits["test"]
         taken = " and ".join(split for split in ("val", "test") if shares[f"{split}_share"])
         notes.append(
-            f"the data has no split {taken}: taken from train by a hash of the ids (data.seed={seed})"
+            f"the data has no split {taken}: taken from train by a hash of the ids (data.seed={settings.seed})"
         )
     for split, other in (("test", "val"), ("val", "test")):
         if not len(splits[split]) and len(splits[other]):

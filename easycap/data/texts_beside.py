@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from easycap.data.issues import DataIssues
-from easycap.data.table_files import read_text
+from easycap.data.text_files import read_text
 from easycap.errors import UserError, json_fault
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from easycap.report.scores import mapping
-from easycap.utils.text import score_text
+from easycap.runs.reading import data_name
+from easycap.utils.text import count_text, score_text
 
 
 def other_set(result: Mapping[str, Any], label: str) -> Mapping[str, Any]:
@@ -35,9 +36,8 @@ def _line(result: Mapping[str, Any], label: str) -> str:
     if not about:
         return ""
     split = "all splits" if about["split"] == "all" else f"split {about['split']}"
-    settings = mapping(about, "data")
-    data = settings.get("dataset", settings.get("name"))  # of a known set that is not its reader's name
-    line = f"{_set_name(result, label)}: {about['images']:,} images, {split} of data={data}"
+    images = count_text(about["images"], "image")
+    line = f"{_set_name(result, label)}: {images}, {split} of data={data_name(about)}"
     if share := unknown_words_text(result, label):
         line += f"; {share} % of the reference words are not in the run's vocabulary"
         most = about.get("most_frequent_unknown") or ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from easycap.runs.reading import data_name
 from easycap.utils.text import NOTHING
 
 
@@ -15,7 +16,7 @@ def choice(config: Mapping[str, Any], group: str) -> str:
     value = config.get(group)
     if not isinstance(value, Mapping):
         return NOTHING if value is None else str(value)
-    name = value.get("name")
+    name = value.get("name") if group != "data" else data_name(config)
     if name is None:
         return NOTHING
     return " ".join([str(name), *_size(value, str(name))])

@@ -24,7 +24,13 @@ FORMER_GROUPS: dict[str, Any] = {
 
 # group -> component (the group's `name`) -> setting -> value that reproduces the behaviour before it existed.
 FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
-    "data": {"scenes": {"language": "en"}},
+    "data": {
+        "scenes": {"language": "en"},
+        "tables": {
+            **{"split_list": None, "objects": None, "train_objects": None},
+            **{"ids": "as_is", "sort_by_id": False, "restval": True},
+        },
+    },
     "decoder": {
         "attention_lstm": {"reinforce_cost": "caption", "variant": "release"},
         "causal_lm": {"bos": True},
@@ -79,8 +85,74 @@ def _feature_dim_is_raw_features(decoder: dict[str, Any], _config: Mapping[str, 
     return {"raw_features": decoder["feature_dim"] is not None} | others
 
 
+# data.name of former readers -> how data=tables reads the same, and what its settings were called.
+_TABLES = {
+    **dict.fromkeys(("captions", "train", "val", "test", "sidecar", "image_list", "images", "entries")),
+    **dict.fromkeys(("image_column", "caption_column", "split_column", "id_column", "rejected_column")),
+    **{"fields": [], "val_share": 0.1, "test_share": 0.1, "seed": 0},
+    **FORMER_VALUES["data"]["tables"],
+}
+_KARPATHY = {"caption_column": "sentences[].raw", "split_column": "split"}
+_FLICKR = {"image_column": "filename", "ids": "stem", **_KARPATHY}
+_FORMER_READERS: dict[str, dict[str, Any]] = {
+    "coco": {
+        **{
+            "captions": "annotations/captions_{name}.json",
+            "images": "{name}",
+            "id_column": "id",
+            "ids": "number",
+        },
+        **{"image_column": "file_name", "caption_column": "caption", "sort_by_id": True},
+        **dict.fromkeys(("objects", "train_objects"), "annotations/instances_{name}.json"),
+    },
+    "coco_karpathy": {
+        **{"image_column": "{filepath}/{filename}", "id_column": "cocoid", "ids": "number", **_KARPATHY},
+        **{"objects": "annotations/instances_val2014.json"},
+        **{"train_objects": "annotations/instances_train2014.json"},
+    },
+    "flickr8k": {"split_list": "Flickr_8k.{split}Images.txt", **_FLICKR},
+    "flickr30k": _FLICKR,
+}
+_TOKENS = "|Flickr8k.token.txt"
+
+
+def _as_tables(data: dict[str, Any], _config: Mapping[str, Any]) -> dict[str, Any]:
+    """COCO and Flickr were read by readers of their own."""
+    former = str(data["name"])
+    own = {key: value for key, value in data.items() if key not in ("name", "annotations")}
+    dataset = "coco2014" if data.get("train") == "train2014" and data.get("val") == "val2014" else former
+    if "annotations" in data:
+        own["captions"] = data["annotations"] + (_TOKENS if former == "flickr8k" else "")
+    return {**_TABLES, **_FORMER_READERS[former], "name": "tables", "dataset": dataset, **own}
+
+
+def _as_former_reader(data: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a former reader that `_as_tables` makes these of, else the settings themselves."""
+    former = "coco" if data.get("dataset") == "coco2014" else str(data.get("dataset"))
+    if data.get("name") != "tables" or former not in _FORMER_READERS:
+        return data
+    kept = (
+        "root",
+        "on_bad_image",
+        *{"coco": ("train", "val", "test"), "coco_karpathy": ("restval",)}.get(former, ()),
+    )
+    kept += ("images",) if former.startswith("flickr") else ()
+    own = {"name": former, **{key: data[key] for key in kept if key in data}}
+    if former != "coco":
+        own["annotations"] = str(data["captions"]).removesuffix(_TOKENS)
+    made = _as_tables(own, {})
+    alike = all(_last(made.get(key)) == _last(value) for key, value in data.items())
+    return own if alike else data
+
+
+def _last(value: Any) -> Any:
+    """A value, of a path its last part: hashes of configs are made without locations."""
+    return value.rpartition("/")[2] if isinstance(value, str) else value
+
+
 # group -> component -> function of the group's settings and the whole config that returns the settings of today.
 CHANGED: dict[str, dict[str, Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]]]] = {
+    "data": dict.fromkeys(_FORMER_READERS, _as_tables),
     "decoder": {
         "attention_lstm": _release_is_patches,
         "m2": _feature_dim_is_raw_features,
@@ -135,6 +207,8 @@ def drop_former_values(config: Mapping[str, Any]) -> dict[str, Any]:
 def _dropped(group: str, values: Any) -> Any:
     if not isinstance(values, Mapping):
         return values
+    if group == "data":
+        values = _as_former_reader(dict(values))
     former = _former(group, values)
     kept = {key: value for key, value in values.items() if key not in former or former[key] != value}
     for key, names in RENAMED_VALUES.get(group, {}).items():

@@ -96,6 +96,12 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     return update_settings({str(key): value for key, value in config.items()})
 
 
+def data_name(config: Mapping[str, Any]) -> str:
+    """Return the name of a config's data: of a known set its own, not that of the reader that all of them share."""
+    data = config["data"]
+    return str(data.get("dataset") or data.get("name"))
+
+
 def planned_runs(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the runs, each with folder and overrides, that a sweep.json lists; earlier versions called them cells."""
     return sweep["runs"] if "runs" in sweep else sweep["cells"]

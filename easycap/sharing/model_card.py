@@ -11,6 +11,7 @@ from easycap import __version__
 from easycap.data.known_sets import KnownSet, known_sets
 from easycap.report.recipe import recipe
 from easycap.report.scores import Cell, mapping, oracles_of, score_tables
+from easycap.runs.reading import data_name
 from easycap.utils.hub import is_hub_name
 from easycap.utils.text import COSTS, SCALE_NOTE, is_count, is_number
 
@@ -89,8 +90,8 @@ def _eval_results(config: Mapping[str, Any], result: Mapping[str, Any]) -> Itera
                 args["interval"] = [round(scale * score[end], 4) for end in ("low", "high")]
             yield EvalResult(
                 task_type="image-to-text" if config["task"] == "caption" else "image-classification",
-                dataset_type=config["data"]["name"],
-                dataset_name=config["data"]["name"],
+                dataset_type=data_name(config),
+                dataset_name=data_name(config),
                 dataset_split=label,
                 metric_type=_metric_id(metric),
                 metric_name=metric,
@@ -104,7 +105,7 @@ def _metric_id(metric: str) -> str:
 
 
 def _known(config: Mapping[str, Any]) -> KnownSet | None:
-    return known_sets().get(config["data"]["name"])
+    return known_sets().get(data_name(config))
 
 
 def _base_models(config: Mapping[str, Any]) -> list[str]:
@@ -172,7 +173,7 @@ def _data(
     counts = (
         f" ({', '.join(f'{split} {count:,}' for split, count in images.items())} images)" if images else ""
     )
-    yield f"- Trained on `data={config['data']['name']}`{counts}."
+    yield f"- Trained on `data={data_name(config)}`{counts}."
     if (known := _known(config)) is not None:
         yield f"- Licence of the data: {known.licence}. Source: {known.cite}."
     elif config["data"]["name"] == "scenes":

@@ -16,6 +16,7 @@ from easycap.config.instantiate import build
 from easycap.data.feature_files import precomputed_features
 from easycap.data.issues import OnBadImage
 from easycap.errors import UserError, while_reading
+from easycap.runs.reading import data_name
 from easycap.types import DataIssue, Dataset
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def build_dataset(config: dict[str, Any], *, with_tags: bool = False) -> Dataset
     """
     features = precomputed_features(config["encoder"])
     pixels = features is None or _conditions_need_pixels(config)
-    with while_reading(f"data={config['data']['name']}"):
+    with while_reading(f"data={data_name(config)}"):
         dataset = build("data", config["data"], pixels=pixels, with_tags=with_tags)
     if features is None:
         return dataset

@@ -12,6 +12,7 @@ from easycap.config.init_from import differences, initial_run_config
 from easycap.metrics.unspaced import unspaced_scripts
 from easycap.models.decoders.causal_lm import CausalLM
 from easycap.models.decoders.token_embedding import word_tables
+from easycap.runs.reading import data_name
 from easycap.types import Vocabulary
 from easycap.utils.segmenters import SPACES, Segmenter
 from easycap.vocab.survey import Survey, lost_marks
@@ -77,13 +78,10 @@ def _about_untrained_encoders_of_photos(config: dict[str, Any]) -> Iterator[Noti
     if encoder["name"] == "small" or untrained:
         size = encoder.get("image_size")
         pixels = f" at {size} pixels" if size else ""
-        data = config["data"].get(
-            "dataset", config["data"]["name"]
-        )  # of a known set that is not its reader's name
         yield (
             WARNING,
             f"encoder={encoder['name']} starts untrained{pixels}, and captions alone teach it very little about "
-            f"photos (data={data}): use pretrained weights, e.g. encoder=resnet18 or "
+            f"photos (data={data_name(config)}): use pretrained weights, e.g. encoder=resnet18 or "
             "experiment=easycap/coco",
         )
 

@@ -53,6 +53,11 @@ def number_text(value: Any) -> str:
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e12 else f"{value:.3g}"
 
 
+def count_text(count: int, thing: str) -> str:
+    """Return "1 image" or "1,200 images"; `thing` is a noun whose plural has an s."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def amount_text(value: Any, unit: str = "") -> str:
     """Return a large count with a suffix (12.3 M); the unit follows it (1.2 GFLOPs)."""
     if not is_number(value):

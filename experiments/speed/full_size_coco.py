@@ -25,10 +25,10 @@ import torch
 from measure import keep, machine, markdown
 from PIL import Image
 
+from easycap.config.instantiate import build
+from easycap.config.schema import option_from_text
 from easycap.data.array_cache import ArrayCache
-from easycap.data.coco import coco
 from easycap.data.features import CachedFeatures
-from easycap.data.issues import OnBadImage
 from easycap.data.loader import TrainLoader
 from easycap.data.transforms import Transform
 from easycap.types import Example, Preprocessing
@@ -96,10 +96,8 @@ def make_captions(random: np.random.Generator, count: int) -> list[str]:
 def load(root: Path, *, workers: int, epochs: int, cached: bool) -> dict[str, Any]:
     """What a run does before and in its epochs, but for the model."""
     started, worked = time.perf_counter(), time.process_time()
-    dataset = coco(
-        root=str(root), train="train2017", val="val2017", test=None, on_bad_image=OnBadImage.error, pixels=True,
-        with_tags=False,
-    )  # fmt: skip
+    settings = option_from_text("data", f"coco,root={root}")
+    dataset = build("data", settings, pixels=True, with_tags=False)
     read = time.perf_counter()
     examples = dataset.splits["train"]
     vocabulary = WordVocabulary(

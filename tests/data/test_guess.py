@@ -27,7 +27,7 @@ from easycap.data import guess_tables, guess_texts, table_files
 from easycap.data.guess import readings
 from easycap.data.guess_tables import split_of_path
 from easycap.data.known_sets import incomplete, known_sets, recognised
-from easycap.data.table_files import read_text
+from easycap.data.text_files import read_text
 from easycap.tasks.datasets import build_dataset
 
 

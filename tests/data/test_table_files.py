@@ -149,7 +149,7 @@ def test_one_of_several_lists_is_named(tmp_path: Path) -> None:
         (
             "c.json",
             '{"images": [{"id": 1}], "annotations": [{"image_id": 2}]}',
-            r"annotations\[0\] has the image_id 2",
+            r"annotations\[0\] has captions of the unknown image '2'",
         ),
         ("c.json", '{"images": [{"id": 1}], "annotations": [{}]}', r"annotations\[0\] has no 'image_id'"),
         ("c.json", '{"images": [{}], "annotations": []}', r"images\[0\] has no 'id'"),

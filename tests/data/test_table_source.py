@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.small_data import read_set as read
 from helpers.small_data import write_images, write_json
 
 from easycap.config.compose import compose
@@ -22,12 +23,6 @@ from easycap.tasks.datasets import read_data
 from easycap.types import Dataset
 
 TEXTS = ["a dog runs", "two men ride bikes", "a red bus", "a cat sleeps", "children play", "a boat on a lake"]
-
-
-def read(root: Path, option: str = "tables", *overrides: str) -> Dataset:
-    settings = [override.removeprefix("data.") for override in overrides]
-    config = option_from_text("data", ",".join([option, f"root={root}", *settings]))
-    return build("data", config, pixels=True, with_tags=False)
 
 
 def counts(dataset: Dataset) -> dict[str, tuple[int, int]]:

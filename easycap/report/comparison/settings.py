@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from easycap.config.data_locations import LOCATIONS
+from easycap.runs.reading import data_name
 from easycap.utils.text import NOTHING
 
 SEED = "seed"
@@ -24,6 +25,9 @@ _NOT_SETTINGS = (
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Return {dotted key: value as text}; the name of a group's option goes by the group's own key."""
     found: dict[str, str] = {}
+    if not prefix and isinstance(data := config.get("data"), Mapping) and "dataset" in data:
+        own = {key: value for key, value in data.items() if key != "dataset"}
+        config = {**config, "data": own | {"name": data_name(config)}}
     for key, value in config.items():
         if prefix + str(key) in _NOT_SETTINGS:
             continue

@@ -14,12 +14,13 @@ from easycap.utils.text import NOTHING
 
 # What a published score of coco-caption stands on, as a signature says it.
 _USUAL_TERMS = {"tok": "ptb", "df": "refs", "eos": "no", "reflen": "closest"}
-# Published splits that runs can be scored on: (data, split, images).
+# Published splits that runs can be scored on: (data, split, images); other layouts of the same images.
 _SPLITS = {
     "Karpathy test": ("coco_karpathy", "test", 5000),
     "Flickr8k test": ("flickr8k", "test", 1000),
     "Flickr30k test": ("flickr30k", "test", 1000),
 }
+_SAME_IMAGES = {"flickr30k_annotations": "flickr30k"}
 # Choices that change nothing that is computed; data and features are spoken of by themselves.
 _NO_CHANGE = ("experiment", "seed", "device", "resume", "tracking", "hydra", "sweep", "launcher")
 _PLACES = ("data.root", "data.images", "data.cache", "data.workers", "trainer.workers", "encoder.weights")
@@ -44,12 +45,17 @@ def data_of(row: Row) -> str | None:
     return _SPLITS[row.split][0] if row.split in _SPLITS else None
 
 
+def same_images(data: str | None) -> str | None:
+    """Return the data that has the images of `data`, under the name that published splits have it."""
+    return _SAME_IMAGES.get(data, data) if data else data
+
+
 def of_data(
     row: Row, settings: Mapping[str, str], split: str, scores: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """Return what is other in the images that were scored."""
     data, its_split, images = _SPLITS.get(row.split, (None, None, None))
-    if (settings.get("data"), split.partition("@")[0]) != (data, its_split):
+    if (same_images(settings.get("data")), split.partition("@")[0]) != (data, its_split):
         return [f"scored on {settings.get('data', NOTHING)} {split}, published on {row.split}"]
     counts = {_parts(str(score.get("signature"))).get("images", str(images)) for score in scores}
     return [f"scored on {count} images, published on {images}" for count in counts if count != str(images)]

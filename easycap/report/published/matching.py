@@ -89,7 +89,7 @@ def _of_its_data(paper: Paper, indices: Sequence[int], run: Path) -> list[int]:
     """Of rows of several data those of the run's, else of the first row's; and all that no run can be scored on."""
     if not indices:
         return []
-    data = flat(read_config(run)).get("data")
+    data = differences.same_images(flat(read_config(run)).get("data"))
     of = {index: differences.data_of(paper.rows[index]) for index in indices}
     wanted = data if data in of.values() else of[indices[0]]
     return [index for index in indices if of[index] in (wanted, None)]
