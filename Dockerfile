@@ -14,13 +14,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/easycap
-COPY constraints.txt setup.cfg pyproject.toml README.md LICENSE ./
+COPY constraints.txt setup.py setup.cfg pyproject.toml README.md LICENSE ./
 COPY conf conf
 COPY easycap easycap
 COPY experiments experiments
 RUN grep -E "^(torch|torchvision)==" constraints.txt > torch.txt \
     && pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -r torch.txt \
-    && pip install --no-cache-dir -c constraints.txt ".[lora,parquet,huggingface,chinese,japanese,tensorboard,optuna]"
+    && pip install --no-cache-dir -c constraints.txt ".[wandb,tensorboard,meteor,tags,hdf5,parquet,huggingface,lora,optuna,chinese,japanese]"
 
 ENV EASYCAP_OUTPUTS=/workspace/outputs EASYCAP_CACHE=/workspace/.cache/easycap
 WORKDIR /workspace

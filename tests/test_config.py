@@ -209,7 +209,6 @@ def test_mistakes_are_named_with_what_is_allowed(overrides: list[str], words: li
         ("validation.samples=-1", "validation.samples=-1"),
         ("validation.metric=CIDER", "validation.metric='CIDER' is not measured; did you mean 'CIDEr-D'"),
         ("validation.metric=SPICE", "validation.metric='SPICE' is not measured"),
-        ("tracking.mode=ofline", "tracking.mode='ofline' does not exist; did you mean 'offline'"),
         ("trainer.accumulate=-1", "trainer.accumulate=-1"),
         ("trainer.clip_norm=0", "trainer.clip_norm"),
         ("image_tokens.count=0", "image_tokens.count=0"),
@@ -229,6 +228,11 @@ def test_mistakes_are_named_with_what_is_allowed(overrides: list[str], words: li
 def test_impossible_values_end_before_any_work(override: str, word: str) -> None:
     with pytest.raises(ValueError, match=word.replace("[", r"\[").replace("]", r"\]")):
         try_out(checked(override))
+
+
+def test_the_mode_of_wandb_ends_before_any_work() -> None:
+    with pytest.raises(UserError, match="tracking.mode='ofline' does not exist; did you mean 'offline'"):
+        try_out(checked("tracking=wandb", "tracking.mode=ofline"))
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,55 @@ def test_sets_of_versions_are_the_ends_of_the_ranges() -> None:
     for name, oldest, newest, released in zip(ranges, *map(wanted, SETS), strict=True):
         assert oldest == f"{name}=={ranges[name].split(',')[0].removeprefix('>=')}"
         assert (newest, released) == (name + ranges[name], name)
+
+
+README = """# easycap
+
+<!-- test: skip: no -->
+```console
+$ easycap data guess [DIR](x)
+```
+
+![A picture
+of two](docs/a.png)
+
+See [the guide](docs/guide.md#here), [them](https://example.org/a) and [`x`](easycap/x.py).
+"""
+
+
+@pytest.mark.parametrize(
+    ("repository", "expected"),
+    [
+        ("", "See the guide, [them](https://example.org/a) and `x`.\n"),
+        (
+            "https://host/me/easycap/",
+            "![A picture\nof two](https://host/me/easycap/raw/main/docs/a.png)\n\nSee [the guide]"
+            "(https://host/me/easycap/blob/main/docs/guide.md#here), [them](https://example.org/a) and "
+            "[`x`](https://host/me/easycap/blob/main/easycap/x.py).\n",
+        ),
+    ],
+)
+def test_on_a_package_index_no_link_is_relative(repository: str, expected: str) -> None:
+    found = described()(README, repository)
+    assert found == f"# easycap\n\n```console\n$ easycap data guess [DIR](x)\n```\n\n{expected}"
+    whole = described()((ROOT / "README.md").read_text(encoding="utf-8"), repository)
+    outside_code = re.sub(r"^```.*?^```$", "", whole, flags=re.MULTILINE | re.DOTALL)
+    assert len(whole) > 5000 and not re.search(r"\]\((?!https:)", outside_code)
+
+
+def described() -> Callable[[str, str], str]:
+    """The function of setup.py, which sets nothing up when it is imported."""
+    spec = importlib.util.spec_from_file_location("easycap_setup", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.long_description
+
+
+def test_the_site_and_the_package_index_link_to_one_repository() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    site = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    assert config["metadata"].get("url") == site.get("repo_url")
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +237,7 @@ def test_the_citation_and_the_image_follow_the_package() -> None:
     config.read(ROOT / "setup.cfg")
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     extras = re.search(r'"\.\[([\w,]+)\]"', dockerfile)[1].split(",")
-    assert set(config["options.extras_require"]) - set(extras) == {"slurm", "mlflow", "onnx", "dev"}
+    assert set(config["options.extras_require"]) - set(extras) == {"slurm", "mlflow", "onnx", "all", "dev"}
     for line in dockerfile.splitlines():
         if line.startswith("COPY "):
             assert all((ROOT / name).exists() for name in line.split()[1:-1]), line

@@ -176,14 +176,5 @@ def test_settings_of_further_trackers_are_read() -> None:
     assert [one["name"] for one in found] == ["csv", "mlflow"] and found[1]["experiment"] == "captions"
 
 
-@pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboard"), ("mlflow", "mlflow")])
-def test_a_package_that_is_not_installed_is_named(
-    name: str, package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(f"easycap.runs.{name}_tracker.find_spec", lambda _: None)
-    with pytest.raises(UserError, match=rf"easycap\[{package}\]"):
-        build("tracking", option_from_text("tracking", name), folder=None, config={})
-
-
 def test_settings_have_their_names_on_the_command_line() -> None:
     assert flat_settings({"a": {"b": {"c": 1}}, "d": [2]}) == {"a.b.c": 1, "d": [2]}

@@ -20,7 +20,7 @@ from easycap.metrics.unspaced import unspaced_scripts
 from easycap.registry import import_modules
 from easycap.runs.find import write_text
 from easycap.types import Scorer
-from easycap.utils.console import console
+from easycap.utils.console import say
 from easycap.utils.files import check_writable
 from easycap.utils.segmenters import SPACES, Segmenter, segmenter
 
@@ -174,25 +174,39 @@ def _known(path: Path, words: Segmenter) -> Mapping[str, int]:
 
 
 def _print(scores: Scores, health: Mapping[str, float], notices: Sequence[str]) -> None:
-    from rich import box
-    from rich.table import Table
-
     from easycap.utils.text import interval_text, is_count, metric_order, number_text, score_text
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("metric", "score", "95 % interval"):
-        table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
     plain = scores.to_dict()
-    for name in metric_order(scores):
-        table.add_row(name, score_text(plain[name]["value"], name), interval_text(plain[name], name))
-    table.add_section()
-    for name, value in health.items():
-        text = number_text(value) if is_count(name) else score_text(value, name)
-        table.add_row(name.replace("_", " "), text, "")
-    out = console()
-    out.print(table)
+    rows = [
+        (name, score_text(plain[name]["value"], name), interval_text(plain[name], name))
+        for name in metric_order(scores)
+    ]
+    checks = [
+        (name.replace("_", " "), number_text(value) if is_count(name) else score_text(value, name), "")
+        for name, value in health.items()
+    ]
+    for line in _table(("metric", "score", "95 % interval"), rows, checks):
+        say(line)
     for line in (_SCALE, *(one.signature for one in scores.values()), *_remarks(scores), *notices):
-        out.print(line, soft_wrap=True)
+        say(line)
+
+
+def _table(header: Sequence[str], *sections: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose first column is aligned left; rich, which draws our other tables, may be absent here."""
+    every = [header, *chain.from_iterable(sections)]
+    widths = [max(len(row[column]) for row in every) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
+        ]
+        return f"  {'   '.join(cells)}".rstrip()
+
+    lines = ["", line(header), " " + "─" * (sum(widths) + 3 * len(widths) - 1)]
+    for section in sections:
+        lines += [*map(line, section), ""]
+    return lines
 
 
 _SCALE = "Scores and shares are ×100: a CIDEr-D of 100.0 is 1.0 in --json OUT."

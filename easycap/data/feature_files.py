@@ -19,6 +19,7 @@ from easycap.data.issues import DataIssues, OnBadImage
 from easycap.data.verify import bad_ones
 from easycap.errors import UserError
 from easycap.types import Dataset, Example, PrecomputedSettings
+from easycap.utils.extras import check_extra
 from easycap.utils.ids import without_suffix
 from easycap.utils.paths import expanded
 
@@ -169,6 +170,7 @@ def _open(path: Path) -> _Store:
 
 
 def _is_hdf5(path: Path) -> bool:
+    check_extra("hdf5", f"encoder.features={path}, a file,")
     import h5py  # it costs a tenth of a second to import: who uses it pays
 
     return h5py.is_hdf5(path)

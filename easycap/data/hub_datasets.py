@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from easycap.errors import UserError
 from easycap.registry import describe_choices
+from easycap.utils.extras import check_extra
 from easycap.utils.hub import hub, in_one_line, is_hub_name
 from easycap.utils.paths import expanded
 
@@ -23,12 +24,9 @@ logger = logging.getLogger(__name__)
 
 def library() -> Any:
     """Return the module datasets; `UserError` says how to install it."""
-    try:
-        import datasets  # an extra: who uses it installs it
-    except ImportError:
-        raise UserError(
-            'data=huggingface needs the package datasets: pip install "easycap[huggingface]"'
-        ) from None
+    check_extra("huggingface", "data=huggingface")
+    import datasets
+
     return datasets
 
 

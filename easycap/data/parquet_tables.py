@@ -8,6 +8,7 @@ from typing import Any
 
 from easycap.data.json_tables import Entry
 from easycap.errors import UserError
+from easycap.utils.extras import check_extra
 
 _ROWS = 8192  # read at a time
 
@@ -17,11 +18,10 @@ def parquet_entries(path: Path, unused: Container[str]) -> Iterator[Entry]:
 
     Raises `UserError` without pyarrow, and for a file that is not Parquet.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UserError(f"{path} needs pyarrow: pip install 'easycap[parquet]'") from None
+    check_extra("parquet", str(path))
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         number = 0
         with pq.ParquetFile(path) as file:

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from easycap.utils.extras import without_extra
+
 
 class Absent(Exception):
     """Raised by a scorer that cannot run here (no Java, no weights); its message is the reason."""
@@ -16,12 +18,14 @@ class Absent(Exception):
 
 def bundled_jar(relative: str) -> Path:
     """Return the path of a jar inside the installed pycocoevalcap; raises `Absent` if it is not there."""
+    if sentence := without_extra("meteor", "it"):
+        raise Absent(sentence)
     spec = importlib.util.find_spec("pycocoevalcap")
     folders = list(spec.submodule_search_locations or []) if spec else []
     for folder in folders:
         if (Path(folder) / relative).is_file():
             return Path(folder) / relative
-    raise Absent(f"pycocoevalcap with its {Path(relative).name} is not installed")
+    raise Absent(f"the installed pycocoevalcap has no {Path(relative).name}: install it again")
 
 
 def run_java(

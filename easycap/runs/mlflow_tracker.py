@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 from easycap.errors import UserError
@@ -16,6 +15,7 @@ from easycap.registry import SharedSettings, register
 from easycap.runs.reading import last_step
 from easycap.runs.run_folder import RunFolder
 from easycap.runs.trackers import chosen_parts, flat_scores, flat_settings, stored_run_id
+from easycap.utils.extras import check_extra
 from easycap.utils.paths import outputs_dir
 from easycap.utils.processes import lock
 
@@ -43,8 +43,7 @@ class MlflowSettings(SharedSettings):
     also: list[str]
 
     def __post_init__(self) -> None:
-        if find_spec("mlflow") is None:
-            raise UserError('tracking=mlflow needs MLflow: pip install "easycap[mlflow]"')
+        check_extra("mlflow", "tracking=mlflow")
 
 
 @register("tracking", "mlflow")

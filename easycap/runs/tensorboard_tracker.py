@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from easycap.errors import UserError
 from easycap.registry import SharedSettings, register
 from easycap.runs.run_folder import RunFolder, picture_of
 from easycap.runs.trackers import flat_scores, flat_settings
+from easycap.utils.extras import check_extra
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +21,7 @@ class TensorBoardSettings(SharedSettings):
     also: list[str]
 
     def __post_init__(self) -> None:
-        if find_spec("tensorboard") is None:
-            raise UserError('tracking=tensorboard needs TensorBoard: pip install "easycap[tensorboard]"')
+        check_extra("tensorboard", "tracking=tensorboard")
 
 
 @register("tracking", "tensorboard")

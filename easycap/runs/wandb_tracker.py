@@ -18,6 +18,7 @@ from easycap.registry import SharedSettings, describe_choices, register
 from easycap.runs.run_folder import RunFolder, picture_of
 from easycap.runs.trackers import chosen_parts, flat_scores, stored_run_id
 from easycap.types import Tracker
+from easycap.utils.extras import check_extra
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class WandbSettings(SharedSettings):
 
     `mode` is online, offline or disabled; None takes WANDB_MODE, else online if there is a
     key for W&B on this machine and offline if not, so that it never asks at a prompt.
+    `UserError` if wandb is not installed.
     """
 
     project: str
@@ -49,6 +51,7 @@ class WandbSettings(SharedSettings):
     also: list[str]
 
     def __post_init__(self) -> None:
+        check_extra("wandb", "tracking=wandb")
         for tag in map(str, self.tags):
             if not 0 < len(tag) <= _LONGEST_TAG:
                 raise UserError(

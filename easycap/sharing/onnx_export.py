@@ -5,7 +5,6 @@ them.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +21,13 @@ from easycap.sharing.onnx_decoder import ENCODER, STEP, OnnxDecoder
 from easycap.tasks.base import Task
 from easycap.tasks.captioning import CaptioningTask
 from easycap.types import Decoder, Inputs, Memory
+from easycap.utils.extras import check_extra
 from easycap.utils.files import write_json
 from easycap.utils.paths import share_as_usual
 
 DESCRIPTION = "onnx.json"
 TOLERANCE = 1e-4  # of logits
 _OPSET = 18
-_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 # Images of the example and of the check: a graph that holds for one number of images only fails on the other.
 _TRACED, _CHECKED = 2, 3
 
@@ -55,9 +54,7 @@ def check_exportable(task: Task) -> CaptioningTask:
 
 def check_packages() -> None:
     """Raise `UserError` unless the packages of the extra `onnx` are installed."""
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"{' and '.join(missing)} must be installed: pip install 'easycap[onnx]'")
+    check_extra("onnx", "the export")
 
 
 def export_onnx(task: Task, folder: Path, *, overwrite: bool = False) -> Exported:

@@ -12,6 +12,7 @@ from typing import Any
 from easycap.errors import UserError
 from easycap.registry import register
 from easycap.sweeps.planned_run import Children, Outcome, PlannedRun, train_planned
+from easycap.utils.extras import check_extra
 from easycap.utils.machine import usable_cores
 
 
@@ -91,10 +92,9 @@ class Slurm:
             "mem_gb": memory_gb,
             "gpus_per_node": gpus,
         }
-        try:
-            import submitit
-        except ImportError:
-            raise UserError("launcher=slurm needs submitit: pip install 'easycap[slurm]'") from None
+        check_extra("slurm", "launcher=slurm")
+        import submitit
+
         self._submitit = submitit
 
     def __call__(

@@ -27,6 +27,7 @@ from easycap.sweeps.plan import Plan, Request, planned_runs_of, write_plan
 from easycap.sweeps.planned_run import LOG, Children, Outcome, PlannedRun
 from easycap.sweeps.space import Interval, Space, search_space
 from easycap.tasks.create import task_class
+from easycap.utils.extras import check_extra
 from easycap.utils.processes import lock
 from easycap.utils.text import NOTHING, duration_text, score_text
 
@@ -70,11 +71,10 @@ def _described(values: list[str] | Interval) -> str:
 
 
 def _optuna() -> Any:
-    try:
-        import optuna
-        import optuna.storages.journal
-    except ImportError:
-        raise UserError("sweep.search=optuna needs Optuna: pip install 'easycap[optuna]'") from None
+    check_extra("optuna", "sweep.search=optuna")
+    import optuna
+    import optuna.storages.journal
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

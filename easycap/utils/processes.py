@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 # Environment variable: a training whose parent (this process id) is gone saves and ends.
 PARENT = "EASYCAP_PARENT"
@@ -28,6 +29,8 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[FileLock | None]:
     The system releases it when its last holder ends, however that ends; a child process that inherits the descriptor
     (see `descriptors`) holds it too.
     """
+    from filelock import FileLock, Timeout  # here: scores are computed without it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()  # with the umask's mode: a shared cache's lock is taken by several users
     held = FileLock(path, mode=stat.S_IMODE(path.stat().st_mode), thread_local=False)

@@ -18,6 +18,7 @@ from importlib.metadata import version
 from itertools import chain
 
 from easycap.errors import UserError
+from easycap.utils.extras import check_extra
 
 # Characters of the scripts that are written without spaces between words.
 UNSPACED = (
@@ -83,12 +84,9 @@ def segmenter(name: str) -> Segmenter:
         close = get_close_matches(name, makers, n=1)
         meant = f"did you mean {close[0]!r}? " if close else ""
         raise UserError(f"segmenter {name!r} does not exist; {meant}allowed: {', '.join(makers)}")
-    try:
-        return makers[name]()
-    except ImportError:
-        raise UserError(
-            f"the segmenter {name} is not installed: pip install 'easycap[{_EXTRAS[name]}]'"
-        ) from None
+    if name in _EXTRAS:
+        check_extra(_EXTRAS[name], f"the segmenter {name}")
+    return makers[name]()
 
 
 def _characters() -> Segmenter:

@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from easycap.errors import UserError
 from easycap.registry import register
 from easycap.types import Example
+from easycap.utils.extras import check_extra
 from easycap.vocab.word import split_words
 
 FILE = "tags.json"
@@ -160,7 +161,7 @@ def own_tags(example: Example, source: TagSource) -> list[str]:
 
 
 def content_lemmas(text: str) -> list[str]:
-    """Return the lemmas of the content words of a caption, in order."""
+    """Return the lemmas of the content words of a caption, in order; `UserError` if simplemma is not installed."""
     return [lemma for word in split_words(text) if (lemma := _content_lemma(word))]
 
 
@@ -174,11 +175,17 @@ def _forms(tags: Sequence[str], examples: Iterable[Example]) -> list[str]:
     return [best[tag] for tag in tags]
 
 
-@lru_cache(maxsize=200_000)
-def _content_lemma(word: str) -> str | None:
+@cache
+def _lemmatize() -> Callable[..., str]:
+    check_extra("tags", "tag_vocab=captions")
     import simplemma  # here, as its word list takes a second to load
 
+    return simplemma.lemmatize
+
+
+@lru_cache(maxsize=200_000)
+def _content_lemma(word: str) -> str | None:
     if len(word) < 2 or word in STOP_WORDS or any(letter.isdigit() for letter in word):
         return None
-    lemma = _LEMMAS.get(word) or simplemma.lemmatize(word, lang="en").lower()
+    lemma = _LEMMAS.get(word) or _lemmatize()(word, lang="en").lower()
     return None if lemma in STOP_WORDS else lemma

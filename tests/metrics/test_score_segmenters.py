@@ -130,7 +130,7 @@ def test_what_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         segmenter("jeiba")
     segmenter.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "jieba", None)
-    with pytest.raises(UserError, match=r"jieba is not installed: pip install 'easycap\[chinese\]'"):
+    with pytest.raises(UserError, match=r'segmenter jieba needs jieba: pip install "easycap\[chinese\]"'):
         segmenter("jieba")
     segmenter.cache_clear()
     for name in ("gpt2", "bert"):
