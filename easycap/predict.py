@@ -17,7 +17,6 @@ from easycap.data.image_inputs import ImageLike, as_examples, is_single_image
 from easycap.errors import UserError
 from easycap.runs.find import checkpoint_of
 from easycap.sharing.hub_models import check_model_id, find_model, upload_model
-from easycap.sharing.model_folder import save_model_folder
 from easycap.tasks.create import load_task
 from easycap.tasks.photo_captioning import CaptionPredictor
 from easycap.tasks.predictor import BATCH_SIZE, Prediction, Predictor
@@ -121,6 +120,8 @@ class Captioner:
         `license` is a hub licence identifier (apache-2.0) for the card. The folder must be new or empty; with
         `overwrite` files of the same names are replaced. Raises `UserError` if it cannot be written.
         """
+        from easycap.sharing.model_folder import save_model_folder  # here and below: captions need none of it
+
         folder = Path(save_directory)
         save_model_folder(
             self.task, self.checkpoint, folder, name=folder.name, licence=license, overwrite=overwrite
@@ -140,6 +141,8 @@ class Captioner:
         The repository is created if needed, `private` or, by default, as the account has it. Without `token` that
         of `hf auth login` or HF_TOKEN is used. Raises `UserError` if the hub refuses or cannot be reached.
         """
+        from easycap.sharing.model_folder import save_model_folder
+
         check_model_id(repo_id)
         with tempfile.TemporaryDirectory() as saved:
             save_model_folder(

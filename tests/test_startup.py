@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.tiny_config import TINY
+
+from easycap.cli import main
+from easycap.utils.cpu_threads import VARIABLES
 
 _CODE = """
 import json, sys
@@ -87,3 +92,37 @@ def test_training_loads_what_only_some_runs_need_later() -> None:
         "triton",
     }
     assert not loaded & late
+
+
+# Each takes a second and more: transformers imports all of them but hydra.
+SLOW = {
+    "transformers",
+    "timm",
+    "torchvision",
+    "wandb",
+    "peft",
+    "datasets",
+    "pyarrow",
+    "h5py",
+    "jinja2",
+    "simplemma",
+}
+SLOW |= {"sympy", "triton", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "accelerate"}
+
+
+def test_captioning_a_photo_loads_nothing_slow_and_uses_one_thread(tmp_path: Path) -> None:
+    """Of a run with the decoder of the quickstart, in a process of its own."""
+    run = tmp_path / "run"
+    assert main(["train", *TINY, "trainer.max_steps=1", f"hydra.run.dir={run}"]) == 0
+    photo = next((run / "samples" / "images").glob("*.png"))
+    code = (
+        "import sys; from easycap.cli import main; code = main(sys.argv[1:]); import torch;"
+        "print('threads', torch.get_num_threads()); print(*sys.modules); sys.exit(code)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    command = [sys.executable, "-c", code, "caption", str(run), str(photo)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    *_, threads, loaded = done.stdout.splitlines()
+    assert f"{photo.name}:" in done.stdout and not SLOW & set(loaded.split())
+    assert threads == "threads 1"

@@ -16,6 +16,7 @@ from easycap.utils.cpu_threads import (
     FastestThreads,
     Trial,
     choose_threads,
+    one_thread_for_little,
     restore_thread_count,
     try_threads,
     use_threads,
@@ -131,6 +132,24 @@ def test_a_number_that_is_decided_stays() -> None:
             )
         assert torch.get_num_threads() == 3
     assert not threads._decided
+
+
+@pytest.mark.parametrize(
+    ("weights", "device", "count"), [(10**6, "cpu", 1), (10**8, "cpu", 2), (10**6, "cuda", 2)]
+)
+def test_a_few_images_of_a_small_model_use_one_thread(weights: int, device: str, count: int) -> None:
+    with restore_thread_count():
+        torch.set_num_threads(2)
+        one_thread_for_little(weights, images=3, device=torch.device(device))
+        assert torch.get_num_threads() == count
+
+
+def test_a_number_that_the_user_set_stays_for_a_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with restore_thread_count():
+        torch.set_num_threads(2)
+        one_thread_for_little(10**6, images=1, device=torch.device("cpu"))
+        assert torch.get_num_threads() == 2
 
 
 def test_on_a_gpu_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from easycap.config.options import read_yaml
@@ -14,6 +13,9 @@ from easycap.config.schema import GROUPS, check_stored, groups_of, to_plain
 from easycap.errors import UserError
 from easycap.runs.find import CONFIG, checkpoint_of
 from easycap.utils.paths import config_files, expanded
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 # The new run's own; all other groups (data, model, evaluation) are taken from the run it starts from.
 _OWN = {"objective", "optim", "schedule", "trainer", "tracking"}

@@ -17,6 +17,7 @@ from easycap.generation.attention_weights import CaptionDetails, caption_details
 from easycap.generation.generate import Refinement, caption_batch, decode
 from easycap.tasks.predictor import Prediction, Predictor
 from easycap.types import Example, Generator, Inputs
+from easycap.utils.cpu_threads import one_thread_for_little
 
 NO_TAGS = "this captioner takes no tags (tags=none): train one with tags, e.g. tags=predicted tags.run=RUN"
 NO_DRAFT = (
@@ -102,8 +103,11 @@ class CaptionPredictor(Predictor):
         """Fold BatchNorm, and time a batch with each number of threads, if `ahead`
         images are worth it.
         """
-        self.pipeline.model.fold_encoder(ahead)
+        model = self.pipeline.model
+        model.fold_encoder(ahead)
         if ahead <= len(examples):
+            weights = sum(parameter.numel() for parameter in model.parameters())
+            one_thread_for_little(weights, images=ahead, device=self.pipeline.device)
             return
         images, _ = self._read(examples)
         readable = [example for example in examples if example.id in images]

@@ -12,7 +12,7 @@ from easycap.errors import UserError
 from easycap.models.decoders.recurrence import LSTMCell, MaxoutLSTM
 from easycap.registry import register
 from easycap.training.muon import MuonOptimizer
-from easycap.utils.transformers_adapter import is_transposed_linear
+from easycap.utils.native_parts import is_transposed_linear
 
 
 class Optimization:

@@ -31,6 +31,8 @@ _FEWEST_ROUNDS, _MOST_ROUNDS = 3, 9
 _FAR = 3.0
 _BETTER = 0.95  # use fewer threads if they take at most this share of the time
 
+_LITTLE = 50_000_000  # images times weights: some tenths of a second with one thread
+
 _decided = False  # whether use_threads has fixed the number
 
 
@@ -194,6 +196,17 @@ def choose_threads(
     if trial.fastest is not None:
         torch.set_num_threads(trial.fastest)
         logger.info("%s with %s (tried: %s)", what, threads_text(trial.fastest), trial)
+
+
+def one_thread_for_little(weights: int, *, images: int, device: torch.device) -> None:
+    """Use one thread for so few images of so small a model that other threads would mostly start and wait.
+
+    As in `choose_threads`, a number that was set before stays.
+    """
+    import torch
+
+    if device.type == "cpu" and images * weights <= _LITTLE and not (_decided or set_by_user()):
+        torch.set_num_threads(1)
 
 
 class FastestThreads:

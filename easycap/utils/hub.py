@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from easycap.utils.paths import expanded
 
@@ -65,6 +64,8 @@ def in_one_line(error: Exception) -> str:
 
 
 def _reachable() -> bool:
+    from urllib.request import getproxies  # here: it loads a client for HTTP
+
     if getproxies().get("https"):  # only the client knows how to ask through a proxy
         return True
     from huggingface_hub import constants

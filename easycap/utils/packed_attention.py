@@ -23,6 +23,7 @@ class PackedRows:
     bias: torch.Tensor
 
 
+PACKED = "easycap_packed"  # the name of this implementation of attention
 _rows: ContextVar[PackedRows] = ContextVar("rows")
 
 

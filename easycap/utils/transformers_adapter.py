@@ -6,23 +6,22 @@ transformers is imported inside functions, as that takes a second or more and no
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
 from easycap.errors import UserError
 from easycap.utils.hub import hub, in_one_line
-from easycap.utils.packed_attention import PackedRows, packed_attention, rows_are
+from easycap.utils.native_parts import KeyValueCache, Native
+from easycap.utils.packed_attention import PACKED, PackedRows, packed_attention, rows_are
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# A transformers model for causal language modelling: its classes share no typed interface.
+# For causal language modelling, of transformers, whose classes share no typed interface, or our GPT-2, called likewise.
 LanguageModel = Any
 # (keys, values) of each layer, (B,heads,L,d) both
 Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
@@ -142,6 +141,8 @@ def max_positions(config: PretrainedConfig) -> int | None:
 
     A window counts masked positions too, so beyond it the output would depend on padding.
     """
+    if isinstance(config, Native):
+        return config.max_position_embeddings
     import transformers
 
     layers = transformers.DynamicCache(config=config).layers
@@ -182,18 +183,13 @@ def read(
     mask (B,L+T) is False for what is not looked at, positions (B,T). Returns the model's output and the keys and
     values of all L+T; those passed are not written to. `argument` is the model's `cache_argument`.
     """
-    import transformers
-
     assert argument is not None  # `_prepare` refuses a model without a cache
-    cache: Any = transformers.DynamicCache()
+    cache = _empty_cache(model)
     for index, (keys, values) in enumerate(layers):
         cache.update(keys, values, index)
     further = {"attention_mask": mask.long(), "position_ids": positions, argument: cache}
     output = model(**inputs, **further, use_cache=True)
     return output, tuple((layer.keys, layer.values) for layer in cache.layers)
-
-
-_PACKED = "easycap_packed"
 
 
 def read_packed(
@@ -212,13 +208,21 @@ def read_packed(
     places = real.flatten().nonzero().squeeze(1)
     positions = (mask.sum(1, keepdim=True) + torch.arange(length, device=real.device))[real]
     before = lm.config._attn_implementation
-    lm.config._attn_implementation = _PACKED
+    lm.config._attn_implementation = PACKED
     try:
         with rows_are(PackedRows(layers, places, bias.unsqueeze(1))):
             output = lm(inputs_embeds=embedded[None], position_ids=positions[None], use_cache=False)
     finally:
         lm.config._attn_implementation = before
     return output.logits[0]
+
+
+def _empty_cache(model: LanguageModel) -> Any:
+    if isinstance(model, Native):
+        return KeyValueCache()
+    import transformers
+
+    return transformers.DynamicCache()
 
 
 def _no_mask(*ignored: Any, **also: Any) -> None:
@@ -228,8 +232,8 @@ def _no_mask(*ignored: Any, **also: Any) -> None:
 def _register_packed_attention() -> None:
     import transformers
 
-    transformers.AttentionInterface.register(_PACKED, packed_attention)
-    transformers.AttentionMaskInterface.register(_PACKED, _no_mask)
+    transformers.AttentionInterface.register(PACKED, packed_attention)
+    transformers.AttentionMaskInterface.register(PACKED, _no_mask)
 
 
 def pick_attention(lm: LanguageModel, device: str) -> None:
@@ -240,7 +244,8 @@ def pick_attention(lm: LanguageModel, device: str) -> None:
     limited = getattr(lm.config, "attn_logit_softcapping", None) is not None
     fused = device != "cpu" and lm._supports_sdpa and not limited
     lm.set_attn_implementation("sdpa" if fused else "eager")
-    _register_packed_attention()
+    if not isinstance(lm, Native):
+        _register_packed_attention()
 
 
 def checkpoint_gradients(lm: LanguageModel) -> None:
@@ -248,12 +253,6 @@ def checkpoint_gradients(lm: LanguageModel) -> None:
     # newer versions of transformers warn of the old name
     enable = getattr(lm, "activation_checkpointing_enable", lm.gradient_checkpointing_enable)
     enable({"use_reentrant": False})
-
-
-def is_transposed_linear(module: nn.Module) -> bool:
-    """Whether this is a linear layer with a weight of shape (inputs, outputs), as in GPT-2."""
-    loaded = sys.modules.get("transformers.pytorch_utils")  # else there can be no such layer
-    return loaded is not None and isinstance(module, loaded.Conv1D)
 
 
 class Clip:

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from helpers.gpt2_of_transformers import gpt2_of_transformers
 from helpers.toy_decoder import ToyVocabulary, made
 from torch.nn.functional import pad
 
@@ -65,7 +66,7 @@ def generate(decoder: CausalLM, memory: Memory, min_length: int, no_repeat_ngram
         warnings.simplefilter(
             "ignore", UserWarning
         )  # n-grams of the prompt do not count: they do not here either
-        return decoder.lm.generate(
+        return gpt2_of_transformers(decoder.lm).generate(
             inputs_embeds=torch.cat([memory.tokens, bos], 1),
             attention_mask=pad(memory.mask, (0, 1), value=True).long(),
             max_new_tokens=MAX_LENGTH,

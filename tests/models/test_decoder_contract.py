@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.gpt2_of_transformers import gpt2_of_transformers
 from helpers.tiny_decoders import PREFIX, SUPPLIED, TINY, VARIANTS
 
 from easycap.registry import construct, lookup, names
@@ -222,7 +223,9 @@ class TestCausalLMAgainstHuggingFace:
         embeds = torch.cat([memory.tokens, decoder.lm.get_input_embeddings()(words)], 1)
         mask = torch.cat([memory.mask, torch.ones_like(words, dtype=torch.bool)], 1).long()
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        together = decoder.lm(inputs_embeds=embeds, attention_mask=mask, position_ids=positions).logits
+        together = gpt2_of_transformers(decoder.lm)(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=positions
+        ).logits
         close(decoder(words, decoder.start(memory)).logits, together[:, NUM_POSITIONS:])
 
     def test_without_masked_slots_these_are_its_default_positions(self, decoder, memory):
@@ -231,5 +234,5 @@ class TestCausalLMAgainstHuggingFace:
         full = memory._replace(mask=torch.ones_like(memory.mask))
         close(
             decoder(words, decoder.start(full)).logits,
-            decoder.lm(inputs_embeds=embeds).logits[:, NUM_POSITIONS:],
+            gpt2_of_transformers(decoder.lm)(inputs_embeds=embeds).logits[:, NUM_POSITIONS:],
         )

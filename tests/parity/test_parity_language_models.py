@@ -348,5 +348,5 @@ def test_random_weights_are_not_frozen() -> None:
 
 def test_without_peft_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    with pytest.raises(ValueError, match=r"pip install 'easycap\[lora\]'"):
+    with pytest.raises(ValueError, match=r'pip install "easycap\[lora\]"'):
         CausalLM(**(OURS | {"tune": Tune.lora}), pretrained=str(folder))

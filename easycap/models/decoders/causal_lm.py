@@ -23,7 +23,9 @@ from easycap.models.decoders.language_models import (
     check_architecture,
     check_sizes,
     gpt2,
+    own_gpt2,
     set_tuning,
+    untrained_lm,
 )
 from easycap.models.decoders.token_embedding import check_embedding, start_words
 from easycap.registry import register
@@ -117,6 +119,7 @@ class CausalLM(nn.Module):
             self.lm.config.update(special)
             if architecture is not None:
                 check_architecture(self.lm, architecture, pretrained)
+            self.lm = own_gpt2(self.lm, tune, dropout=dropout)
         else:
             if width and num_heads and width % num_heads:
                 raise UserError(f"decoder.num_heads={num_heads} must divide decoder.width={width}")
@@ -125,7 +128,9 @@ class CausalLM(nn.Module):
                     f"decoder.tune={tune.name} would freeze random weights: set decoder.pretrained, or decoder.tune=all"
                 )
             architecture = architecture or gpt2(sizes, max_positions)
-            self.lm = adapter.untrained(architecture, vocab_size=vocab_size, special=special, dropout=dropout)
+            self.lm = untrained_lm(
+                architecture, tune, vocab_size=vocab_size, special=special, dropout=dropout
+            )
         check_sizes(self.lm, sizes)
         set_tuning(self.lm, tune, new_words=subword_ids is None, rank=lora_rank, alpha=lora_alpha)
         self._frozen, self._attention_for, self._reads_again = tune is Tune.none, "", False

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 
 from easycap.errors import UserError
-from easycap.utils.transformers_adapter import LanguageModel, is_transposed_linear, read_config, untrained
+from easycap.models.decoders.gpt2_model import GPT2, GPT2Config, from_transformers
+from easycap.utils.extras import check_extra
+from easycap.utils.native_parts import is_transposed_linear
+from easycap.utils.transformers_adapter import LanguageModel, read_config, untrained
 
 
 class Tune(Enum):
@@ -36,6 +39,24 @@ def gpt2(sizes: dict[str, int | None], max_positions: int | None) -> dict[str, A
         "n_positions": max_positions,
     }
     return {"model_type": "gpt2"} | {name: value for name, value in wanted.items() if value is not None}
+
+
+def untrained_lm(
+    architecture: dict[str, Any], tune: Tune, *, vocab_size: int, special: dict[str, int], dropout: float
+) -> LanguageModel:
+    """Return a language model with random weights: our own `GPT2` if the architecture is one, else of transformers.
+
+    LoRA needs layers of transformers, which peft knows.
+    """
+    config = GPT2Config.of(architecture, vocab_size=vocab_size, dropout=dropout)
+    if config is None or tune is Tune.lora:
+        return untrained(architecture, vocab_size=vocab_size, special=special, dropout=dropout)
+    return GPT2(config)
+
+
+def own_gpt2(lm: LanguageModel, tune: Tune, *, dropout: float) -> LanguageModel:
+    """Return a loaded language model as what `untrained_lm` builds: of a GPT-2 our own, with the same weights."""
+    return lm if tune is Tune.lora else from_transformers(lm, dropout=dropout)
 
 
 def check_architecture(lm: LanguageModel, architecture: dict[str, Any], source: str) -> None:
@@ -84,10 +105,9 @@ def _add_lora(lm: LanguageModel, rank: int, alpha: float) -> None:
     """Add W x + (alpha / rank) B A x (Hu et al. 2021, arXiv 2106.09685); B starts at zero."""
     if rank < 1:
         raise UserError(f"decoder.lora_rank={rank} must be at least 1")
-    try:
-        from peft import LoraConfig, inject_adapter_in_model  # an extra: who uses it installs it
-    except ImportError:
-        raise UserError("decoder.tune=lora needs the package peft: pip install 'easycap[lora]'") from None
+    check_extra("lora", "decoder.tune=lora")
+    from peft import LoraConfig, inject_adapter_in_model
+
     transposed = any(is_transposed_linear(module) for module in lm.modules())  # GPT-2's linear layers
     settings = LoraConfig(
         r=rank,
