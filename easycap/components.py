@@ -42,6 +42,7 @@ import easycap.runs.tensorboard_tracker
 import easycap.runs.trackers
 import easycap.runs.wandb_tracker
 import easycap.sweeps.launchers
+import easycap.sweeps.slurm
 import easycap.training.optim
 import easycap.training.schedule
 import easycap.training.trainer_config

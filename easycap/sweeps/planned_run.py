@@ -46,7 +46,7 @@ class Outcome:
     """What became of a run in this sweep.
 
     `did` is trained, resumed, skipped (it was completed already) or waited (another sweep trained it); `state` is
-    completed, failed or interrupted.
+    completed, failed, interrupted or, on a cluster, cancelled.
     """
 
     did: str
@@ -77,13 +77,18 @@ class Children:
             with self._guard:
                 self._running.discard(process)
 
-    def stop(self) -> None:
-        """Ask all to save and end, start no more, and kill what has not ended after a minute."""
+    def ask_to_end(self) -> list[subprocess.Popen]:
+        """Ask all to save and end, start no more, and return those asked."""
         self.stopped.set()
         with self._guard:
             running = list(self._running)
         for process in running:
             process.terminate()
+        return running
+
+    def stop(self) -> None:
+        """Ask all to save and end, start no more, and kill what has not ended after a minute."""
+        running = self.ask_to_end()
         deadline = time.monotonic() + _SECONDS_TO_SAVE
         for process in running:
             try:
@@ -105,21 +110,21 @@ def state_of(run: PlannedRun) -> str:
 
 
 def train_planned(
-    run: PlannedRun, *, threads: int | None = None, wait: bool = True, children: Children
+    run: PlannedRun, *, threads: int | None = None, ranks: int = 1, wait: bool = True, children: Children
 ) -> Outcome | None:
     """Train a run, unless it is completed, and return what became of it; None if another process is at it and
-    `wait` is False.
+    `wait` is False. `ranks` processes of this machine train it together.
 
     A run that was started before is resumed from its last checkpoint. Nothing that happens to the training process
     reaches this one.
     """
     with lock(run.folder.parent / ".locks" / run.folder.name, wait=False) as held:
         if held is not None:
-            return _run_locked(run, held, threads, children)
-    return _wait_for_other_process(run, threads, children) if wait else None
+            return _run_locked(run, held, threads, ranks, children)
+    return _wait_for_other_process(run, threads, ranks, children) if wait else None
 
 
-def _wait_for_other_process(run: PlannedRun, threads: int | None, children: Children) -> Outcome:
+def _wait_for_other_process(run: PlannedRun, threads: int | None, ranks: int, children: Children) -> Outcome:
     started = time.monotonic()
     while not children.stopped.wait(_SECONDS_BETWEEN_LOOKS):
         with lock(run.folder.parent / ".locks" / run.folder.name, wait=False) as held:
@@ -128,11 +133,13 @@ def _wait_for_other_process(run: PlannedRun, threads: int | None, children: Chil
             state = state_of(run)
             if state in ("completed", "failed"):
                 return Outcome("waited", state, error_of(run), time.monotonic() - started)
-            return _run_locked(run, held, threads, children)
+            return _run_locked(run, held, threads, ranks, children)
     return Outcome("waited", "interrupted")
 
 
-def _run_locked(run: PlannedRun, held: FileLock, threads: int | None, children: Children) -> Outcome:
+def _run_locked(
+    run: PlannedRun, held: FileLock, threads: int | None, ranks: int, children: Children
+) -> Outcome:
     before = state_of(run)
     if before == "completed":
         return Outcome("skipped", "completed")
@@ -144,18 +151,21 @@ def _run_locked(run: PlannedRun, held: FileLock, threads: int | None, children: 
     if not resuming:  # killed before it wrote its config
         shutil.rmtree(run.folder, ignore_errors=True)
     did, started = "resumed" if resuming else "trained", time.monotonic()
-    code = _train(run, resuming, held, threads, children)
+    # Of several ranks the parent is torchrun, which ends them itself.
+    environment = environment_of(threads) | ({PARENT: str(os.getpid())} if ranks == 1 else {})
+    code = _train(run, command_of(run, resuming=resuming, ranks=ranks), held, environment, children)
     _record_crash(run, code)
     return Outcome(did, state_of(run), error_of(run), time.monotonic() - started)
 
 
-def _train(run: PlannedRun, resuming: bool, held: FileLock, threads: int | None, children: Children) -> int:
-    environment = {**environment_of(threads), PARENT: str(os.getpid())}
+def _train(
+    run: PlannedRun, command: list[str], held: FileLock, environment: dict[str, str], children: Children
+) -> int:
     run.folder.mkdir(parents=True, exist_ok=True)
     with (
         (run.folder / LOG).open("ab") as log,
         children.started(
-            command_of(run, resuming=resuming),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -172,12 +182,13 @@ def environment_of(threads: int | None) -> dict[str, str]:
     return ({} if threads is None else {"OMP_NUM_THREADS": str(threads)}) | os.environ
 
 
-def command_of(run: PlannedRun, *, resuming: bool) -> list[str]:
+def command_of(run: PlannedRun, *, resuming: bool, ranks: int = 1) -> list[str]:
     """Return the command that trains a run, from the start or from where it was stopped."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     device = [word for word in run.overrides if word.lstrip("+").startswith("device=")]
     resume = [f"resume={quoted(str(run.folder))}", *device]  # all else is the run's own then
     arguments = resume if resuming else [*run.overrides, f"hydra.run.dir={quoted(str(run.folder))}"]
-    return [sys.executable, "-m", "easycap", "train", "--debug", *arguments]
+    return [sys.executable, *launch, "-m", "easycap", "train", "--debug", *arguments]
 
 
 def _record_crash(run: PlannedRun, code: int) -> None:

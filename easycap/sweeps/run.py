@@ -29,8 +29,8 @@ from easycap.utils.text import NOTHING, duration_text, score_text
 
 
 def run_sweep(words: Sequence[str], flags: Sequence[str] = ()) -> int:
-    """Run the sweep that the overrides `words` request; return 0, or 1 if a run failed. `flags` are those of the
-    command, to be recorded with it.
+    """Run the sweep that the overrides `words` request; return 0, or 1 if a run is not completed. `flags` are those of
+    the command, to be recorded with it.
 
     Raises `UserError` before the first run starts if any run is wrong, and `KeyboardInterrupt` after the summary
     if it was stopped.
@@ -70,10 +70,10 @@ def _run(runs: Sequence[PlannedRun], folder: Path, launcher: Any) -> int:
         stopped = True
     for run in runs:
         outcomes.setdefault(run, Outcome("not trained", state_of(run), error_of(run)))
-    failed = _summarise(outcomes, folder)
+    _summarise(outcomes, folder)
     if stopped:
         raise KeyboardInterrupt
-    return 1 if failed else 0
+    return 0 if all(outcome.state == "completed" for outcome in outcomes.values()) else 1
 
 
 def _warn_of_other_code(completed: Sequence[PlannedRun]) -> None:
@@ -101,8 +101,8 @@ def _score(run: PlannedRun) -> str:
     return score_text(score["value"]) + oracle_mark(score) if score else NOTHING
 
 
-def _summarise(outcomes: Mapping[PlannedRun, Outcome], folder: Path) -> int:
-    """Print what became of the sweep; return how many runs failed."""
+def _summarise(outcomes: Mapping[PlannedRun, Outcome], folder: Path) -> None:
+    """Print what became of the sweep."""
     completed = [o for o in outcomes.values() if o.state == "completed"]
     did = Counter(outcome.did for outcome in completed)
     names = {
@@ -114,15 +114,13 @@ def _summarise(outcomes: Mapping[PlannedRun, Outcome], folder: Path) -> int:
     parts = [f"{did[key]} {name}" for key, name in names.items() if did[key]]
     detail = f" ({', '.join(parts)})" if parts else ""
     print(f"\n{len(completed)} of {_plural(len(outcomes), 'run')} completed{detail}")
-    failed = 0
     for run, outcome in outcomes.items():
         if outcome.state == "failed":
-            failed += 1
             print(
                 f"failed       {run.label}\n             {outcome.error}\n             {shown(run.folder / LOG)}"
             )
         elif outcome.state != "completed":
-            print(f"{outcome.state:<12} {run.label}")
+            print(f"{outcome.state:<12} {run.label}" + (f": {outcome.error}" if outcome.error else ""))
     if len(completed) < len(outcomes):
         print(
             "The same command again skips completed runs, resumes interrupted ones and retries failed ones."
@@ -131,7 +129,6 @@ def _summarise(outcomes: Mapping[PlannedRun, Outcome], folder: Path) -> int:
         print(f"compare: easycap compare {shown(folder)}")
     if any(folder.glob("*/wandb/offline-run-*")):
         print(f"W&B is offline; to upload the sweep: wandb sync {shown(folder)}/*/wandb/offline-run-*")
-    return failed
 
 
 def _plural(count: int, noun: str) -> str:
