@@ -166,7 +166,11 @@ def test_options_named_in_a_sentence_exist(capsys: pytest.CaptureFixture[str]) -
     ):
         with contextlib.suppress(SystemExit):
             main([command, "--help"])
-    known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--cfg", "--constraint"}
+    known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {
+        "--cfg",
+        "--constraint",
+        "--no-deps",
+    }
     named = {
         option
         for path in TEXTS
