@@ -17,6 +17,7 @@ from easycap.utils.console import console
 from easycap.utils.paths import outputs_dir
 from easycap.utils.progress_bar import Progress
 from easycap.utils.segmenters import SPACES
+from easycap.utils.shell import joined
 
 if TYPE_CHECKING:
     from easycap.data.guess import Reading
@@ -133,7 +134,7 @@ def _words(reading: Reading) -> str:
         if value is not None and key not in PATHS and parse([f"{key}={text}"])[0].value() != value:
             text = quoted(value)
         words.append(f"{key}={text}")
-    return " ".join(map(shlex.quote, words))
+    return joined(words)
 
 
 def _what_is_there(overrides: Sequence[str]) -> tuple[list[str], list[str]]:

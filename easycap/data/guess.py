@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from easycap.data.known_sets import recognised
 from easycap.data.table_files import PARQUET
 from easycap.data.table_settings import file_patterns, matching
 from easycap.errors import UserError
+from easycap.utils.shell import quoted
 
 Settings = Mapping[str, Any]
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z", ".rar")
@@ -37,7 +37,7 @@ def readings(folder: Path, settings_of: Callable[[str], Settings]) -> tuple[list
     """
     if folder.is_file():
         raise UserError(
-            f"{folder} is a file; give its folder: easycap data guess {shlex.quote(str(folder.parent))}"
+            f"{folder} is a file; give its folder: easycap data guess {quoted(str(folder.parent))}"
         )
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")

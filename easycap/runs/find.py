@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import json
-import shlex
 import sys
 from pathlib import Path
 
 from easycap.errors import UserError
 from easycap.utils.files import write_atomically
 from easycap.utils.paths import expanded, outputs_dir
+from easycap.utils.shell import quoted
 
 # Files of a checkpoint: its weights, and the config it was trained with.
 MODEL, CONFIG = "model.safetensors", "config.json"
@@ -76,7 +76,7 @@ def shown(value: object) -> str:
     text = str(value)
     if isinstance(value, Path) and value.is_absolute() and value.is_relative_to(Path.cwd()):
         text = str(value.relative_to(Path.cwd()))
-    return shlex.quote(text)
+    return quoted(text)
 
 
 def write_text(target: str, text: str) -> None:

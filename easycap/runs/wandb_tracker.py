@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import secrets
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from easycap.runs.run_folder import RunFolder, picture_of
 from easycap.runs.trackers import chosen_parts, flat_scores, stored_run_id
 from easycap.types import Tracker
 from easycap.utils.extras import check_extra
+from easycap.utils.shell import quoted
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class WandbTracker:
         self._run.finish(exit_code=0 if status == "completed" else 1)
         if self._mode == "offline":
             offline = os.path.relpath(Path(self._run.dir).parent)
-            logger.info("W&B is offline; to upload this run: wandb sync %s", shlex.quote(offline))
+            logger.info("W&B is offline; to upload this run: wandb sync %s", quoted(offline))
 
     def _log_captions(self, split: str) -> None:
         """A table of the captions that the run's folder keeps of a split, each with its own scores."""

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from easycap.runs.find import CONFIG
+from easycap.utils.shell import joined
 
 # Parts of result.json that a model card is made of.
 _RESULT = ("scores", "baselines", "objective", "seed", "commands")
@@ -44,7 +45,7 @@ def portable_command(command: str) -> str:
         words = shlex.split(command)
     except ValueError:  # a quote is not closed: it was not written by us
         return portable(command)
-    return shlex.join(map(_portable_word, words))
+    return joined(map(_portable_word, words))
 
 
 def _portable_word(word: str) -> str:

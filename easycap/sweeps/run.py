@@ -6,7 +6,6 @@ overrides -> plan (plan.py) -> launcher -> a process per run -> summary
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from collections import Counter
@@ -25,6 +24,7 @@ from easycap.runs.reading import read_result
 from easycap.sweeps.estimate import Estimator
 from easycap.sweeps.plan import Plan, make_plan, read_request, write_plan
 from easycap.sweeps.planned_run import LOG, Children, Outcome, PlannedRun, error_of, state_of
+from easycap.utils.shell import joined
 from easycap.utils.text import NOTHING, duration_text, score_text
 
 
@@ -37,7 +37,7 @@ def run_sweep(words: Sequence[str], flags: Sequence[str] = ()) -> int:
     """
     request = read_request(words)
     launcher = build("launcher", request.launcher)
-    command = "easycap train -m " + shlex.join([*flags, *words])
+    command = "easycap train -m " + joined([*flags, *words])
     if request.settings["search"] == "optuna":
         from easycap.sweeps.search import run_search  # Optuna is an extra
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from easycap.registry import describe_choices
 from easycap.runs.migrate import RENAMED_KEYS
 from easycap.runs.reading import read_result
 from easycap.utils.paths import config_dir
+from easycap.utils.shell import joined
 
 _ROUND = re.compile(r"round\d+")
 
@@ -73,7 +73,7 @@ def _evaluate(run: Path, split: str, metrics: str = "") -> str:
     words = ["easycap", "evaluate", str(run), *(["--split", name] if name != "test" else [])]
     words += [*(["--decoding", decoding] if decoding else []), *(["--rounds", rounds] if rounds else [])]
     words += [*(["--metrics", metrics] if metrics else [])]
-    return shlex.join(words)
+    return joined(words)
 
 
 def what_is_missing(run: Path, split: str, result: Mapping[str, Any], missing: Sequence[str]) -> str:
