@@ -234,6 +234,22 @@ def test_mistakes_are_one_sentence(runs: tuple[str, str], tmp_path: Path, capsys
         assert len(sentences) == 1 and words in sentences[0]
 
 
+def test_a_wrong_metric_is_refused_before_anything_is_printed(
+    runs: tuple[str, str], tmp_path: Path, capsys
+) -> None:
+    for run in runs:
+        write(Path(run) / "config.yaml", {"seed": 1})
+        write(Path(run) / "status.json", {"status": "completed"})
+    page = str(tmp_path / "page.html")
+    for more in ([], ["--latex", "-"]):
+        with pytest.raises(ValueError, match="--by foo is not a metric of both"):
+            main([*runs, "--html", page, "--by", "foo", *more])
+        assert capsys.readouterr().out == "" and not Path(page).exists()
+    out = tmp_path / "out.json"
+    assert main([*runs, "--html", page, "--json", str(out), "--csv", "-"]) == 0
+    assert capsys.readouterr().out.startswith("run,") and "CIDEr-D" in json.loads(out.read_text())["metrics"]
+
+
 def test_it_starts_without_torch(runs: tuple[str, str]) -> None:
     code = (
         "import sys; from easycap.cli import main; done = main(['compare', *sys.argv[1:]]);"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easycap.commands.paired import show_paired
+from easycap.commands.paired import Paired, read_paired
 from easycap.errors import UserError
 from easycap.report.comparison import (
     DIFFERENT,
@@ -32,6 +32,7 @@ from easycap.runs.find import find_run, shown, write_text
 from easycap.runs.reading import find_runs, is_run
 from easycap.utils.console import console
 from easycap.utils.paths import outputs_dir
+from easycap.utils.shell import joined
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,14 +57,24 @@ def main(argv: Sequence[str]) -> int:
             raise UserError(f"{asked} is for two systems: give two runs, or two files with captions")
     tabled = not in_pairs or all(map(is_run, args.paths))
     if tabled:
-        _compare_runs(args, argv)
-    if in_pairs and not _to_stdout(args):
+        _check_exported(args)
+    pair, why_not = None, ""
+    if in_pairs and (asked or not _to_stdout(args)):
         try:
-            _compare_pair(args)
+            pair = _read_pair(args)  # before anything is printed: --by may be wrong
         except UserError as error:
             if asked or not tabled:
                 raise
-            print(f"Not compared in pairs: {error}")
+            why_not = f"Not compared in pairs: {error}"
+    if tabled:
+        _compare_runs(args, argv)
+    if pair and args.json:
+        write_text(str(args.json), pair.to_json())
+    if not _to_stdout(args):
+        if pair:
+            pair.show()
+        elif why_not:
+            print(why_not)
     return 0
 
 
@@ -166,8 +177,8 @@ def _to_stdout(args: argparse.Namespace) -> bool:
     return any(getattr(args, name) == "-" for name in EXPORTS)
 
 
-def _compare_pair(args: argparse.Namespace) -> None:
-    show_paired(
+def _read_pair(args: argparse.Namespace) -> Paired:
+    return read_paired(
         *args.paths,
         split=args.split,
         other_split=args.other_split,
@@ -175,7 +186,6 @@ def _compare_pair(args: argparse.Namespace) -> None:
         partial=args.partial,
         by=args.by or _RANK_BY,
         top=_TOP if args.top is None else args.top,
-        json=args.json,
         segmenter_name=args.segmenter,
     )
 
@@ -191,13 +201,12 @@ def _check_exported(args: argparse.Namespace) -> None:
 
 
 def _compare_runs(args: argparse.Namespace, argv: Sequence[str]) -> None:
-    _check_exported(args)
     comparison = read_comparison(args.paths, split=args.split, metrics=args.metrics)
     exported = table_of(comparison, wanted=args.columns, over_seeds=args.over_seeds)
     page = args.html or _page_path(args.paths, comparison)
     if not _to_stdout(args):
         _show(comparison)
-    command = " ".join(["easycap compare", *map(shown, argv)])
+    command = joined(["easycap", "compare", *argv])
     write_page(comparison, page, title=_title(args.paths, comparison), command=command)
     for name, export in EXPORTS.items():
         if (target := getattr(args, name)) is not None:

@@ -22,9 +22,9 @@ from easycap.metrics import Comparison, compare, score
 from easycap.metrics.caption_files import read_captions, read_file, read_references
 from easycap.metrics.corpus import captions_by_id, match_ids, references_by_id
 from easycap.registry import describe_choices
-from easycap.report.comparison import differing_images
+from easycap.report.comparison import EVALUATE_ON_THE_SAME, differing_images
 from easycap.report.scores import oracle_mark, oracles_of
-from easycap.runs.find import shown, write_text
+from easycap.runs.find import shown
 from easycap.runs.reading import is_run
 from easycap.types import Score
 from easycap.utils import text as numbers
@@ -49,7 +49,43 @@ class System:
     segmenter: Segmenter | None = None
 
 
-def show_paired(
+@dataclass(frozen=True)
+class Paired:
+    """Two systems compared by each metric of both, and the `images` on which they differ most by the metric `by`."""
+
+    a: System
+    b: System
+    metrics: Mapping[str, Comparison]
+    by: str
+    images: list[dict[str, Any]]
+
+    def show(self) -> None:
+        """Print the table, its notes and the images."""
+        out = console()
+        out.print(f"A  {shown(self.a.path)}\nB  {shown(self.b.path)}", soft_wrap=True)
+        out.print(_table(self.metrics))
+        for line in (*_NOTES, *_marks(self.metrics, self.a, self.b), self.metrics[self.by].signatures[0]):
+            out.print(line, soft_wrap=True)
+        if self.images:
+            out.print(_examples(self.images, self.by))
+
+    def to_json(self) -> str:
+        """Return all of it as JSON."""
+        metrics = {name: one.to_dict() for name, one in self.metrics.items()}
+        for values in metrics.values():
+            del values["images"]
+        plain = {
+            "a": str(self.a.path),
+            "b": str(self.b.path),
+            "num_images": len(self.a.captions),
+            "metrics": metrics,
+            "by": self.by,
+            "images": self.images,
+        }
+        return dumps(plain, indent=1)
+
+
+def read_paired(
     a: Path,
     b: Path,
     *,
@@ -59,11 +95,10 @@ def show_paired(
     partial: bool,
     by: str,
     top: int,
-    json: Path | None,
     segmenter_name: str | None = None,
-) -> None:
-    """Print the paired comparison of two systems and, with `json`, write it; raises `UserError` in one sentence
-    for what cannot be compared.
+) -> Paired:
+    """Read two systems and compare them, `top` images by the metric `by`; raises `UserError` in one sentence for what
+    cannot be compared.
     """
     left, right = read_system(a, split), read_system(b, other_split or split)
     references = _references(left, right, given)
@@ -73,10 +108,7 @@ def show_paired(
     )
     if by not in found:
         raise UserError(f"--by {by} is not a metric of both; {describe_choices(by, found)}")
-    images = furthest(found[by], left, right, references)
-    _print(found, left, right, images, by)
-    if json:
-        write_text(str(json), dumps(_plain(found, left, right, images, by), indent=1))
+    return Paired(left, right, found, by, furthest(found[by], left, right, references))
 
 
 # ----------------------------------------------------------------------------------------------- reading
@@ -151,7 +183,7 @@ def _references(a: System, b: System, given: Path | None) -> Mapping[str, list[s
     if odd:
         raise UserError(
             f"{shown(a.path)} and {shown(b.path)} were scored on different images or references ({len(odd)} images "
-            f"differ, e.g. {odd[0]!r}), so they cannot be compared; evaluate both on the same data"
+            f"differ, e.g. {odd[0]!r}), so they cannot be compared; {EVALUATE_ON_THE_SAME}"
         )
     return first
 
@@ -204,18 +236,6 @@ def furthest(
 
 
 # ----------------------------------------------------------------------------------------------- showing
-
-
-def _print(
-    found: Mapping[str, Comparison], a: System, b: System, images: list[dict[str, Any]], metric: str
-) -> None:
-    out = console()
-    out.print(f"A  {shown(a.path)}\nB  {shown(b.path)}", soft_wrap=True)
-    out.print(_table(found))
-    for line in (*_NOTES, *_marks(found, a, b), found[metric].signatures[0]):
-        out.print(line, soft_wrap=True)
-    if images:
-        out.print(_examples(images, metric))
 
 
 def _table(found: Mapping[str, Comparison]) -> Table:
@@ -277,19 +297,3 @@ def _examples(images: Sequence[Mapping[str, Any]], metric: str) -> Table:
             table.add_row(name, side.upper(), value, image["captions"][side])
         table.add_row("", "", "", Text("\n".join(image["references"]), "dim"), end_section=True)
     return table
-
-
-def _plain(
-    found: Mapping[str, Comparison], a: System, b: System, images: list[dict[str, Any]], metric: str
-) -> dict[str, Any]:
-    metrics = {name: one.to_dict() for name, one in found.items()}
-    for values in metrics.values():
-        del values["images"]
-    return {
-        "a": str(a.path),
-        "b": str(b.path),
-        "num_images": len(a.captions),
-        "metrics": metrics,
-        "by": metric,
-        "images": images,
-    }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.fabricated_run import write
 from helpers.fabricated_sweep import make_run
 
 from easycap.commands.compare import main
@@ -82,6 +83,23 @@ def test_scores_of_other_images_are_marked(runs: list[Path], capsys) -> None:
         "images: 5 / 6" in (runs[0] / "page.html").read_text()
         and "5–6 images" in (runs[0] / "page.html").read_text()
     )
+
+
+def test_runs_evaluated_on_different_sets_are_told_what_to_do(runs: list[Path], capsys) -> None:
+    stored = json.loads((runs[1] / "result.json").read_text())
+    write(runs[1] / "result.json", stored | {"scores": {"val": stored["scores"]["test"]}})
+    assert main([*map(str, runs)]) == 0
+    line = "#3 was not scored on test, only on val: `easycap evaluate RUN data=NAME` scores a run on another data set"
+    assert line in capsys.readouterr().out
+    for run in runs:
+        on_nocaps(run, 0.6, domains=None)
+    assert main([*map(str, runs), "--html", str(runs[0] / "page.html")]) == 0
+    line = "#3 was not scored on test, only on nocaps, val: --split nocaps compares all of them"
+    assert line in capsys.readouterr().out and line in (runs[0] / "page.html").read_text()
+    write(runs[2] / "references.test.json", {"test-000": ["another"]})
+    write(runs[1] / "result.json", stored)
+    assert main([*map(str, runs)]) == 0
+    assert "was scored on other images or references: `easycap evaluate" in capsys.readouterr().out
 
 
 def test_a_set_without_groups_has_all_images_alone(runs: list[Path]) -> None:

@@ -85,7 +85,7 @@ def two_systems(name: str) -> None:
     sides = [paired.System(Path(name), one, references) for one in texts]
     found = compare(*(score(one, references) for one in texts))
     rows = paired.furthest(found["ROUGE-L"], *sides, references)
-    paired._print(found, *sides, rows, "ROUGE-L")
+    paired.Paired(*sides, found, "ROUGE-L", rows).show()
 
 
 def absent_metric(name: str) -> None:

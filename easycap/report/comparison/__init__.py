@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from easycap.report.comparison.choice import table_of
     from easycap.report.comparison.columns import DIFFERENT
     from easycap.report.comparison.export import EXPORTS, rows_of
+    from easycap.report.comparison.hints import EVALUATE_ON_THE_SAME
     from easycap.report.comparison.page import write_page
     from easycap.report.comparison.protocol import differing_images
     from easycap.report.comparison.read_runs import Comparison, read_comparison
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "DIFFERENT": "columns",
+    "EVALUATE_ON_THE_SAME": "hints",
     "EXPORTS": "export",
     "Comparison": "read_runs",
     "comparison_table": "terminal",
@@ -32,6 +34,7 @@ _MODULES = {
 
 __all__ = [
     "DIFFERENT",
+    "EVALUATE_ON_THE_SAME",
     "EXPORTS",
     "Comparison",
     "comparison_table",

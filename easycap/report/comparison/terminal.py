@@ -12,6 +12,7 @@ from rich.text import Text
 
 from easycap.report.comparison.columns import DIFFERENT, TEXT_KINDS, Cell, Column, columns
 from easycap.report.comparison.effects import front_of
+from easycap.report.comparison.hints import hints
 from easycap.report.comparison.read_runs import Comparison
 from easycap.report.comparison.set_scores import SetTable
 from easycap.report.comparison.settings import SEED
@@ -141,6 +142,7 @@ def notes(comparison: Comparison) -> list[str]:
         for number, why in protocol.reasons.items()
     ]
     lines += _few(marks)
+    lines += hints(comparison)
     lines += _few([f"#{run.number} {run.state}: {run.problem}" for run in comparison.runs if run.problem])
     if comparison.waiting:
         lines += _few([f"not started: {overrides}" for overrides in comparison.waiting])
