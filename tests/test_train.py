@@ -86,6 +86,10 @@ def test_evaluating_again_gives_the_same_scores(finished: Path, capsys: pytest.C
     assert "CIDEr-D" in capsys.readouterr().out
     main([str(finished), "--split", "val", "--decoding", "beam,num_beams=2", "--device", "cpu"])
     assert "val@beam,num_beams=2" in read(finished, "result.json")["scores"]
+    levels = "reference caption on val", "most frequent caption on val"  # in the chart of validation scores
+    assert not any(level in (finished / "report.html").read_text() for level in levels)
+    main([str(finished), "--split", "val", "--device", "cpu"])
+    assert all(level in (finished / "report.html").read_text() for level in levels)
 
 
 def test_several_captions_per_image_and_further_metrics(

@@ -22,6 +22,7 @@ NUM_TONES = 8
 MAX_POINTS = 240  # about one per two pixels: more cannot be seen
 _MAX_DOTS = 40
 _LOG_RATIO = 50.0
+SMALL_RANGE = 0.15  # of the largest value: positive values that differ by less get an axis from zero
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,9 @@ def _y_scale(lines: Sequence[_Line], levels: Sequence[float], may_be_log: bool) 
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     if may_be_log and low > 0 and high / low > _LOG_RATIO:
         return _log_scale(low, high)
-    if high - low < 1e-9 * max(abs(high), 1e-30):
+    if low > 0 and high - low < SMALL_RANGE * high:
+        low = 0.0
+    elif high - low < 1e-9 * max(abs(high), 1e-30):
         low, high = (low - 0.5 * abs(low), high + 0.5 * abs(high)) if high else (-1.0, 1.0)
     margin = 0.06 * (high - low)
     low = 0.0 if 0 <= low < 0.25 * high else low - margin

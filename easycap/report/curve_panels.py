@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from easycap.report.charts import Chart, Level, Series, line_chart
-from easycap.report.scores import BASELINES, HEADLINE, mapping
+from easycap.report.scores import BASELINES, HEADLINE, TAG_HEADLINE, mapping
 from easycap.runs.reading import series
 from easycap.utils.text import is_count, is_number, number_text
 
@@ -29,8 +29,11 @@ class _Panel:
 _PANELS = (
     _Panel("Loss", r"(train|val)/(\w+_)?loss(_\w+)?(/.*)?", may_be_log=True),
     _Panel(f"{HEADLINE} on validation images", rf"val/{HEADLINE}", True),
+    _Panel(f"{TAG_HEADLINE} on validation images", rf"val/{TAG_HEADLINE}", True),
     _Panel(
-        "Other scores on validation images", r"val/(BLEU-4|ROUGE.*|METEOR|SPICE|truth|claims|recall)", True
+        "Other scores on validation images",
+        r"val/(BLEU-4|ROUGE.*|METEOR|SPICE|truth|claims|recall|(precision|recall|F1)@3)",
+        True,
     ),
     _Panel(
         "Signs of collapse in validation captions, %",
@@ -108,13 +111,15 @@ def _short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _levels(result: Mapping[str, Any] | None) -> tuple[Level, ...]:
-    """Only what was measured under the curve's own protocol (images, references, document frequencies), under the
-    name "validation": a scored split's baselines use a different protocol.
+    """The baselines of the validation split, once it is evaluated (`easycap evaluate RUN --split val`).
+
+    They are no scores of the curve's protocol: it may have fewer images, and the reference caption lacks itself among
+    its references.
     """
-    baselines = mapping(result, "baselines", "validation")
+    baselines = mapping(result, "baselines", "val")
     found = []
     for key, label in BASELINES.items():
         value: Any = mapping(baselines, key, HEADLINE).get("value")
         if key != "model_same_references" and is_number(value):
-            found.append(Level(label, 100 * value))
+            found.append(Level(f"{label} on val", 100 * value))
     return tuple(found)

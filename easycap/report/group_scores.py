@@ -28,7 +28,7 @@ def group_score_tables(result: Mapping[str, Any], label: str) -> dict[str, Score
             (value, (Cell(f"{group['images']:,}"), *(_cell(group["scores"].get(m), m) for m in metrics)))
             for value, group in everything.items()
         )
-        tables[field] = ScoreTable(("images", *metrics), rows, ())
+        tables[field] = ScoreTable(("images", *metrics), rows, {})
     return tables
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from easycap.utils.text import (
     score_text,
 )
 
-HEADLINE = "CIDEr-D"
+HEADLINE, TAG_HEADLINE = "CIDEr-D", "mAP"
 # Keys of result.json's baselines, in the order they are read, and their names in tables.
 BASELINES = {
     "reference_caption": "reference caption",
@@ -38,11 +38,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Rows (name, cells) under columns; `signatures` are the footnotes that the cells' notes number."""
+    """Rows (name, cells) under columns; `signatures` {signature: the scores computed so} are numbered by the cells'
+    notes, from 1.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-    signatures: tuple[str, ...]
+    signatures: Mapping[str, str]
 
     @property
     def absent(self) -> list[str]:
@@ -51,35 +53,21 @@ class ScoreTable:
         return list(dict.fromkeys(reasons))
 
 
-@dataclass(frozen=True)
-class Dot:
-    """A value with its interval on a common axis; `left`, `start`, `end` are percent of the axis' length."""
-
-    label: str
-    text: str
-    interval: str
-    is_model: bool
-    left: float
-    start: float
-    end: float
-
-
-@dataclass(frozen=True)
-class DotGroup:
-    """Values of one signature: these, and only these, may be compared."""
-
-    title: str
-    signature: str
-    dots: tuple[Dot, ...]
-
-
 class _Notes:
     """Numbers each different signature once, across the tables of a page."""
 
     def __init__(self) -> None:
-        self.signatures: list[str] = []
+        self._uses: dict[str, dict[str, list[str]]] = {}
 
-    def cell(self, score: Any, name: str) -> Cell:
+    @property
+    def signatures(self) -> dict[str, str]:
+        """The signatures, each with the scores that were computed so: "truth, claims on test"."""
+        return {
+            signature: "; ".join(f"{', '.join(names)} {where}" for where, names in uses.items())
+            for signature, uses in self._uses.items()
+        }
+
+    def cell(self, score: Any, name: str, where: str) -> Cell:
         if not isinstance(score, Mapping):
             return Cell(NOTHING)
         if "absent" in score:
@@ -90,15 +78,14 @@ class _Notes:
             interval_text(score, name),
             "",
             signature,
-            self._number(signature),
+            self._number(signature, name, where),
         )
 
-    def _number(self, signature: str) -> int | None:
+    def _number(self, signature: str, name: str, where: str) -> int | None:
         if not signature:
             return None
-        if signature not in self.signatures:
-            self.signatures.append(signature)
-        return self.signatures.index(signature) + 1
+        self._uses.setdefault(signature, {}).setdefault(where, []).append(name)
+        return list(self._uses).index(signature) + 1
 
 
 def oracle_mark(score: Mapping[str, Any]) -> str:
@@ -119,6 +106,12 @@ def main_split(result: Mapping[str, Any]) -> str | None:
     return "test" if "test" in splits else next(iter(splits), None)
 
 
+def headline(result: Mapping[str, Any]) -> str:
+    """Return the metric a result is judged by: mAP for a tag model, else CIDEr-D."""
+    found = {name for scores in mapping(result, "scores").values() for name in mapping(scores)}
+    return TAG_HEADLINE if TAG_HEADLINE in found and HEADLINE not in found else HEADLINE
+
+
 def score_of(result: Mapping[str, Any] | None, split: str | None, metric: str) -> Mapping[str, Any] | None:
     """Return a score with a finite value, or None."""
     score = mapping(result, "scores", split).get(metric)
@@ -133,29 +126,11 @@ def score_tables(result: Mapping[str, Any]) -> tuple[ScoreTable, dict[str, Score
     splits = mapping(result, "scores")
     rows = []
     for metric in metric_order(name for split in splits.values() for name in split):
-        rows.append((metric, tuple(notes.cell(splits[split].get(metric), metric) for split in splits)))
+        cells = (notes.cell(splits[split].get(metric), metric, f"on {split}") for split in splits)
+        rows.append((metric, tuple(cells)))
     baselines = {split: _baseline_table(result, split, notes) for split in mapping(result, "baselines")}
-    table = ScoreTable(tuple(splits), tuple(rows), tuple(notes.signatures))
+    table = ScoreTable(tuple(splits), tuple(rows), notes.signatures)
     return table, {split: found for split, found in baselines.items() if found.rows}
-
-
-def dot_groups(result: Mapping[str, Any], split: str, metric: str = HEADLINE) -> list[DotGroup]:
-    """Return the model and its baselines on one axis from zero, grouped by signature."""
-    baselines = [
-        (label, scores.get(metric), "model" in key) for key, label, scores in _baselines(result, split)
-    ]
-    everything = [(f"this model on {split}", score_of(result, split, metric), True), *baselines]
-    rows = [
-        (label, score, is_model)
-        for label, score, is_model in everything
-        if isinstance(score, Mapping) and is_number(score.get("value"))
-    ]
-    top = max((row[1].get("high") or row[1]["value"] for row in rows), default=1.0) or 1.0
-    by_signature: dict[str, list[tuple[str, Any, bool]]] = {}
-    for row in rows:
-        by_signature.setdefault(str(row[1].get("signature") or ""), []).append(row)
-    groups = [_group(signature, rows, metric, top) for signature, rows in by_signature.items()]
-    return sorted(groups, key=lambda group: not any(dot.label == "reference caption" for dot in group.dots))
 
 
 def diagnostics_table(result: Mapping[str, Any]) -> ScoreTable:
@@ -167,7 +142,7 @@ def diagnostics_table(result: Mapping[str, Any]) -> ScoreTable:
         share = not is_count(name) and any(isinstance(value, float) for value in values)
         cells = (Cell(score_text(value, name) if share else number_text(value)) for value in values)
         rows.append((name.replace("_", " ") + (", %" if share else ""), tuple(cells)))
-    return ScoreTable(tuple(splits), tuple(rows), ())
+    return ScoreTable(tuple(splits), tuple(rows), {})
 
 
 def tag_tables(result: Mapping[str, Any]) -> dict[str, ScoreTable]:
@@ -180,7 +155,7 @@ def tag_tables(result: Mapping[str, Any]) -> dict[str, ScoreTable]:
             scores = (row[key] for key in ("average_precision", "precision", "recall", "F1"))
             cells = (Cell(f"{row['images']:,}"), *(Cell(score_text(value)) for value in scores))
             rows.append((row["tag"], cells))
-        tables[split] = ScoreTable(columns, tuple(rows), ())
+        tables[split] = ScoreTable(columns, tuple(rows), {})
     return tables
 
 
@@ -191,7 +166,7 @@ def mapping(values: Any, *keys: str | None) -> Mapping[str, Any]:
     return values if isinstance(values, Mapping) else {}
 
 
-def _baselines(result: Mapping[str, Any], split: str) -> list[tuple[str, str, Mapping[str, Any]]]:
+def baselines_of(result: Mapping[str, Any], split: str) -> list[tuple[str, str, Mapping[str, Any]]]:
     """The key, the name and the scores of each baseline of a split."""
     found = mapping(result, "baselines", split)
     named = [(key, label, mapping(found, key)) for key, label in BASELINES.items() if key in found]
@@ -200,24 +175,10 @@ def _baselines(result: Mapping[str, Any], split: str) -> list[tuple[str, str, Ma
 
 
 def _baseline_table(result: Mapping[str, Any], split: str, notes: _Notes) -> ScoreTable:
-    baselines = _baselines(result, split)
+    baselines = baselines_of(result, split)
     metrics = metric_order(name for _, _, scores in baselines for name in scores)
     rows = [
-        (label, tuple(notes.cell(scores.get(name), name) for name in metrics))
+        (label, tuple(notes.cell(scores.get(name), name, f"on {split} ({label})") for name in metrics))
         for _, label, scores in baselines
     ]
-    return ScoreTable(tuple(metrics), tuple(rows), ())
-
-
-def _group(signature: str, rows: Sequence[tuple[str, Any, bool]], metric: str, top: float) -> DotGroup:
-    dots = []
-    for label, score, is_model in rows:
-        low, high = (
-            score.get(end) if is_number(score.get(end)) else score["value"] for end in ("low", "high")
-        )
-        left, start, end = (100 * max(0.0, value) / top for value in (score["value"], low, high))
-        text, interval = score_text(score["value"], metric), interval_text(score, metric)
-        dots.append(Dot(label, text, interval, is_model, left, start, end))
-    judged = any(label == BASELINES["reference_caption"] for label, _, _ in rows)
-    title = "Under the reference caption's protocol" if judged else "As reported"
-    return DotGroup(title, signature, tuple(dots))
+    return ScoreTable(tuple(metrics), tuple(rows), {})

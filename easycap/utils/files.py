@@ -13,7 +13,7 @@ def write_atomically(path: Path, text: str) -> None:
 
     A link stays one. Anything but a regular file, such as /dev/stdout or a named pipe, is written to as it is.
     """
-    if _is_device(path):
+    if is_device(path):
         path.write_text(text, encoding="utf-8")
         return
     path = path.resolve()
@@ -35,14 +35,14 @@ def check_writable(path: Path) -> None:
     """Raise `OSError` if `write_atomically` could not write to `path`."""
     if path.is_dir():
         raise IsADirectoryError(None, "it is a folder", str(path))
-    if not _is_device(path):
+    if not is_device(path):
         probe = _partial(path.resolve())
         probe.touch()
         probe.unlink()
 
 
-def _is_device(path: Path) -> bool:
-    """Whether `path` is a device or a pipe; /dev/stdout is one even if the shell redirects it to a file."""
+def is_device(path: Path) -> bool:
+    """Return whether `path` is a device or a pipe; /dev/stdout is one even if the shell redirects it to a file."""
     return path.parent == Path("/dev") or (path.exists() and not path.is_file() and not path.is_dir())
 
 

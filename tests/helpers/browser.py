@@ -24,7 +24,9 @@ _KEYS = {
     "Escape": 27,
     "Tab": 9,
     "Enter": 13,
+    " ": 32,
 }
+_TEXTS = {"Enter": "\r", " ": " "}
 
 
 class Browser:
@@ -124,10 +126,10 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press and release a key."""
-        for kind in ("rawKeyDown", "keyUp"):
-            self.call(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEYS[key]
-            )
+        pressed = {"key": key, "code": key.replace(" ", "Space"), "windowsVirtualKeyCode": _KEYS[key]}
+        typed = {"text": _TEXTS[key]} if key in _TEXTS else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown" if typed else "rawKeyDown", **pressed, **typed)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
 
     def point_at(self, selector: str) -> None:
         """Move the mouse to the middle of an element, which is scrolled into view first."""

@@ -123,7 +123,7 @@ def result() -> dict[str, Any]:
                     "BLEU-4": score(0.11, "BLEU|n:4|refs:all"),
                 },
             },
-            "validation": {
+            "val": {
                 "reference_caption": {"CIDEr-D": score(1.03, four)},
                 "most_frequent": {"CIDEr-D": score(0.1, four)},
             },

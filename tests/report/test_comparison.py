@@ -18,6 +18,9 @@ from rich.console import Console
 from easycap.report.comparison import EXPORTS, comparison_table, notes, read_comparison, table_of
 from easycap.report.comparison.page import render
 from easycap.report.comparison.per_image import chosen_images, per_image
+from easycap.report.comparison.run_names import report_address, short_names
+from easycap.report.comparison.settings import most_balanced
+from easycap.report.thumbnails import Pictures
 
 
 @pytest.fixture
@@ -30,7 +33,10 @@ def compared(*paths: Path, metrics: list[str] | None = None, split: str = "test"
 
 
 def page_of(*paths: Path) -> str:
-    return render(compared(*paths), title="a <b>title</b>", command="easycap compare x")
+    folder = paths[0].resolve()
+    return render(
+        compared(*paths), Pictures(), title="a <b>title</b>", command="easycap compare x", folder=folder
+    )
 
 
 def printed(comparison, width: int) -> str:
@@ -328,6 +334,32 @@ def test_the_best_of_comparable_scores_alone_is_bold(tmp_path: Path) -> None:
 def test_a_column_that_is_not_there_is_named(sweep: Path) -> None:
     with pytest.raises(ValueError, match="no column 'CIDEr'; did you mean 'CIDEr-D'"):
         table_of(compared(sweep), wanted=["CIDEr"], over_seeds=False)
+
+
+def test_rows_link_to_reports(sweep: Path, tmp_path: Path) -> None:
+    write(sweep / "split-5-s1" / "report.html", "")
+    found = render(compared(sweep), Pictures(), title="", command="", folder=(tmp_path / "pages").resolve())
+    assert re.findall(r'<a href="([^#"][^"]*)">', found) == ["../sweep/split-5-s1/report.html"]
+    assert report_address(make_run(tmp_path / "a #1?", {}, 0.5), tmp_path) == ""
+    write(tmp_path / "a #1?" / "report.html", "")
+    assert report_address(tmp_path / "a #1?", tmp_path.resolve()) == "a%20%231%3F/report.html"
+
+
+def test_names_of_runs_are_short_and_distinct() -> None:
+    names = ["20261130-022028-scenes-small-split10-0a1b2c", "20261130-023000-scenes-small-grid4-3d4e5f"]
+    assert short_names(names) == ["split10", "grid4"]
+    assert short_names([*names, names[0][:-6] + "12ab34"]) == ["split10-0a1b2c", "grid4", "split10-12ab34"]
+    assert short_names(["20261130-022028-scenes", "20261130-023000-scenes"])[0] == "022028-scenes"
+    long = [f"a-very-long-name-of-a-run-{end}" for end in ("1-ends-alike", "2-ends-alike")]
+    assert short_names([*long, "b"]) == [*long, "b"]  # cut, they would be one
+    assert short_names(["resampler-count10-s1-of-the-rest", "b"])[0] == "resampler-…he-rest"
+    assert short_names(["same", "same"]) == ["same", "same"] and short_names(["a-b"]) == ["a-b"]
+
+
+def test_the_evenest_setting_colours_the_runs() -> None:
+    assert most_balanced([("a", "x"), ("a", "y"), ("a", "x"), ("b", "y")]) == 1
+    assert most_balanced([("a", "1"), ("b", "1"), ("a", "2"), ("b", "3"), ("a", "2"), ("b", "3")]) == 1
+    assert most_balanced([("a", "1"), ("a", "2"), ("a", "3")]) == -1  # one value, or a run for each
 
 
 def test_old_runs_without_a_field_are_shown(sweep: Path) -> None:

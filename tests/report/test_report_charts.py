@@ -64,6 +64,14 @@ def test_odd_curves_still_make_a_picture(values: list[float]) -> None:
     ElementTree.fromstring(str(chart.svg))
 
 
+@pytest.mark.parametrize(
+    ("values", "from_zero"), [([95, 100], True), ([5, 100], True), ([60, 100], False), ([-100, -95], False)]
+)
+def test_an_axis_begins_at_zero_where_values_differ_little(values: list[float], from_zero: bool) -> None:
+    svg = line_chart([Series("images per second", [1, 2], values)], title="speed").svg
+    assert ('class="y">0<' in svg) == from_zero
+
+
 def test_names_are_escaped_in_the_picture() -> None:
     chart = line_chart([Series("<b>&", [1], [1.0])], title='"<i>', levels=[Level("<u>", 2.0)])
     ElementTree.fromstring(str(chart.svg))
@@ -73,13 +81,23 @@ def test_names_are_escaped_in_the_picture() -> None:
 def test_baselines_are_drawn_only_from_the_validation_split() -> None:
     lines = [{"step": step, "val/CIDEr-D": 0.1 * step} for step in range(1, 5)]
     point = {"reference_caption": {"CIDEr-D": {"value": 0.9}}}
-    (chart,), _ = curves(lines, {"baselines": {"validation": point}})
+    (chart,), _ = curves(lines, {"baselines": {"val": point}})
     assert [(entry.name, entry.text) for entry in chart.legend] == [
         ("CIDEr-D", "40.0"),
-        ("reference caption", "90.0"),
+        ("reference caption on val", "90.0"),
     ]
     (chart,), _ = curves(lines, {"baselines": {"test": point}})
     assert len(chart.legend) == 1
+
+
+def test_a_tag_models_precision_has_a_chart_in_front() -> None:
+    lines = [{"step": step, "val/mAP": 0.1 * step, "val/F1@3": 0.1, "val/F1@5": 0.1} for step in range(1, 4)]
+    charts, others = curves(lines, None)
+    assert [chart.title for chart in charts] == [
+        "mAP on validation images",
+        "Other scores on validation images",
+    ]
+    assert [chart.title for chart in others] == ["val/F1@5"]
 
 
 def test_everything_that_was_logged_is_drawn_once() -> None:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import pytest
 from helpers.fabricated_run import config, metric_lines, result, row, status, write
 from PIL import Image
 
+from easycap.report import thumbnails
+from easycap.report.baseline_dots import dot_groups
 from easycap.report.caption_history import histories, repeated
 from easycap.report.run_page import write_report
-from easycap.report.scores import dot_groups
-from easycap.report.thumbnails import Thumbnails
+from easycap.report.thumbnails import Pictures, Thumbnails
 from easycap.runs.samples import Sample
 
 _VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -83,11 +85,10 @@ def test_the_page_is_whole_and_needs_no_other_file(run: Path) -> None:
 
 def test_numbers_are_shown_as_measured(run: Path) -> None:
     text = _page(run).text
-    assert "CIDEr-D, test, compared with a reference caption 98.8 97.0 – 100.6" in text
-    assert "the reference caption itself 101.2; ratio 0.98" in text
-    assert "CIDEr-D, test 102.3 100.5 – 104.1" in text
+    assert "CIDEr-D, test 102.3 100.5 – 104.1 against all references" in text
     assert "truth, test 82.3 79.9 – 84.7" in text
-    assert "claims_per_caption 3.41 2 3.36 – 3.47" in text  # a count is not a share; 2 is its footnote
+    assert "relative to a reference caption 98 %" in text
+    assert "claims_per_caption 3.41 3.36 – 3.47" in text  # a count is not a share
     assert "METEOR not measured not measured" in text and "METEOR: Java was not found" in text
     assert "CIDEr-D|refs:2-5|df:train:20000|n:4|sigma:6|tok:ptb|v:0.1.0" in text
     assert "wall time 3 min 20 s" in text and "peak memory 1.25 GiB" in text
@@ -100,6 +101,28 @@ def test_numbers_are_shown_as_measured(run: Path) -> None:
     assert "test_novel easycap evaluate RUN --split test_novel" in text
     assert "distinct captions, % 61.2 65.5" in text
     assert "vocabulary used 214 –" in text and "words per caption 9.31 –" in text
+
+
+def test_the_score_that_is_cited_comes_first(run: Path) -> None:
+    tiles = re.compile(r'class="tile-label">([^<]*)<')
+    assert tiles.findall(_page(run).html)[:2] == ["CIDEr-D, test", "truth, test"]
+    tagger = result()
+    tagger["scores"] = {"test": {name: {"value": 0.5} for name in ("F1@3", "precision@3", "mAP")}}
+    write(run / "result.json", tagger | {"baselines": {}})
+    assert tiles.findall(_page(run).html) == ["mAP, test", "F1@3, test", "wall time"]
+
+
+def test_baselines_and_footnotes_do_not_crowd_the_numbers(run: Path) -> None:
+    made = _page(run)
+    assert made.text.count("101.2 99.4 – 103.0") == 1 and made.text.count("98.8 97.0 – 100.6") == 1
+    assert "reference caption 37.1" in made.text  # BLEU-4, which no dot shows
+    link = next(values for tag, values in made.tags if tag == "a" and values.get("class") == "score")
+    assert (
+        link["href"] == "#signature-1"
+        and link["title"] == "CIDEr-D|refs:all|df:test:1000|n:4|sigma:6|tok:ptb|v:0.1.0"
+    )
+    uses = "CIDEr-D on test; CIDEr-D on test_novel; CIDEr-D on test (most frequent caption) CIDEr-D|refs:all"
+    assert uses in made.text
 
 
 def test_pictures_are_inside_and_untrue_captions_marked(run: Path) -> None:
@@ -191,18 +214,46 @@ def test_many_photos_stay_under_three_megabytes(run: Path) -> None:
     assert 1_000_000 < size < 3_000_000
 
 
+def test_pictures_of_a_large_page_are_files(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = run / "report_files"
+    whole = _page(run)
+    monkeypatch.setattr(thumbnails, "LARGEST_PAGE", len(whole.html.encode()))
+    assert "report_files" not in _page(run).html
+    monkeypatch.setattr(thumbnails, "LARGEST_PAGE", 10_000)
+    made = _page(run)
+    pictures = {values["src"] for tag, values in made.tags if tag == "img" and values.get("src")}
+    assert pictures == {f"report_files/{file.name}" for file in files.iterdir()}
+    assert all(len(file.read_bytes()) > 100 for file in files.iterdir())
+    assert "img-src data: file: 'self';" in made.html.replace("&#39;", "'")
+    (run / "samples" / "test.json").unlink()
+    assert 0 < len(_page(run).html) < len(made.html)
+    assert len(list(files.iterdir())) < len(pictures), "pictures of the earlier page are removed"
+    monkeypatch.undo()
+    assert "report_files" not in _page(run).html and not files.exists()
+    assert "img-src data:;" in whole.html
+
+
+def test_someone_elses_files_stay(run: Path) -> None:
+    write(run / "report_files" / "notes.txt", "mine")
+    (run / "report_files" / "0123456789abcdef.png").write_bytes(b"of an earlier page")
+    write_report(run)
+    assert [file.name for file in (run / "report_files").iterdir()] == ["notes.txt"]
+
+
 def test_more_pictures_make_smaller_ones(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     paths = [tmp_path / f"{number}.jpg" for number in range(60)]
     for path in paths:
         Image.fromarray(noise).save(path) if path == paths[0] else shutil.copy(paths[0], path)
-    sides = [Thumbnails(paths[:count]).side for count in (1, 30, 60)]
+    inside = Pictures()
+    sides = [Thumbnails(paths[:count], inside).side for count in (1, 30, 60)]
     assert sides[0] == 320 and sides[0] > sides[1] > sides[2]
-    uri = Thumbnails(paths[:1]).uri(paths[0])
+    assert Thumbnails(paths, Pictures("x_files")).side == 320  # files need no room in the page
+    uri = Thumbnails(paths[:1], inside).address(paths[0])
     assert uri and uri.startswith("data:image/jpeg;base64,")
     with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as picture:
         assert picture.size == (320, 320)
-    assert Thumbnails([]).uri(None) is None
+    assert Thumbnails([], inside).address(None) is None
 
 
 @pytest.mark.parametrize("value", [None, math.nan])
@@ -229,12 +280,13 @@ def test_an_old_page_stays_whole_if_writing_fails(run: Path, monkeypatch: pytest
 def test_only_equal_signatures_share_an_axis() -> None:
     groups = dot_groups(result(), "test")
     assert [[dot.label for dot in group.dots] for group in groups] == [
+        ["this model", "most frequent caption"],
         ["reference caption", "this model, same protocol"],
-        ["this model on test", "most frequent caption"],
     ]
-    top = groups[1].dots[0]
+    top = groups[0].dots[0]
     assert top.end == pytest.approx(100)
-    assert groups[0].dots[0].left == pytest.approx(100 * 1.012 / (1.0234 + 0.018))
+    assert groups[1].dots[0].left == pytest.approx(100 * 1.012 / (1.0234 + 0.018))
+    assert dot_groups(result(), "test_novel") == []  # a model without a baseline has nothing to stand beside
 
 
 def test_a_caption_history_tells_changes_once() -> None:

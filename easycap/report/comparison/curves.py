@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from easycap.report.comparison.read_runs import Comparison
-from easycap.report.scores import HEADLINE
+from easycap.report.scores import HEADLINE, TAG_HEADLINE
 from easycap.runs.reading import read_metrics, series
 
 _BUDGET = 16_000  # points of one chart: more cannot be seen, and the page stays small
 _MAX_POINTS = 240
-_SHOWN = (f"val/{HEADLINE}", "val/truth", "val/loss", "train/loss")
+_SHOWN = (f"val/{HEADLINE}", f"val/{TAG_HEADLINE}", "val/truth", "val/loss", "train/loss")
 
 _Line = tuple[list[int], list[float | None]]  # steps, values
 

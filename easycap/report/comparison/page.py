@@ -1,4 +1,4 @@
-"""The page that compares runs: one file that needs no network and no other file."""
+"""The page that compares runs: one file that needs no network; its rows link to the reports of the runs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from easycap.errors import UserError
 from easycap.report.comparison.columns import Column, columns
 from easycap.report.comparison.curves import overlaid_curves
 from easycap.report.comparison.effects import Effect, Point, front_of, main_effects
+from easycap.report.comparison.hints import hints
 from easycap.report.comparison.per_image import PerImage, chosen_images, per_image
 from easycap.report.comparison.read_runs import Comparison
+from easycap.report.comparison.run_names import report_address, short_names
 from easycap.report.comparison.set_scores import SetTable, set_tables
-from easycap.report.comparison.settings import SEED, sort_key
+from easycap.report.comparison.settings import SEED, most_balanced, sort_key
 from easycap.report.run_page import environment
-from easycap.report.thumbnails import Thumbnails
+from easycap.report.thumbnails import Pictures, Thumbnails
+from easycap.report.thumbnails import write_page as write_with_pictures
 from easycap.utils import text as numbers
-from easycap.utils.files import write_atomically
 from easycap.utils.text import signed_text
 
 _LABELLED = range(2, 13)  # as many runs a caption names in words, more by number
@@ -30,23 +32,27 @@ _NOT_SPENT = ("images_per_second",)  # more of it is better: no axis to look for
 
 def write_page(comparison: Comparison, path: Path, *, title: str, command: str) -> None:
     """Write the page to `path`, whole or not at all; raises `UserError` if it cannot be written there."""
-    page = render(comparison, title=title, command=command)
+
+    def made(pictures: Pictures) -> str:
+        return render(comparison, pictures, title=title, command=command, folder=path.resolve().parent)
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, page)
+        write_with_pictures(path, made)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}): choose another by --html OUT"
         ) from None
 
 
-def render(comparison: Comparison, *, title: str, command: str) -> str:
-    """Return the comparison as HTML."""
+def render(comparison: Comparison, pictures: Pictures, *, title: str, command: str, folder: Path) -> str:
+    """Return the comparison as HTML to lie in `folder`, its images where `pictures` puts them."""
     values = per_image(comparison)
     images = chosen_images(comparison, values.get(comparison.metrics[0]))
     table = columns(comparison)
     context = {
         "title": title,
+        "pictures": pictures,
         "comparison": comparison,
         "command": command,
         "columns": _read_first(table),
@@ -57,9 +63,12 @@ def render(comparison: Comparison, *, title: str, command: str) -> str:
         "effect_box": effect_box,
         "images": images,
         "labelled": len(comparison.runs) in _LABELLED,
-        "thumbnails": Thumbnails(image.sample.image for image in images),
+        "thumbnails": Thumbnails((image.sample.image for image in images), pictures),
+        "names": short_names([run.name for run in comparison.runs]),
+        "reports": [report_address(run.folder, folder) for run in comparison.runs],
         "made": datetime.now().astimezone().isoformat(),
         "sets": _by_title(set_tables(comparison)),
+        "hints": hints(comparison),
         "problems": [run for run in comparison.runs if run.problem],
     }
     templates = environment()
@@ -143,6 +152,7 @@ def _data(comparison: Comparison, table: Sequence[Column]) -> dict[str, Any]:
         "runs": runs,
         "keys": keys,
         "levels": levels,
+        "colour": most_balanced([run["settings"][: len(comparison.settings)] for run in runs]),
         "metrics": metrics,
         "costs": costs,
         "fronts": fronts,

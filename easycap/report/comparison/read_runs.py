@@ -15,12 +15,12 @@ from easycap.report.comparison.protocol import Protocol, ReferenceReader, Refere
 from easycap.report.comparison.settings import SEED, differing, flat, following, locations, with_locations
 from easycap.report.comparison.settings import label as label_of
 from easycap.report.rich_tables import summarise
-from easycap.report.scores import HEADLINE, mapping, score_of
+from easycap.report.scores import HEADLINE, TAG_HEADLINE, mapping, score_of
 from easycap.runs.find import SWEEP
 from easycap.runs.reading import Status, planned_runs, read_status, runs_in
 from easycap.utils.text import COSTS, is_number, metric_order
 
-_USUAL_METRICS = (HEADLINE, "truth", "BLEU-4", "METEOR", "SPICE")
+_USUAL_METRICS = (HEADLINE, TAG_HEADLINE, "truth", "BLEU-4", "METEOR", "SPICE", "F1@3")
 
 
 @dataclass(frozen=True)

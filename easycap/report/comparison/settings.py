@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,3 +152,21 @@ def sort_key(text: str) -> tuple[int, float, str]:
         return (0, float(text), "")
     except ValueError:
         return (1, 0.0, text)
+
+
+def most_balanced(runs: Sequence[Sequence[str]]) -> int:
+    """Return the index of the setting whose values share the runs most evenly, of equally even ones the one with most
+    values; -1 if each setting has one value, or a value of its own for each run.
+
+    `runs` have their values in the same order.
+    """
+    best, chosen = (0.0, 0), -1
+    for index, values in enumerate(zip(*runs, strict=True)):
+        counts = Counter(values)
+        if not 1 < len(counts) < len(runs):
+            continue
+        entropy = -sum(n / len(runs) * math.log(n / len(runs)) for n in counts.values())
+        rank = (round(entropy / math.log(len(counts)), 2), len(counts))
+        if rank > best:
+            best, chosen = rank, index
+    return chosen

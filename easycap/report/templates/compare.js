@@ -5,6 +5,7 @@ const body = document.querySelector(".runs tbody"), rows = new Map([...body.rows
 const runs = new Map(data.runs.map(run => [run.number, run]));
 const kept = new Set();
 const NOTHING = "–", TONES = 8, LABELS = 12;
+const SMALL_RANGE = .15; // of the largest value: values that differ by less get an axis from zero
 let visible = data.runs, near = null;
 
 const element = (name, attributes = {}, ...children) => {
@@ -25,7 +26,7 @@ const scoreText = (value, factor) => (value * factor).toFixed(factor === 1 ? 2 :
 // Colours: one tone per value; many numbers go from one tone to another, many names share the last tone.
 fill(byId("colour"), [...data.keys.map((key, i) => [i, key]), [-1, "run"]]);
 const colour = byId("colour");
-colour.value = data.runs.length > TONES && data.keys.length ? 0 : -1;
+colour.value = data.runs.length > TONES ? data.colour : -1;
 const number = text => text !== NOTHING && text.trim() !== "" && Number.isFinite(Number(text));
 function palette() {
   const key = Number(colour.value);
@@ -66,26 +67,53 @@ function drawLegend() {
   if (key >= 0) legend.prepend(html("li", {textContent: `${data.keys[key]}:`}));
 }
 
-// Filter: words that must all be there; KEY=VALUE, SCORE>NUMBER and SCORE<NUMBER look into one column.
-const texts = new Map([...rows].map(([n, row]) => [n, row.textContent.toLowerCase()]));
-function matches(run, word) {
-  const [, name, sign, wanted] = word.match(/^(.+?)([=<>])(.*)$/) || [];
-  if (!name) return texts.get(run.number).includes(word);
-  const key = data.keys.findIndex(one => [one.toLowerCase(), one.toLowerCase().split(".").pop()].includes(name));
+// Filter: words that must all be there; KEY=VALUE and the like look into one column: a setting, a score, a cost.
+const texts = new Map([...rows].map(([n, row]) => [n, [row.textContent, row.querySelector(".name").title].join(" ").toLowerCase()]));
+const SIZES = {k: 1e3, m: 1e6, g: 1e9, t: 1e12, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30}, SECONDS = {s: 1, m: 60, min: 60, h: 3600, d: 86400};
+const SIGNS = {
+  "=": (a, b) => a === b, ">": (a, b) => a > b, "<": (a, b) => a < b, ">=": (a, b) => a >= b, "<=": (a, b) => a <= b,
+};
+// The column that a condition names: what a run has there, and the sizes that may follow a number.
+function columnOf(name) {
+  const key = [one => one === name, one => one.split(".").pop() === name].map(is => data.keys.findIndex(one => is(one.toLowerCase()))).find(at => at >= 0);
+  if (key !== undefined) return {of: run => run.settings[key] === NOTHING ? null : run.settings[key].toLowerCase(), sizes: {}};
   const metric = data.metrics.find(one => one.key.toLowerCase() === name);
-  const value = key >= 0 ? run.settings[key] : metric && run.scores[metric.key] ? run.scores[metric.key][0] * metric.factor : null;
-  if (value === null) return !metric && texts.get(run.number).includes(word);
-  if (sign === "=") return wanted.split(",").includes(String(value).toLowerCase());
-  return wanted !== "" && (sign === "<" ? Number(value) < Number(wanted) : Number(value) > Number(wanted));
+  if (metric) return {of: run => run.scores[metric.key] ? Number(scoreText(run.scores[metric.key][0], metric.factor)) : null, sizes: {}};
+  const cost = data.costs.find(one => [one.key, one.title.replaceAll(" ", "_")].some(text => text.toLowerCase() === name));
+  return cost && {of: run => run.cost[cost.key], sizes: cost.key.endsWith("_seconds") ? SECONDS : SIZES};
+}
+function conditionOf(word) {
+  const [, name, sign, wanted] = word.match(/^([^!<>=]+)(!=|>=|<=|=|>|<)(.*)$/) || [];
+  const column = name && columnOf(name);
+  if (!column) return {unknown: name, holds: run => texts.get(run.number).includes(word)};
+  if (wanted === "") return {holds: () => true}; // not typed to its end
+  const values = sign.length === 1 && sign !== "=" || sign === ">=" || sign === "<=" ? [wanted] : wanted.split(",");
+  const any = run => values.some(one => compare(column, run, sign === "!=" ? "=" : sign, one));
+  return {holds: sign === "!=" ? run => !any(run) : any};
+}
+function compare(column, run, sign, wanted) {
+  const value = column.of(run);
+  if (value === null) return false;
+  const [, digits, size] = wanted.match(/^(-?[\d.]+(?:e[+-]?\d+)?)([a-z]*)$/) || [];
+  const right = size ? Number(digits) * column.sizes[size] : Number(wanted);
+  if (wanted === "" || Number.isNaN(right) || Number.isNaN(Number(value))) return sign === "=" && String(value) === wanted;
+  // Equal is what is equal as far as it was typed.
+  const decimals = size || /e/.test(wanted) ? 12 : (wanted.split(".")[1] || "").length;
+  const left = sign === "=" && typeof value === "number" ? Number(value.toFixed(decimals)) : Number(value);
+  return SIGNS[sign](left, right);
 }
 function filter() {
   const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  visible = data.runs.filter(run => words.every(word => matches(run, word)));
+  const conditions = words.map(conditionOf);
+  visible = data.runs.filter(run => conditions.every(one => one.holds(run)));
   const there = new Set(visible.map(run => run.number));
   for (const [n, row] of rows) row.hidden = !there.has(n);
   for (const link of document.querySelectorAll(".by a")) link.hidden = !there.has(Number(link.dataset.run));
   for (const line of document.querySelectorAll(".captions li")) line.hidden = !line.querySelector("a:not([hidden])");
-  byId("count").textContent = words.length ? `${visible.length} of ${data.runs.length} runs` : "";
+  const unknown = visible.length ? undefined : conditions.find(one => one.unknown)?.unknown;
+  byId("count").textContent = unknown ? `no column “${unknown}”: try ${[...data.keys, ...data.metrics.map(one => one.key)].slice(0, 4).join(", ")}`
+    : words.length ? `${visible.length} of ${data.runs.length} runs` : "";
+  if (!visible.some(run => run.number === stop)) stopAt(visible[0]?.number);
   draw();
 }
 
@@ -130,7 +158,7 @@ function scale(values, start, end, {log = false, zero = 0, margin = .05} = {}) {
       }
     return {of: value => start + (Math.log10(value) - low) / (high - low) * (end - start), ticks};
   }
-  if (low > 0 && low < zero * high) low = 0;
+  if (low > 0 && (low < zero * high || zero && high - low < SMALL_RANGE * high)) low = 0;
   if (low === 0 && high === 0) high = 1;
   if (high - low < 1e-12) [low, high] = [low - Math.abs(low || 1) / 2, high + Math.abs(high || 1) / 2];
   const room = margin * (high - low);
@@ -177,13 +205,45 @@ function keep(n) {
   showKept();
 }
 function showKept() {
-  for (const [n, row] of rows) row.classList.toggle("kept", kept.has(n));
+  for (const [n, row] of rows) {
+    row.classList.toggle("kept", kept.has(n));
+    row.querySelector("button").setAttribute("aria-pressed", kept.has(n));
+  }
   for (const [n, ones] of marks) for (const one of ones) { one.classList.toggle("kept", kept.has(n)); if (kept.has(n)) one.parentNode.append(one); }
   for (const link of document.querySelectorAll(".by a")) link.classList.toggle("kept", kept.has(Number(link.dataset.run)));
 }
-body.onclick = event => { const row = event.target.closest("tr"); if (row && !getSelection().toString()) keep(Number(row.dataset.run)); };
+body.onclick = event => {
+  const row = event.target.closest("a") ? null : event.target.closest("tr");
+  if (row && !getSelection().toString()) keep(Number(row.dataset.run));
+};
 body.onpointerover = event => light(Number(event.target.closest("tr")?.dataset.run) || null);
 body.onpointerleave = () => light(null);
+
+// The keyboard: the numbers are one stop of the tab key, arrows move among the rows shown, Escape removes all marks.
+const button = n => rows.get(n).querySelector("button");
+let stop = data.runs[0].number;
+function stopAt(n) {
+  for (const row of rows.values()) row.querySelector("button").tabIndex = -1;
+  if (n === undefined) return;
+  stop = n;
+  button(n).tabIndex = 0;
+}
+stopAt(stop);
+body.addEventListener("focusin", event => {
+  const n = Number(event.target.closest("tr").dataset.run);
+  if (event.target === button(n)) stopAt(n);
+  light(n);
+});
+body.addEventListener("focusout", () => light(null));
+body.onkeydown = event => {
+  const shown = [...body.rows].filter(row => !row.hidden), at = shown.indexOf(event.target.closest("tr"));
+  const next = {ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: shown.length - 1}[event.key];
+  if (next !== undefined && shown[next]) {
+    event.preventDefault();
+    shown[next].querySelector("button").focus();
+  }
+};
+addEventListener("keydown", event => { if (event.key === "Escape" && kept.size && !lightbox.open) { kept.clear(); showKept(); } });
 
 // The nearest point under the pointer, with what it stands for.
 function follow(svg, points, tell) {
