@@ -136,8 +136,9 @@ def test_a_command_ends_without_a_word_when_its_reader_has_gone(argv: list[str],
         done = subprocess.run(
             [sys.executable, "-m", "easycap", *words], cwd=tmp_path, stdout=output, stderr=errors, timeout=60
         )
-        expected = {"nonsense": 2 if errors == subprocess.PIPE else 141, "score --help": 0}
-        assert done.returncode == expected.get(" ".join(argv), 141)
+        # argparse passes over a reader that has gone in Python 3.11, not in 3.13
+        expected = {"nonsense": [2 if errors == subprocess.PIPE else 141], "score --help": [0, 141]}
+        assert done.returncode in expected.get(" ".join(argv), [141])
         assert b"Traceback" not in (done.stderr or b"") and b"Broken" not in (done.stderr or b"")
     os.close(output)
 
