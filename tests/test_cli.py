@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.damage import edit, flip_a_bit
 from helpers.tiny_config import TINY
 
 from easycap.cli import main
@@ -190,10 +191,15 @@ def test_a_damaged_checkpoint_is_named(trained: Path, tmp_path: Path, capsys) ->
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
     weights = copy / "checkpoints" / "best" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:100])
+    flip_a_bit(weights)
+    for command in ("evaluate", "caption"):
+        assert main([command, str(copy), *(["photo.jpg"] if command == "caption" else [])]) == 1
+        (said,) = capsys.readouterr().err.splitlines()
+        assert "best is damaged: model.safetensors has changed since it was saved; use" in said
+    edit(weights, "{")
     assert main(["evaluate", str(copy)]) == 1
     assert "model.safetensors cannot be loaded" in capsys.readouterr().err
-    (weights.parent / "config.json").write_text("{")
+    edit(weights.parent / "config.json", "{")
     assert main(["evaluate", str(copy)]) == 1
     assert "config.json is damaged" in capsys.readouterr().err
 

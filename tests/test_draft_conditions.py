@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.damage import edit
 from helpers.tiny_config import try_out
 from helpers.whole_runs import metrics, read, run, settings
 
@@ -204,7 +205,7 @@ def test_retrieval_by_the_encoder_of_another_run(
     shutil.copytree(path, moved)
     config = json.loads((moved / "checkpoints" / "best" / "config.json").read_text())
     config["draft"]["run"], config["data"]["cache"] = "gone", str(tmp_path / "gone" / "data")
-    (moved / "checkpoints" / "best" / "config.json").write_text(json.dumps(config))
+    edit(moved / "checkpoints" / "best" / "config.json", json.dumps(config))
     capsys.readouterr()
     assert caption([str(moved), str(photo), "--device", "cpu", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.damage import edit
 from helpers.tiny_config import TINY, try_out
 from helpers.tiny_tokenizers import tiny_bert, tiny_gpt2
 from helpers.whole_runs import OVERLAYS, RECURRENT, metrics, read, run, settings
@@ -133,7 +134,7 @@ def test_mixed_reads_own_tags_of_the_data_if_its_tag_model_does(
     """Whatever tag_vocab the captioner's own config says."""
     copy, asked = shutil.copytree(tag_run, tmp_path / "tagger"), []
     stored = read(copy / "checkpoints/best", "tags.json") | {"source": source}
-    (copy / "checkpoints/best/tags.json").write_text(json.dumps(stored))
+    edit(copy / "checkpoints/best/tags.json", json.dumps(stored))
     original = easycap.tasks.datasets.build_dataset
     monkeypatch.setattr(
         "easycap.tasks.datasets.build_dataset",
@@ -360,7 +361,7 @@ def test_predictions_belong_to_the_whole_preprocessing(tag_run: Path, tmp_path: 
     for mean in (0.1, 0.2):
         copy = shutil.copytree(tag_run, tmp_path / str(mean))
         seen = read(copy / "checkpoints/best", "preprocessing.json")
-        (copy / "checkpoints/best/preprocessing.json").write_text(json.dumps(seen | {"mean": [mean] * 3}))
+        edit(copy / "checkpoints/best/preprocessing.json", json.dumps(seen | {"mean": [mean] * 3}))
         task = create_task(settings(*of_kind("predicted", copy)))
         task.conditions["tags"].predictions.prepare(task.examples("val"))
         folders.append(task.conditions["tags"].predictions._caches[0].folder)

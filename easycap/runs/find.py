@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from easycap.errors import UserError
+from easycap.utils.checksums import damage
 from easycap.utils.files import write_atomically
 from easycap.utils.paths import expanded, outputs_dir
 from easycap.utils.shell import quoted
@@ -40,7 +41,7 @@ def find_run(name: str | Path) -> Path:
 def checkpoint_of(run: Path) -> Path:
     """Return the folder of a run's best weights (else its last), or `run` itself if it is a checkpoint.
 
-    Raises `UserError` saying what is missing.
+    Raises `UserError` saying what is missing, or which of its files is damaged.
     """
     run = find_run(run)
     if not run.is_dir():
@@ -53,6 +54,7 @@ def checkpoint_of(run: Path) -> Path:
     )  # the second of each after a kill between two renames
     for folder in (run, *(run / "checkpoints" / name for name in kept)):
         if (folder / MODEL).is_file():
+            _check_intact(folder)
             return folder
     from easycap.runs.reading import is_run  # loads a parser of YAML, which finding a run does not need
 
@@ -64,6 +66,17 @@ def checkpoint_of(run: Path) -> Path:
     raise UserError(
         f"{run} holds no checkpoint (checkpoints/best): is it a run's folder? `easycap runs` lists them"
     )
+
+
+def _check_intact(checkpoint: Path) -> None:
+    """Raise `UserError` naming the damaged file of a checkpoint, and another checkpoint of its run that is whole."""
+    reason = damage(checkpoint)
+    if reason is None:
+        return
+    others = [checkpoint.with_name(name) for name in ("best", "last", "last.previous")]
+    whole = [one for one in others if one != checkpoint and (one / MODEL).is_file() and damage(one) is None]
+    remedy = f"; use {shown(whole[0])} instead" if run_of(checkpoint) != checkpoint and whole else ""
+    raise UserError(f"{shown(checkpoint)} is damaged: {reason}{remedy or '; restore it from a copy'}")
 
 
 def run_of(checkpoint: Path) -> Path:

@@ -19,6 +19,7 @@ from easycap.models.image_model import ImageModel
 from easycap.runs.find import CONFIG, MODEL
 from easycap.training.optim import Optimization
 from easycap.types import Vocabulary
+from easycap.utils.checksums import damage, write_checksums
 from easycap.utils.files import write_atomically
 from easycap.utils.paths import share_as_usual
 
@@ -40,9 +41,9 @@ def save_checkpoint(
 ) -> None:
     """Write weights, vocabulary, config, preprocessing and progress as one folder, with `optimization` to resume.
 
-    `tensors` are stored next to the optimiser's. The folder appears whole or not at all. Of checkpoints that
-    can be resumed, the one replaced is kept as `<name>.previous` until the next save. Raises `UserError` if the disk
-    has no room for it; what was there stays.
+    `tensors` are stored next to the optimiser's. The folder appears whole or not at all, with checksums of its files.
+    Of checkpoints that can be resumed, the one replaced is kept as `<name>.previous` until the next save. Raises
+    `UserError` if the disk has no room for it; what was there stays.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a kill left behind
@@ -58,11 +59,12 @@ def save_checkpoint(
         states, stored["optimizer"] = _flatten(optimization.state_dict())
         save_file(states | (tensors or {}), str(partial / TRAINING))
     (partial / PROGRESS).write_text(json.dumps(stored), encoding="utf-8")
+    write_checksums(partial)
     share_as_usual(*partial.iterdir())
     _sync(*partial.iterdir(), partial)
     previous = _previous(folder)
-    shutil.rmtree(previous, ignore_errors=True)
     if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
         folder.rename(previous)
     partial.rename(folder)
     _sync(folder.parent)
@@ -163,8 +165,10 @@ def _previous(folder: Path) -> Path:
 
 
 def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint to resume; safetensors notices a file cut short."""
+    """What is wrong with a checkpoint to resume; one without checksums is of an earlier version."""
     try:
+        if reason := damage(folder):
+            return reason
         if "optimizer" not in json.loads((folder / PROGRESS).read_text(encoding="utf-8")):
             return f"{PROGRESS} has no optimizer state"
         for name in (MODEL, TRAINING):

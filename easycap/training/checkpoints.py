@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from easycap.training.distributed import Ranks
 from easycap.training.optim import Optimization
 from easycap.training.train_state import TrainState
 from easycap.types import Vocabulary
+from easycap.utils.checksums import damage
+
+logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -56,12 +60,17 @@ class Checkpoints:
             )
 
     def step_of_best(self) -> int | None:
-        """Return after which step `best` was saved, None if there is none, on every rank."""
+        """Return after which step `best` was saved, None if there is none or it is damaged, on every rank."""
+        return self.ranks.broadcast(self._step_of_best() if self.ranks.is_main else None)
+
+    def _step_of_best(self) -> int | None:
+        if reason := damage(self.best):
+            logger.warning("%s is damaged: %s", self.best, reason)
+            return None
         try:
-            progress = checkpoint.read_progress(self.best) if self.ranks.is_main else {}
+            return checkpoint.read_progress(self.best).get("step")
         except UserError:
-            progress = {}
-        return self.ranks.broadcast(progress.get("step"))
+            return None
 
     def check_space(self) -> None:
         """Raise `UserError` unless three copies of `last` and two of `best` fit on the disk."""

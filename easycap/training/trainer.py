@@ -14,6 +14,7 @@ import easycap.training.checkpoint_files as checkpoint
 from easycap.data.loader import TrainLoader
 from easycap.models.checkpoint import load_weights
 from easycap.models.image_model import ImageModel
+from easycap.runs.find import checkpoint_of
 from easycap.training.checkpoints import Checkpoints
 from easycap.training.distributed import Ranks
 from easycap.training.epochs import Epochs
@@ -98,6 +99,9 @@ class Trainer:
                 self.validate(progress)
                 self.state.end_epoch()
                 self.save_last()
+                self.save_best()
+            if self.state.best is None:  # of a run at its end, `best` was damaged
+                self.run_validation(progress, self.state.epoch)
                 self.save_best()
         self.ranks.barrier()
         cost = training_cost(self.model, self.state)
@@ -255,7 +259,7 @@ class Trainer:
         reason, lr_multiplier = self.early_stopping.reason(self.state), self.objective.next_stage()
         if lr_multiplier is None:
             return False
-        load_weights(self.model, self.checkpoints.best)
+        load_weights(self.model, checkpoint_of(self.checkpoints.best))
         self.optimization.restart(lr_multiplier)
         self.take_step.average.averages.clear()
         self.speed.forget()

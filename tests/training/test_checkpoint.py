@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.damage import flip_a_bit
 from torch import nn
 
 import easycap.training.checkpoint_files as checkpoint
 from easycap.models.checkpoint import load_weights
+from easycap.runs.find import checkpoint_of
 from easycap.training.optim import Muon, Optimization
 from easycap.types import Preprocessing
+from easycap.utils.checksums import CHECKSUMS, damage, write_checksums
 from easycap.vocab.word import WordVocabulary
 
 WORDS = WordVocabulary(size=5, min_count=1, captions=["a b c"], segmenter="spaces")
@@ -113,6 +119,92 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplo
         checkpoint.newest(tmp_path / "last")
 
 
+FILES = ["model.safetensors", "training.safetensors", "vocab.json", "config.json", "preprocessing.json"]
+FILES += ["progress.json", CHECKSUMS]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_flipped_bit_is_found_in_every_file(tmp_path: Path, caplog, name: str) -> None:
+    model = Model()
+    optimizers, run = optimization(model), tmp_path / "run"
+    for step in (1, 2):
+        save(run / "checkpoints/last", model, optimizers, step)
+    assert sorted(path.name for path in (run / "checkpoints/last").iterdir()) == sorted(FILES)
+    assert checkpoint_of(run) == run / "checkpoints/last"
+    flip_a_bit(run / "checkpoints/last" / name)
+    assert checkpoint.newest(run / "checkpoints/last") == run / "checkpoints/last.previous"
+    assert name in caplog.text or name == CHECKSUMS
+    with pytest.raises(ValueError, match="last is damaged: .*; use .*last.previous instead"):
+        checkpoint_of(run)
+    flip_a_bit(run / "checkpoints/last.previous" / name)
+    with pytest.raises(ValueError, match="last is damaged .*last.previous is damaged .*start from scratch"):
+        checkpoint.newest(run / "checkpoints/last")
+    with pytest.raises(ValueError, match="last is damaged: .*; restore it from a copy"):
+        checkpoint_of(run)
+
+
+@pytest.mark.parametrize("content", ["", "0123", "no checksums\n"])
+def test_checksums_that_were_cut_short_are_damage(tmp_path: Path, content: str) -> None:
+    model = Model()
+    save(tmp_path / "last", model, optimization(model), 1)
+    (tmp_path / "last" / CHECKSUMS).write_text(content)
+    assert damage(tmp_path / "last") == f"{CHECKSUMS} is not a list of checksums"
+
+
+def test_a_missing_file_is_damage_and_a_further_one_is_not(tmp_path: Path) -> None:
+    model = Model()
+    save(tmp_path / "last", model, optimization(model), 1)
+    (tmp_path / "last" / "notes.txt").write_text("mine")
+    assert damage(tmp_path / "last") is None
+    (tmp_path / "last" / "vocab.json").unlink()
+    assert damage(tmp_path / "last") == "vocab.json is missing"
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_checksums(tmp_path: Path) -> None:
+    model = Model()
+    save(tmp_path / "last", model, optimization(model), 1)
+    (tmp_path / "last" / CHECKSUMS).unlink()
+    assert checkpoint.newest(tmp_path / "last") == tmp_path / "last" == checkpoint_of(tmp_path / "last")
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_checked_is_not_called_damaged(
+    tmp_path: Path, monkeypatch
+) -> None:
+    model = Model()
+    optimizers = optimization(model)
+    save(tmp_path / "last", model, optimizers, 1)
+    original, calls = hashlib.file_digest, iter(range(99))
+
+    def replacing(file, name: str):
+        if next(calls) == 0:
+            save(tmp_path / "last", model, optimizers, 2)
+        return original(file, name)
+
+    monkeypatch.setattr("easycap.utils.checksums.hashlib.file_digest", replacing)
+    monkeypatch.setattr("easycap.training.checkpoint_files.write_checksums", _with(original))
+    assert damage(tmp_path / "last") is None
+
+
+def _with(digest):
+    def write(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("easycap.utils.checksums.hashlib.file_digest", digest)
+            write_checksums(folder)
+
+    return write
+
+
+def test_sha256sum_reads_the_checksums(tmp_path: Path) -> None:
+    if shutil.which("sha256sum") is None:
+        pytest.skip("sha256sum is not installed")
+    model = Model()
+    save(tmp_path / "last", model, optimization(model), 1)
+    check = ["sha256sum", "--check", "--strict", "--quiet", CHECKSUMS]
+    assert subprocess.run(check, cwd=tmp_path / "last").returncode == 0
+    flip_a_bit(tmp_path / "last" / "model.safetensors")
+    assert subprocess.run(check, cwd=tmp_path / "last", capture_output=True).returncode == 1
+
+
 def test_a_full_disk_is_one_sentence_and_keeps_what_is_there(tmp_path: Path, monkeypatch) -> None:
     model = Model()
     optimizers = optimization(model)
@@ -136,7 +228,8 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path) -> None:
     model = Model()
     save(tmp_path / "last", model, optimization(model), 1)
-    assert {path.suffix for path in (tmp_path / "last").iterdir()} == {".safetensors", ".json"}
+    files = [path for path in (tmp_path / "last").iterdir() if path.name != CHECKSUMS]
+    assert {path.suffix for path in files} == {".safetensors", ".json"}
 
 
 def test_no_module_can_unpickle_a_file() -> None:

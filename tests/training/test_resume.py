@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.damage import edit, flip_a_bit
 from helpers.interrupted_runs import killed, left_behind, run
 
 import easycap.training.checkpoint_files as checkpoint
@@ -89,10 +90,50 @@ def test_a_damaged_checkpoint_is_gone_around(whole: dict[str, Any], tmp_path: Pa
 def test_a_best_from_an_abandoned_future_does_not_count(tmp_path: Path, caplog) -> None:
     path = killed(tmp_path / "run", Trainer, "train_step", 5)
     progress = path / "checkpoints/best/progress.json"
-    progress.write_text(progress.read_text().replace('"step": 3', '"step": 99'))
+    edit(progress, progress.read_text().replace('"step": 3', '"step": 99'))
     run(path)
     assert "the best checkpoint is chosen afresh" in caplog.text
     assert checkpoint.read_progress(path / "checkpoints/best")["step"] == 6
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "vocab.json", "progress.json"])
+def test_a_flipped_bit_changes_nothing(whole: dict[str, Any], tmp_path: Path, caplog, name: str) -> None:
+    path = killed(tmp_path / "run", Trainer, "train_step", 6)
+    flip_a_bit(path / "checkpoints/last" / name)
+    assert left_behind(run(path)) == whole
+    assert (
+        f"last is damaged ({name} has changed since it was saved): resuming from last.previous" in caplog.text
+    )
+
+
+def test_a_damaged_best_is_saved_again(whole: dict[str, Any], tmp_path: Path, caplog) -> None:
+    path = killed(tmp_path / "run", Trainer, "train_step", 4)  # its weights are those of `last`
+    flip_a_bit(path / "checkpoints/best/model.safetensors")
+    assert left_behind(run(path)) == whole
+    assert "best is damaged: model.safetensors has changed" in caplog.text
+
+
+def test_a_damaged_best_is_chosen_afresh(tmp_path: Path, caplog) -> None:
+    path = killed(tmp_path / "run", Trainer, "train_step", 5)
+    flip_a_bit(path / "checkpoints/best/vocab.json")
+    run(path)
+    assert "best is damaged: vocab.json has changed" in caplog.text and "is chosen afresh" in caplog.text
+    assert checkpoint.read_progress(path / "checkpoints/best")["step"] == 6
+
+
+def test_after_the_last_step_a_damaged_best_is_replaced_by_the_last_weights(tmp_path: Path, caplog) -> None:
+    path = killed(tmp_path / "run", CaptioningTask, "evaluate", 1)
+    best = path / "checkpoints/best"
+    progress = checkpoint.read_progress(path / "checkpoints/last")
+    for name in ("last", "best"):  # as if the first validation had been the best
+        file = path / "checkpoints" / name / "progress.json"
+        stored = json.loads(file.read_text())
+        stored["progress"]["best_step"] = 3
+        edit(file, json.dumps(stored))
+    flip_a_bit(best / "model.safetensors")
+    run(path)
+    assert "is chosen afresh" in caplog.text and read_status(path).state == "completed"
+    assert checkpoint.read_progress(best)["step"] == 6 == progress["step"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -200,7 +241,7 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(tmp_path: Path, capl
     stored = json.loads(file.read_text())
     for name in ("epoch_sums", "epoch_words"):
         del stored["progress"][name]
-    file.write_text(json.dumps(stored))
+    edit(file, json.dumps(stored))
     run(tmp_path / "run", "trainer.max_hours=null")
     first, second = said_of_epochs(caplog)
     assert first.startswith("epoch 1: validation loss") and second.startswith("epoch 2: training loss")

@@ -1,0 +1,79 @@
+"""Checksums of the files of a folder: a bit that changed on the disk must not go unnoticed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+# Written last. `sha256sum -c checksums.txt` reads it.
+CHECKSUMS = "checksums.txt"
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the SHA-256 of every file of `folder` into checksums.txt there."""
+    files = [path for path in _files(folder) if path.name != CHECKSUMS]
+    lines = (
+        f"{digest}  {file.relative_to(folder).as_posix()}\n"
+        for digest, file in zip(_digests(files), files, strict=True)
+    )
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def damage(folder: Path) -> str | None:
+    """Return which file of `folder` is not what checksums.txt says, None if all are.
+
+    A folder without checksums.txt, as earlier versions wrote it, counts as intact. Within a process files are read
+    once, unless their size or time has changed.
+    """
+    while (folder / CHECKSUMS).is_file():
+        state = _state(folder)
+        reason = _damage(folder, state)
+        if reason is None or state == _state(folder):  # else it was replaced meanwhile, by a run in training
+            return reason
+    return None
+
+
+def _state(folder: Path) -> tuple[tuple[Any, ...], ...]:
+    found = []
+    for path in _files(folder):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            found.append((path, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _damage(folder: Path, _state: tuple[tuple[Any, ...], ...]) -> str | None:
+    try:
+        listed = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+        wanted = {folder / line[66:]: line[:64] for line in listed}
+        if not wanted or any(line[64:66] != "  " for line in listed):
+            return f"{CHECKSUMS} is not a list of checksums"
+        for path, digest in zip(wanted, _digests(wanted), strict=True):
+            if digest != wanted[path]:
+                return f"{path.name} has changed since it was saved"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _digests(files: Iterable[Path]) -> list[str]:
+    """The SHA-256 of files; hashing lets other threads compute."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(_digest, files))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
