@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import importlib
 import logging
-import signal
 import sys
 import types
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from easycap.models.build import with_architecture
 from easycap.registry import import_modules
 from easycap.runs.environment import peak_memory
 from easycap.runs.find import SWEEP, checkpoint_of, run_of
+from easycap.runs.holding import hold_run
 from easycap.runs.recording import Recording, open_run
+from easycap.runs.run_folder import RunFolder
 from easycap.tasks.base import Task
 from easycap.tasks.create import check_metrics, task_class
 from easycap.tasks.datasets import check_unchanged, data_summary
@@ -29,9 +31,11 @@ from easycap.tasks.other_sets import evaluation_set
 from easycap.tasks.training import log_start, make_trainer, training_record
 from easycap.training.checkpoint_files import checkpoint_to_resume, remove_leftovers
 from easycap.training.distributed import SINGLE_PROCESS, Ranks, init_distributed
+from easycap.training.shared_disk import check_shared_disk
 from easycap.training.threads import use_configured_threads
 from easycap.types import Dataset
 from easycap.utils.cpu_threads import restore_thread_count
+from easycap.utils.processes import end_as_on_interrupt
 from easycap.utils.progress_bar import silence
 
 
@@ -51,18 +55,24 @@ def join_training() -> float | None:
     """Take part in the training that the main process has called, without an output of its own."""
     logging.disable()
     silence()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_as_on_interrupt()
     with init_distributed() as ranks:
         return _train(ranks, *ranks.broadcast(None))
 
 
 def _train(ranks: Ranks, config: dict[str, Any], path: Path, command: str) -> float | None:
     import_modules(config["imports"])  # on ranks other than the main one, which has checked the config
-    run = open_run(path, command=command, resume=bool(config["resume"]), writes=ranks.is_main)
-    config = with_architecture(config)
+    with hold_run(path) if ranks.is_main else nullcontext():
+        run = open_run(path, command=command, resume=bool(config["resume"]), writes=ranks.is_main)
+        return _train_in(run, ranks, config, command)
+
+
+def _train_in(run: RunFolder, ranks: Ranks, config: dict[str, Any], command: str) -> float | None:
+    path, config = run.path, with_architecture(config)
     run.write_config(to_yaml(config))
     ranks.on_rank_lost = partial(run.write_status, "failed")
     with restore_thread_count(), Recording(run) as recording:
+        check_shared_disk(ranks, path)
         use_configured_threads(config["trainer"]["threads"])
         resume_from = ranks.broadcast(checkpoint_to_resume(path) if ranks.is_main else None)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.damage import edit, flip_a_bit
 from helpers.tiny_config import TINY
+from PIL import Image
 
 from easycap.cli import main
 
@@ -192,8 +193,9 @@ def test_a_damaged_checkpoint_is_named(trained: Path, tmp_path: Path, capsys) ->
     shutil.copytree(trained, copy)
     weights = copy / "checkpoints" / "best" / "model.safetensors"
     flip_a_bit(weights)
-    for command in ("evaluate", "caption"):
-        assert main([command, str(copy), *(["photo.jpg"] if command == "caption" else [])]) == 1
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    for words in (["evaluate", str(copy)], ["caption", str(copy), str(tmp_path / "photo.png")]):
+        assert main(words) == 1
         (said,) = capsys.readouterr().err.splitlines()
         assert "best is damaged: model.safetensors has changed since it was saved; use" in said
     edit(weights, "{")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from easycap.config.compose import config_text, import_own_modules
 from easycap.config.hydra_job import show_info
-from easycap.config.overrides import parse
+from easycap.config.overrides import parse, quoted
 from easycap.config.own_dirs import use_config_dirs
 from easycap.config.schema import GROUPS
 from easycap.errors import UserError
@@ -19,9 +19,10 @@ from easycap.registry import own_components
 from easycap.runs.find import shown
 from easycap.tasks.prepared_run import PreparedRun, prepare
 from easycap.training.place import place
+from easycap.training.restarts import Restarts
 from easycap.utils.paths import config_files, own_config_dirs
 from easycap.utils.plugins import packages_without_conf
-from easycap.utils.processes import PARENT, end_with_parent
+from easycap.utils.processes import PARENT, end_as_on_interrupt, end_with_parent
 
 # Hydra's flags that take a value after "=".
 _FLAGS = frozenset({"--cfg", "--package", "--info", "--config-path", "--config-name"})
@@ -78,7 +79,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _prepare_and_train(flags: argparse.Namespace) -> int:
     """Train the run that the overrides describe, or with --cfg only print its config."""
-    prepared = prepare(flags.overrides, flags=flags.config_dirs)
+    overrides, restarts = flags.overrides, Restarts()
+    if not flags.cfg and (run := restarts.run_to_resume()) is not None:
+        print(f"torchrun has restarted the training: resuming {shown(run)}", file=sys.stderr, flush=True)
+        device = [word for word in overrides if word.lstrip("+").startswith("device=")]
+        overrides = [f"resume={quoted(str(run))}", *device]
+    prepared = prepare(overrides, flags=flags.config_dirs)
     if prepared.is_completed:
         print(f"{shown(prepared.config['resume'])} is already complete; nothing to do", file=sys.stderr)
         return _show(prepared.folder)
@@ -86,9 +92,11 @@ def _prepare_and_train(flags: argparse.Namespace) -> int:
         text = config_text(prepared.composition, flags.cfg, package=flags.package, resolve=flags.resolve)
         print(text, end="")
         return 0
-    # SIGTERM (a scheduler, a container) ends a run as Ctrl-C does: with a status, not without a word.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return prepared.run(lambda: _train(prepared))
+    end_as_on_interrupt()
+    restarts.remember(prepared.folder)
+    code = prepared.run(lambda: _train(prepared))
+    restarts.forget()
+    return code
 
 
 def _train(prepared: PreparedRun) -> int:

@@ -14,6 +14,7 @@ from easycap.data.parquet_images import is_remote
 from easycap.types import Example
 from easycap.utils.allocator import keep_freed_memory
 from easycap.utils.machine import usable_cores
+from easycap.utils.processes import STOP_SIGNALS
 
 AUTO = "auto"
 _MOST_BESIDE_A_GPU = 8
@@ -52,6 +53,7 @@ def begin_worker(_worker: int) -> None:
     """Initialise a loader process; torch gives each one thread."""
     keep_freed_memory()  # processes that are not forked start with the defaults
     gc.freeze()  # what was there before is not looked through for garbage, which would write to all of it
-    # Ctrl-C reaches every process of a terminal; the main one still needs the batches of this step to save in peace.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Ctrl-C reaches every process of a terminal, and a scheduler's signals all of a job; the main one still needs the
+    # batches of this step to save in peace.
+    for number in (signal.SIGINT, *STOP_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)

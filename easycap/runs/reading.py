@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,9 +17,9 @@ from typing import Any
 import yaml
 
 from easycap.errors import UserError, json_fault
+from easycap.runs.holding import is_dead
 from easycap.runs.migrate import update_result_keys, update_settings
 from easycap.runs.samples import Sample, samples_of
-from easycap.utils.processes import runs_python
 
 # The C parser is 10 times faster, which is felt when a folder of runs is listed.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -42,6 +41,7 @@ class Status:
     ended: str | None = None
     command: str | None = None
     seconds: float | None = None
+    host: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,19 +108,20 @@ def planned_runs(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_status(folder: Path) -> Status:
-    """Return a run's status, "killed" where it says running but its process on this host is gone; raises
+    """Return a run's status, "killed" where it says running but its process is gone, or silent on another host; raises
     `UserError` if `folder` has none.
     """
     if not (folder / "status.json").is_file():
         _require_run(folder)
     values = _read_mapping(folder / "status.json", []) or {}
     state = str(values.get("status", "unknown"))
-    this_host = values.get("host") in (None, socket.gethostname())
-    if state == "running" and this_host and not runs_python(values.get("pid")):
+    if state == "running" and is_dead(folder, values):
         state = "killed"
     if state == "failed" and values.get("error") == "interrupted":  # as earlier versions put it
         state = "interrupted"
-    texts = {name: _text_or_none(values.get(name)) for name in ("error", "started", "ended", "command")}
+    texts = {
+        name: _text_or_none(values.get(name)) for name in ("error", "started", "ended", "command", "host")
+    }
     return Status(state, **texts, seconds=_wall_seconds(values))
 
 

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easycap.errors import UserError
+from easycap.runs.holding import LOCK, SECONDS
 from easycap.runs.migrate import update_result_keys
 from easycap.types import ImageSource
 from easycap.utils.files import write_atomically, write_json
-from easycap.utils.processes import lock, runs_python
+from easycap.utils.processes import lock
 
 if TYPE_CHECKING:
     import PIL.Image
 
-_SECONDS, _NOTED_EVERY = ".seconds", 5.0
+_NOTED_EVERY = 5.0
 
 
 def new_run_folder(root: Path, choices: Sequence[str]) -> Path:
@@ -32,24 +33,19 @@ def new_run_folder(root: Path, choices: Sequence[str]) -> Path:
     return root / "-".join([stamp, *choices, secrets.token_hex(3)])
 
 
-def is_alive(status: Mapping[str, Any]) -> bool:
-    """Return True if another process, recorded as running in status.json, still is, as far as this host knows."""
-    this_host = status.get("status") == "running" and status.get("host") == socket.gethostname()
-    return this_host and status.get("pid") != os.getpid() and runs_python(status.get("pid"))
-
-
 class RunFolder:
     """Writes the files of one run; readers never see half a file.
 
-    While the run's status is running, its wall time is written to `.seconds` every few seconds, as a killed process
-    leaves no other record. `clock` is monotonic, in seconds. `is_new` says that there was nothing there but a log.
+    While the run's status is running, its wall time is written to `.seconds` every few seconds: a killed process leaves
+    no other record, and other hosts see no other sign of life. `clock` is monotonic, in seconds. `is_new` says that
+    there was nothing there but a log.
     """
 
     def __init__(self, path: Path, *, command: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.path, self.command, self.clock = path, command, clock
         self._started = clock() - _seconds_of_legs(path)
         self._over: threading.Event | None = None
-        self.is_new = not path.exists() or {entry.name for entry in path.iterdir()} <= {"train.log"}
+        self.is_new = not path.exists() or {entry.name for entry in path.iterdir()} <= {"train.log", LOCK}
         try:
             path.mkdir(parents=True, exist_ok=True)
             (path / "samples" / "images").mkdir(parents=True, exist_ok=True)
@@ -96,7 +92,7 @@ class RunFolder:
     def _note_times(self, over: threading.Event) -> None:
         while not over.wait(_NOTED_EVERY):
             with suppress(OSError):  # a full disk must not end what is only a note
-                write_json(self.path / _SECONDS, {"seconds": round(self.seconds(), 3)})
+                write_json(self.path / SECONDS, {"seconds": round(self.seconds(), 3)})
 
     def append_metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Append one line to metrics.jsonl; numbers that are not finite are written as null."""
@@ -178,7 +174,7 @@ def _seconds_of_legs(run: Path) -> float:
     """The wall time of a run's starts so far: the largest that its files record, 0 for a new run."""
     texts = {
         name: (run / name).read_text(encoding="utf-8", errors="replace")
-        for name in (_SECONDS, "status.json", "metrics.jsonl")
+        for name in (SECONDS, "status.json", "metrics.jsonl")
         if (run / name).is_file()
     }
     lines = {name: text.splitlines() if name == "metrics.jsonl" else [text] for name, text in texts.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,8 @@ from filelock import FileLock
 from easycap.config.overrides import quoted
 from easycap.runs.reading import read_status
 from easycap.runs.run_folder import RunFolder
-from easycap.utils.processes import PARENT, descriptors, lock
+from easycap.utils.console import say
+from easycap.utils.processes import PARENT, STOP_SIGNALS, descriptors, lock
 
 LOG = "output.log"
 _SECONDS_TO_SAVE = 60.0
@@ -98,7 +100,7 @@ class Children:
 
 
 # Signals by which people and schedulers stop a process; others mean that it failed.
-_ASKED_TO_STOP = {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
+_ASKED_TO_STOP = {signal.SIGINT, *STOP_SIGNALS}
 
 
 def state_of(run: PlannedRun) -> str:
@@ -118,14 +120,22 @@ def train_planned(
     A run that was started before is resumed from its last checkpoint. Nothing that happens to the training process
     reaches this one.
     """
+    outcome = _try_to_train(run, threads, ranks, children)
+    if outcome is not None or not wait:
+        return outcome
+    return _wait_for_other_process(run, threads, ranks, children)
+
+
+def _try_to_train(run: PlannedRun, threads: int | None, ranks: int, children: Children) -> Outcome | None:
+    """Train a run, unless it is completed; None if another process is at it."""
     with lock(run.folder.parent / ".locks" / run.folder.name, wait=False) as held:
-        if held is not None:
-            return _run_locked(run, held, threads, ranks, children)
-    return _wait_for_other_process(run, threads, ranks, children) if wait else None
+        return None if held is None else _run_locked(run, held, threads, ranks, children)
 
 
 def _wait_for_other_process(run: PlannedRun, threads: int | None, ranks: int, children: Children) -> Outcome:
     started = time.monotonic()
+    if state_of(run) == "running" and _is_elsewhere(run):
+        say(f"waiting for {run.label}, trained on {read_status(run.folder).host}", stderr=True)
     while not children.stopped.wait(_SECONDS_BETWEEN_LOOKS):
         with lock(run.folder.parent / ".locks" / run.folder.name, wait=False) as held:
             if held is None:
@@ -133,18 +143,21 @@ def _wait_for_other_process(run: PlannedRun, threads: int | None, ranks: int, ch
             state = state_of(run)
             if state in ("completed", "failed"):
                 return Outcome("waited", state, error_of(run), time.monotonic() - started)
-            return _run_locked(run, held, threads, ranks, children)
+            outcome = _run_locked(run, held, threads, ranks, children)
+            if outcome is not None:
+                return outcome
     return Outcome("waited", "interrupted")
 
 
 def _run_locked(
     run: PlannedRun, held: FileLock, threads: int | None, ranks: int, children: Children
-) -> Outcome:
+) -> Outcome | None:
+    """Train a run, unless it is completed; None if it is trained on another host, as far as that can be seen."""
     before = state_of(run)
     if before == "completed":
         return Outcome("skipped", "completed")
     if before == "running":
-        return Outcome("waited", "failed", "it is being trained by another process, outside of any sweep")
+        return None if _is_elsewhere(run) else _TRAINED_OUTSIDE
     if children.stopped.is_set():
         return Outcome("waited", "interrupted")
     resuming = (run.folder / "config.yaml").is_file()
@@ -154,8 +167,17 @@ def _run_locked(
     # Of several ranks the parent is torchrun, which ends them itself.
     environment = environment_of(threads) | ({PARENT: str(os.getpid())} if ranks == 1 else {})
     code = _train(run, command_of(run, resuming=resuming, ranks=ranks), held, environment, children)
+    if state_of(run) == "running":  # another process was faster
+        return None if _is_elsewhere(run) else _TRAINED_OUTSIDE
     _record_crash(run, code)
     return Outcome(did, state_of(run), error_of(run), time.monotonic() - started)
+
+
+_TRAINED_OUTSIDE = Outcome("waited", "failed", "it is being trained by another process, outside of any sweep")
+
+
+def _is_elsewhere(run: PlannedRun) -> bool:
+    return read_status(run.folder).host not in (None, socket.gethostname())
 
 
 def _train(

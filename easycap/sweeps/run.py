@@ -6,7 +6,6 @@ overrides -> plan (plan.py) -> launcher -> a process per run -> summary
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from easycap.runs.reading import read_result
 from easycap.sweeps.estimate import Estimator
 from easycap.sweeps.plan import Plan, make_plan, read_request, write_plan
 from easycap.sweeps.planned_run import LOG, Children, Outcome, PlannedRun, error_of, state_of
+from easycap.utils.processes import end_as_on_interrupt
 from easycap.utils.shell import joined
 from easycap.utils.text import NOTHING, duration_text, score_text
 
@@ -55,7 +55,7 @@ def _run(runs: Sequence[PlannedRun], folder: Path, launcher: Any) -> int:
     print(f"{_plural(len(runs), 'run')} in {shown(folder)}: {counts}", flush=True)
     completed = [run for run, state in states.items() if state == "completed"]
     _warn_of_other_code(completed)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_as_on_interrupt()
     children, stopped = Children(), False
     outcomes = {run: Outcome("skipped", "completed") for run in completed}
     try:

@@ -28,7 +28,7 @@ from easycap.sweeps.planned_run import LOG, Children, Outcome, PlannedRun
 from easycap.sweeps.space import Interval, Space, search_space
 from easycap.tasks.create import task_class
 from easycap.utils.extras import check_extra
-from easycap.utils.processes import lock
+from easycap.utils.processes import end_as_on_interrupt, lock
 from easycap.utils.text import NOTHING, duration_text, score_text
 
 STUDY = "study.journal"
@@ -58,7 +58,7 @@ def run_search(request: Request, launcher: Any, command: str) -> int:
     with lock(folder / ".locks" / "search", wait=False) as held:
         if held is None:
             raise UserError(f"{shown(folder)}: another process is already running this search")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        end_as_on_interrupt()
         return _Search(optuna, request, space, folder, metric, launcher, command).run()
 
 

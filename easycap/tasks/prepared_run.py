@@ -16,7 +16,8 @@ from easycap.config.hydra_job import run_in
 from easycap.config.validate import validate
 from easycap.errors import UserError
 from easycap.runs.find import shown
-from easycap.runs.run_folder import is_alive, new_run_folder
+from easycap.runs.holding import is_alive
+from easycap.runs.run_folder import new_run_folder
 from easycap.utils.paths import outputs_dir
 
 T = TypeVar("T")

@@ -8,7 +8,6 @@ called by all ranks at the same point; with one rank each returns what it was gi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,9 +20,9 @@ from torch import nn
 from easycap.errors import UserError
 from easycap.training.heartbeat import Heartbeat
 from easycap.training.place import place
+from easycap.training.rendezvous import meet
 
 _BUCKET_BYTES = 64 * 2**20
-_TIME_TO_MEET = timedelta(minutes=5)
 # Rank 0 may draw a data set or score for long while the others wait; who died is known from the missing heartbeat.
 _TIME_TO_WORK = timedelta(hours=12)
 
@@ -159,11 +158,10 @@ def init_distributed() -> Iterator[Ranks]:
     has_cuda = torch.cuda.is_available()
     if has_cuda:
         torch.cuda.set_device(here.local_rank)
-    os.environ.setdefault("MASTER_PORT", "29500")
-    store, _, _ = next(dist.rendezvous("env://", here.rank, here.world_size, timeout=_TIME_TO_MEET))
+    store = meet(here)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if has_cuda else "gloo",
-        store=dist.PrefixStore("ranks", store),
+        store=dist.PrefixStore("group", store),
         rank=here.rank,
         world_size=here.world_size,
         timeout=_TIME_TO_WORK,

@@ -1,4 +1,4 @@
-"""Ending a training early without losing it: Ctrl-C, SIGTERM and `trainer.max_hours` wait for a good moment."""
+"""Ending a training early without losing it: Ctrl-C, STOP_SIGNALS and `trainer.max_hours` wait for a good moment."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from easycap.errors import OutOfTime
+from easycap.utils.processes import STOP_SIGNALS, heeded, leave_dead_terminal
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            for kind in (signal.SIGINT, signal.SIGTERM):
+            for kind in heeded((signal.SIGINT, *STOP_SIGNALS)):
                 self._before[kind] = signal.signal(kind, self._note)
         return self
 
@@ -85,6 +86,7 @@ class Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked worker: the main process decides
             return
+        leave_dead_terminal()
         now = time.monotonic()
         asked_at = self._asked_at
         impatient = number == signal.SIGINT and asked_at is not None and now - asked_at > _IMPATIENT_SECONDS

@@ -7,9 +7,10 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,14 +18,46 @@ if TYPE_CHECKING:
 
 # Environment variable: a training whose parent (this process id) is gone saves and ends.
 PARENT = "EASYCAP_PARENT"
+# By these, besides Ctrl-C, people and schedulers ask a process to end: a container is stopped, a connection dropped, a
+# job's time is nearly over. Windows has the first alone.
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGQUIT") if hasattr(signal, name)
+)
 # Windows has no SIGKILL: there SIGTERM cannot be handled either.
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
+def end_as_on_interrupt() -> None:
+    """Let the signals of STOP_SIGNALS end this process as Ctrl-C does: with a status, not without a word."""
+    for number in heeded(STOP_SIGNALS):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    leave_dead_terminal()
+    raise KeyboardInterrupt
+
+
+def leave_dead_terminal() -> None:
+    """Let what is written to a terminal that is gone go nowhere: it would fail, while there is still work to save."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+
+
+def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """Return those of the signals that this process was not told to ignore, as `nohup` does with SIGHUP."""
+    hangup = getattr(signal, "SIGHUP", None)
+    return [one for one in numbers if one != hangup or signal.getsignal(one) is not signal.SIG_IGN]
+
+
 @contextmanager
-def lock(path: Path, *, wait: bool = True) -> Iterator[FileLock | None]:
+def lock(path: Path, *, wait: bool | float = True) -> Iterator[FileLock | None]:
     """Hold the lock file `path` (made if need be) and give the lock, or None if another process holds it and `wait`
-    is False.
+    is False, or still holds it after so many seconds.
 
     The system releases it when its last holder ends, however that ends; a child process that inherits the descriptor
     (see `descriptors`) holds it too.
@@ -35,7 +68,7 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[FileLock | None]:
     path.touch()  # with the umask's mode: a shared cache's lock is taken by several users
     held = FileLock(path, mode=stat.S_IMODE(path.stat().st_mode), thread_local=False)
     try:
-        held.acquire(timeout=-1 if wait else 0)
+        held.acquire(timeout=-1 if wait is True else float(wait))
     except Timeout:
         yield None
         return

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -207,7 +208,8 @@ class _Bars:
             return
         self.display.remove_task(bar)
         if not self.display.tasks:
-            self.display.stop()
+            with suppress(OSError):  # the terminal may be gone
+                self.display.stop()
             self.display = console.live = None
 
 

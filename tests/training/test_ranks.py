@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers.interrupted_runs import left_behind, run
+from helpers.rank_processes import together
 from helpers.waiting import wait_for
 from torch import nn
 
@@ -26,39 +24,6 @@ from easycap.models.decoders.reinforce import AttentionReinforce, Cost
 from easycap.train import join_training
 from easycap.training.place import Place, place
 from easycap.training.trainer import Trainer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def together(*targets: Callable[[], Any], seconds: float = 60) -> list[int]:
-    """Run each target in a process that is its rank; return their exit codes."""
-    port = str(free_port())
-
-    def start(number: int, target: Callable[[], Any]) -> None:
-        os.environ.update(RANK=str(number), WORLD_SIZE=str(len(targets)), LOCAL_RANK=str(number))
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-        try:
-            target()
-        except BaseException as error:
-            print(f"rank {number}: {error}")
-            os._exit(3)
-        os._exit(0)
-
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=start, args=pair) for pair in enumerate(targets)]
-    for process in processes:
-        process.start()
-    deadline = time.monotonic() + seconds
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-        if process.is_alive():
-            process.kill()
-            process.join()
-    return [process.exitcode for process in processes]
 
 
 def run_together(path: Path, *overrides: str) -> Path:

@@ -1,0 +1,101 @@
+"""Who trains a run: a lock on its folder for as long as it is trained, and signs of life for other hosts.
+
+Locks of files work among the processes of a host; whether they do on a disk that several hosts share depends on that
+disk. There a running run's `.seconds`, which it writes every few seconds, decides.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from easycap.errors import UserError
+from easycap.utils.processes import lock, runs_python
+from easycap.utils.text import duration_text
+
+logger = logging.getLogger(__name__)
+
+LOCK, SECONDS, STATUS = ".lock", ".seconds", "status.json"
+# Disks shared by hosts may show a file's changes a minute late.
+SILENT_SECONDS = 180.0
+# A killed training's loader processes end, and let go of its lock, within seconds.
+_SECONDS_TO_WAIT = 10.0
+
+
+def is_alive(status: Mapping[str, Any]) -> bool:
+    """Return True if another process, recorded as running in status.json, still is, as far as this host knows."""
+    return status.get("status") == "running" and _is_here(status) and not _has_ended(status)
+
+
+def is_dead(run: Path, status: Mapping[str, Any]) -> bool:
+    """Return True if the process that status.json calls running has ended, or has been silent for long elsewhere."""
+    if status.get("host") in (None, socket.gethostname()):
+        return not runs_python(status.get("pid"))
+    return silent_seconds(run) > SILENT_SECONDS
+
+
+def silent_seconds(run: Path, now: float | None = None) -> float:
+    """Return how long ago the process that trains a run last wrote that it does; `now` is by the clock of its disk."""
+    written = [0.0]
+    for name in (SECONDS, STATUS):
+        with suppress(OSError):
+            written.append((run / name).stat().st_mtime)
+    return (time.time() if now is None else now) - max(written)
+
+
+@contextmanager
+def hold_run(run: Path) -> Iterator[None]:
+    """Keep other processes from training the run in the folder `run`; `UserError` if one does already."""
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(lock(run / LOCK, wait=_SECONDS_TO_WAIT))
+        except (NotImplementedError, OSError) as error:
+            logger.debug("%s cannot be locked (%s): the signs of life decide alone", run, error)
+        else:
+            if held is None:
+                raise UserError(f"{run} is being trained by another process{_named(run)}: stop it first")
+        _refuse_if_trained_elsewhere(run)
+        yield
+
+
+def _refuse_if_trained_elsewhere(run: Path) -> None:
+    status = _status(run)
+    if status.get("status") != "running" or _is_here(status):
+        return
+    host = status.get("host")
+    silent = silent_seconds(run, now=(run / LOCK).stat().st_mtime if (run / LOCK).exists() else None)
+    if silent <= SILENT_SECONDS:
+        ago, limit = duration_text(max(0.0, silent)), duration_text(SILENT_SECONDS)
+        raise UserError(
+            f"{run} is being trained on {host} (last sign of life {ago} ago): stop it first; it counts as dead after "
+            f"{limit} of silence"
+        )
+    logger.warning("%s trained this run and has been silent for %s", host, duration_text(silent))
+
+
+def _named(run: Path) -> str:
+    status = _status(run)
+    return f" ({status['pid']} on {status.get('host')})" if status.get("status") == "running" else ""
+
+
+def _is_here(status: Mapping[str, Any]) -> bool:
+    return status.get("host") == socket.gethostname()
+
+
+def _has_ended(status: Mapping[str, Any]) -> bool:
+    return status.get("pid") == os.getpid() or not runs_python(status.get("pid"))
+
+
+def _status(run: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((run / STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
