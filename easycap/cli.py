@@ -8,6 +8,7 @@ when they are called, so that --help answers at once.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import select
 import sys
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 for an error (one sentence on stderr), 2 for wrong flags, 130 for Ctrl-C, and 141,
     silently, if the reader of the output has exited (`easycap runs | head -1`).
     """
+    _let_all_text_be_printed()
     try:
         try:
             return _dispatch(list(sys.argv[1:] if argv is None else argv))
@@ -45,6 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for file in _without_reader():  # Python flushes them again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), file)
         return _BROKEN_PIPE
+
+
+def _let_all_text_be_printed() -> None:
+    """Names of files may hold what no encoding can: better printed as an escape than an error after hours."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(argv: list[str]) -> int:

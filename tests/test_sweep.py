@@ -6,8 +6,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from easycap.cli import main
 from easycap.config.compose import compose
 from easycap.config.options import options
 from easycap.config.schema import check
+from easycap.runs.holding import SILENT_SECONDS
 from easycap.sweeps import plan as sweep_plan
 from easycap.sweeps import planned_run
 from easycap.sweeps import run as sweep_module
@@ -257,6 +260,37 @@ def test_a_stopped_sweep_stops_its_runs_and_says_so(deeds: Path, tmp_path: Path,
     (deeds / "2").unlink()
     assert sweep("seed=1,2,3") == 0
     assert [legs(tmp_path, seed) for seed in (1, 2, 3)] == [["new"], ["new", "resumed"], ["new"]]
+
+
+def test_a_run_whose_node_died_is_taken_up(deeds: Path, tmp_path: Path, capsys) -> None:
+    (deeds / "1").write_text("kill")
+    assert sweep("seed=1") == 1
+    (deeds / "1").unlink()
+    folder = folder_of(tmp_path, 1)
+    died = {"status": "running", "error": None, "pid": 1, "host": "node17"}
+    (folder / "status.json").write_text(json.dumps(died))
+    os.utime(folder / "status.json", (time.time() - SILENT_SECONDS + 3,) * 2)  # nearly long ago
+    capsys.readouterr()
+    assert sweep("seed=1") == 0
+    said = capsys.readouterr()
+    assert "waiting for seed=1, trained on node17" in said.err
+    assert "1 of 1 run completed (1 resumed)" in said.out
+    assert legs(tmp_path, 1) == ["new", "resumed"]
+
+
+def test_a_run_that_another_process_began_meanwhile_is_left_to_it(tmp_path: Path, monkeypatch) -> None:
+    run = planned_run.PlannedRun(tmp_path / "run", ("seed=1",), ())
+    status = {"status": "running", "pid": os.getpid(), "host": socket.gethostname()}
+
+    def faster(run: planned_run.PlannedRun, *_: object) -> int:
+        run.folder.mkdir()
+        (run.folder / "status.json").write_text(json.dumps(status))
+        return 1
+
+    monkeypatch.setattr(planned_run, "_train", faster)
+    outcome = planned_run.train_planned(run, children=planned_run.Children())
+    assert outcome.state == "failed" and "trained by another process" in outcome.error
+    assert json.loads((run.folder / "status.json").read_text()) == status
 
 
 def test_a_dry_run_trains_nothing_and_times_each_model_once(tmp_path: Path, capsys, monkeypatch) -> None:

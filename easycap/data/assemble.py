@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from easycap.data.arrow_images import ArrowImage
-from easycap.data.caption_checks import EMPTY, LINES, NOT_TEXT, cleaned, has_word
+from easycap.data.caption_checks import EMPTY, LINES, NOT_TEXT, SURROGATES, cleaned, has_word
 from easycap.data.example_table import id_hashes, ids_of, selected
 from easycap.data.images import ImageFile
 from easycap.data.issues import DataIssues, OnBadImage
@@ -108,6 +108,9 @@ def report_caption(split: str, image_id: str, flags: int, text: Any, issues: Dat
         issues.fixed(split, image_id, file, "has an empty caption: dropped")
     elif flags & LINES:
         issues.fixed(split, image_id, file, "has a caption of several lines: read as one")
+    if flags & SURROGATES:
+        what = "has a caption with half a character (a lone surrogate): replaced by \N{REPLACEMENT CHARACTER}"
+        issues.fixed(split, image_id, file, what)
 
 
 def finish(

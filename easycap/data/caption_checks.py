@@ -9,22 +9,30 @@ from typing import Any
 from easycap.metrics.tokenizer import tokenize
 
 # What is wrong with a caption; the flags of one are added.
-NOT_TEXT, EMPTY, LINES, WORDLESS = 1, 2, 4, 8
+NOT_TEXT, EMPTY, LINES, WORDLESS, SURROGATES = 1, 2, 4, 8, 16
 
 # All that str.splitlines ends a line at, and tabs.
 _SEPARATORS = re.compile(r"[\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]+")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 # A word between spaces is a token whatever stands around it; to look for one is quicker than to tokenise.
 _PLAIN_WORD = re.compile(r"(?:^| )[A-Za-z]{2,}(?: |$)")
 
 
 def cleaned(text: Any) -> tuple[str, int]:
-    """Return a caption as one line in NFC, "" if nothing is left, and its flags NOT_TEXT, EMPTY or LINES.
+    """Return a caption as one line in NFC, "" if nothing is left, and its flags NOT_TEXT, EMPTY, LINES or SURROGATES.
 
     In NFC "é" is one word with "e" and an accent. COCO captions that merely end with a line break are not
-    reported.
+    reported. Half a character, as JSON has it of an emoji that was cut, becomes the replacement character: no file
+    can hold it.
     """
     if not isinstance(text, str):
         return "", NOT_TEXT
+    if _SURROGATE.search(text):
+        whole = text.encode("utf-16-le", "surrogatepass").decode(
+            "utf-16-le", "replace"
+        )  # halves that belong together
+        caption, flags = cleaned(whole)
+        return caption, flags | SURROGATES
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     text = text.strip()

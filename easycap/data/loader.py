@@ -16,7 +16,7 @@ from easycap.data.images import BadImage, bad_image_ends
 from easycap.data.packed import shareable
 from easycap.data.parquet_images import blocks_of
 from easycap.data.sampler import EpochSampler
-from easycap.data.workers import begin_worker, loading_workers
+from easycap.data.workers import data_loader, loaded_batches, loading_workers, workers_with_room
 from easycap.errors import UserError
 from easycap.types import Batch, Example, ImageInput, Inputs, TextCondition, Vocabulary
 from easycap.utils.progress_bar import tracked
@@ -173,15 +173,15 @@ class TrainLoader:
             vocabulary, conditions, max_length=max_length, captions_per_image=captions_per_image, seed=seed
         )
         self.view = view
-        workers = loading_workers(workers, examples, self.batch_size, ranks=count)
-        self.loader = DataLoader(
-            ImageDataset(shareable(examples) if workers else examples, view),
+        chosen = loading_workers(workers, examples, self.batch_size, ranks=count)
+        chosen = workers_with_room(chosen, examples, view, self.sampler.own, given=workers)
+        self.loader = data_loader(
+            ImageDataset(shareable(examples) if chosen else examples, view),
+            workers=chosen,
             batch_size=self.sampler.own,
             sampler=self.sampler,
             collate_fn=self.collate,
-            num_workers=workers,
             drop_last=True,
-            worker_init_fn=begin_worker,
             generator=torch.Generator(),  # its own: the global one must not depend on how batches are loaded
             pin_memory=torch.cuda.is_available(),
         )
@@ -219,7 +219,7 @@ class Batches:
         self.loader = loader
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
+        for batch in loaded_batches(self.loader):
             yield _loaded(batch)
 
     def __len__(self) -> int:
@@ -252,16 +252,20 @@ def image_batches(
     """Yield what `view` has of all examples in order, in batches; raises `UserError` naming an image that cannot be
     read.
     """
-    loader = DataLoader(
+    loader = data_loader(
         ImageDataset(examples, view),
+        workers=_workers(workers, examples, view, batch_size),
         batch_size=batch_size,
         collate_fn=_images_of,
-        num_workers=loading_workers(workers, examples, batch_size),
-        worker_init_fn=begin_worker,
         generator=torch.Generator(),  # its own: the global one must not depend on what was loaded
     )
-    for batch in loader:
+    for batch in loaded_batches(loader):
         yield _loaded(batch)
+
+
+def _workers(workers: int | str, examples: Sequence[Example], view: ImageInput, batch_size: int) -> int:
+    chosen = loading_workers(workers, examples, batch_size)
+    return workers_with_room(chosen, examples, view, batch_size, given=workers)
 
 
 def evaluation_batches(
@@ -276,13 +280,11 @@ def evaluation_batches(
 ) -> Batches:
     """Return batches over all examples in order, each image once, with all its captions."""
     collate = Collate(vocabulary, conditions, max_length=max_length, captions_per_image=None, seed=0)
-    dataset = ImageDataset(examples, view)
     return Batches(
-        DataLoader(
-            dataset,
+        data_loader(
+            ImageDataset(examples, view),
+            workers=_workers(workers, examples, view, batch_size),
             batch_size=batch_size,
             collate_fn=collate,
-            num_workers=loading_workers(workers, examples, batch_size),
-            worker_init_fn=begin_worker,
         )
     )

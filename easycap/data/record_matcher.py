@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from easycap.data.assemble import report_caption
-from easycap.data.caption_checks import EMPTY, LINES, NOT_TEXT, WORDLESS
+from easycap.data.caption_checks import EMPTY, LINES, NOT_TEXT, SURROGATES, WORDLESS
 from easycap.data.example_table import ExampleColumns, ExampleTable
 from easycap.data.issues import DataIssues
 from easycap.data.record_table import RecordTable, grouped
@@ -34,7 +34,7 @@ class RecordMatcher:
         owners = np.repeat(np.arange(len(table)), np.diff(table.first))
         self._had_captions = np.diff(table.first) > 0
         self._left_out = (table.rejected > 0) | table.unreadable
-        noted = np.flatnonzero(table.flags & (NOT_TEXT | EMPTY | LINES))
+        noted = np.flatnonzero(table.flags & (NOT_TEXT | EMPTY | LINES | SURROGATES))
         self._noted = [(int(owners[n]), int(table.flags[n]), table.not_text.get(int(n))) for n in noted]
         captions, first, flags = table.captions, table.first, table.flags
         usable = table.flags & (NOT_TEXT | EMPTY) == 0

@@ -8,14 +8,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from easycap.errors import OutOfTime
 from easycap.utils.processes import STOP_SIGNALS, heeded, leave_dead_terminal
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _Handler = (
     Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
@@ -74,7 +76,7 @@ class Stop:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Where nothing would be lost: a signal ends the training there and then."""
+        """Where nothing would be lost: a signal raises `KeyboardInterrupt` there and then."""
         if self.interrupted:
             raise KeyboardInterrupt
         self._at_once = True
@@ -83,6 +85,22 @@ class Stop:
         finally:
             self._at_once = False
 
+    def awaited(self, steps: Iterator[T], save_and_end: Callable[[], None], *, alone: bool) -> Iterator[T]:
+        """Yield the batches of steps; a signal ends the wait for them, which may be for ever: then `save_and_end()`.
+
+        Of several ranks (not `alone`) each saves only after a step, which all take together.
+        """
+        while True:
+            try:
+                with self.at_once() if alone else nullcontext():
+                    batches = next(steps, None)
+            except KeyboardInterrupt:
+                save_and_end()
+                raise
+            if batches is None:
+                return
+            yield batches
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked worker: the main process decides
             return
@@ -90,8 +108,9 @@ class Stop:
         now = time.monotonic()
         asked_at = self._asked_at
         impatient = number == signal.SIGINT and asked_at is not None and now - asked_at > _IMPATIENT_SECONDS
+        if asked_at is None:
+            self._asked_at = now
         if self._at_once or impatient:
             raise KeyboardInterrupt
-        if self._asked_at is None:
+        if asked_at is None:
             logger.warning("asked to stop: saving after this step (Ctrl-C again ends at once)")
-            self._asked_at = now

@@ -190,7 +190,8 @@ class Trainer:
         self.model.train()
         self.objective.begin_epoch(self.state.epoch)
         before = time.perf_counter()
-        for batches in self.epochs.batches(self.state):
+        alone = self.ranks.world_size == 1
+        for batches in self.stop.awaited(self.epochs.batches(self.state), self.stop_if_asked, alone=alone):
             started = time.perf_counter()
             values, words = self.train_step(batches)
             before, last = time.perf_counter(), before
@@ -209,7 +210,7 @@ class Trainer:
             self.stop_if_asked()
 
     def stop_if_asked(self) -> None:
-        """Save and end after Ctrl-C, after SIGTERM, or when `max_hours` are over."""
+        """Save and end after Ctrl-C or another signal that asks for it, or when `max_hours` are over."""
         asked = self.ranks.all_reduce_max(self.stop.asked)
         if asked:
             self.save_last()

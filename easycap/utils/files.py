@@ -11,15 +11,17 @@ from typing import Any
 def write_atomically(path: Path, text: str) -> None:
     """Write text so that readers see the old file or the new one; if that raises, the old one stays.
 
-    A link stays one. Anything but a regular file, such as /dev/stdout or a named pipe, is written to as it is.
+    A link stays one. Anything but a regular file, such as /dev/stdout or a named pipe, is written to as it is. What
+    UTF-8 cannot hold, such as a byte of a file name that is not UTF-8, is written as an escape, which JSON reads back.
     """
+    content = text.encode("utf-8", "backslashreplace")
     if is_device(path):
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content)
         return
     path = path.resolve()
     partial = _partial(path)
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

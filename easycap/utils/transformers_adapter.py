@@ -38,7 +38,7 @@ def read_config(source: str) -> PretrainedConfig:
 
     try:
         with hub():
-            return transformers.AutoConfig.from_pretrained(source)
+            return transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _cannot_load(source, error) from error
 
@@ -58,7 +58,9 @@ def untrained(
         ) from error
     config.update({"vocab_size": vocab_size, **special})
     _prepare(config, dropout)
-    return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.get_default_dtype())
+    return transformers.AutoModelForCausalLM.from_config(
+        config, dtype=torch.get_default_dtype(), trust_remote_code=False
+    )
 
 
 def load(source: str, *, dropout: float) -> LanguageModel:
@@ -74,6 +76,7 @@ def load(source: str, *, dropout: float) -> LanguageModel:
                 config=config,
                 dtype=torch.get_default_dtype(),
                 use_safetensors=True,
+                trust_remote_code=False,
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -261,10 +264,16 @@ class Clip:
     def __init__(self, folder: Path, device: str) -> None:
         import transformers
 
-        model: Any = transformers.CLIPModel.from_pretrained(folder, local_files_only=True)
+        model: Any = transformers.CLIPModel.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, weights_only=True
+        )
         self.model = model.to(device).eval()
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        self.processor = transformers.AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         self.device = device
 
     @property

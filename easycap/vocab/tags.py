@@ -25,6 +25,7 @@ from easycap.errors import UserError
 from easycap.registry import register
 from easycap.types import Example
 from easycap.utils.extras import check_extra
+from easycap.utils.files import write_json
 from easycap.vocab.word import split_words
 
 FILE = "tags.json"
@@ -127,7 +128,7 @@ class TagVocabulary:
     def save(self, folder: Path) -> None:
         """Write tags.json into `folder`."""
         content = {"source": self.source.name, "tags": self.tags, "forms": self.forms}
-        (Path(folder) / FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_json(Path(folder) / FILE, content)
 
     @classmethod
     def load(cls, folder: Path) -> TagVocabulary:

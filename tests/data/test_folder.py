@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from easycap.data.caption_checks import LINES, SURROGATES, cleaned
 from easycap.data.folder import folder
 from easycap.data.issues import OnBadImage
 from easycap.types import Dataset
@@ -66,6 +67,28 @@ def test_jsonl_may_have_a_list_of_captions(photos: Path) -> None:
     table = write(photos, "c.jsonl", "\n".join(rows) + "\n")
     dataset = read(photos, table, image_column="file", caption_column="texts")
     assert captions_of(dataset) == dict.fromkeys(names(photos), ("one", "two"))
+
+
+def test_half_a_character_is_made_whole_and_reported(photos: Path) -> None:
+    cut, halves = (
+        "a dog \\ud83d",
+        "a cat \\ud83d\\ude00",
+    )  # as JSON writes an emoji that was cut, and a whole one
+    rows = [f'{{"image": "{n}", "caption": "{cut if n == "0.png" else halves}"}}' for n in names(photos)]
+    dataset = read(photos, write(photos, "c.jsonl", "\n".join(rows)))
+    captions = captions_of(dataset)
+    assert captions.pop("0.png") == ("a dog \N{REPLACEMENT CHARACTER}",)
+    assert set(captions.values()) == {("a cat \N{GRINNING FACE}",)}
+    (issue,) = dataset.issues
+    assert issue.id == "0.png" and not issue.dropped
+    assert (
+        "has a caption with half a character (a lone surrogate): replaced by \N{REPLACEMENT CHARACTER}"
+        in (issue.what)
+    )
+    assert cleaned("so\ud83d\ude00\n\udc00") == (
+        "so\N{GRINNING FACE} \N{REPLACEMENT CHARACTER}",
+        LINES | SURROGATES,
+    )
 
 
 def test_a_null_in_a_list_of_captions_is_no_caption(photos: Path) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from helpers.tiny_config import TINY
 
 from easycap.config.compose import compose
 from easycap.config.schema import check
 from easycap.data import workers
-from easycap.data.images import ImageFile, PackedImage
-from easycap.data.workers import AUTO, loading_workers
+from easycap.data.images import BadImage, ImageFile, PackedImage
+from easycap.data.workers import AUTO, data_loader, loaded_batches, loading_workers, workers_with_room
+from easycap.errors import UserError
 from easycap.tasks.preflight import _about_untrained_encoders_of_photos
 from easycap.types import Example
 
@@ -53,6 +59,75 @@ def test_what_the_user_says_counts_and_mapped_pixels_need_none(machine) -> None:
     assert loading_workers(3, PHOTOS[:1], 10) == 3 and loading_workers(0, PHOTOS, 10) == 0
     packed = [Example("1", PackedImage(Path("x.npy"), 0), ("x",))] * 1000
     assert loading_workers(AUTO, packed, 10) == 0
+
+
+class View:
+    """Images of 3 x 100 x 100 bytes, but the first cannot be read."""
+
+    def of(self, example: Example) -> torch.Tensor:
+        if example.id == "0":
+            raise BadImage(example, "broken")
+        return torch.zeros(3, 100, 100, dtype=torch.uint8)
+
+
+@pytest.fixture
+def shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def of(megabytes: float) -> None:
+        monkeypatch.setattr(workers, "SHARED_MEMORY", str(tmp_path))
+        disk = SimpleNamespace(f_bavail=int(megabytes * 1000), f_frsize=1000)
+        monkeypatch.setattr(workers.os, "statvfs", lambda path: disk)
+
+    return of
+
+
+def test_too_many_loader_processes_for_the_shared_memory_are_refused(shared_memory) -> None:
+    shared_memory(2.7)  # 9 batches of 10 images of 30 kB
+    assert workers_with_room(4, PHOTOS, View(), 10, given=4) == 4
+    shared_memory(2.6)
+    with pytest.raises(
+        ValueError, match=r"has 3 MB free, but 4 loader processes need 3 MB there: give it more"
+    ):
+        workers_with_room(4, PHOTOS, View(), 10, given=4)
+    assert workers_with_room(0, PHOTOS, View(), 10, given=0) == 0
+
+
+@pytest.mark.parametrize(("megabytes", "number"), [(2.7, 4), (2.6, 3), (0.9, 1), (0.8, 0), (0.0, 0)])
+def test_auto_starts_as_many_as_there_is_room_for(shared_memory, caplog, megabytes, number) -> None:
+    shared_memory(megabytes)
+    assert workers_with_room(4, PHOTOS, View(), 10, given=AUTO) == number
+    assert (f"loading with {number}; give it more (docker run --shm-size=1g)" in caplog.text) == (number < 4)
+
+
+@pytest.mark.parametrize("deed", ["dies", "is silent"])
+def test_a_lost_loader_process_is_one_sentence(monkeypatch, deed: str) -> None:
+    class Items(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> int:
+            if deed == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+            return index
+
+    monkeypatch.setattr(workers, "_SECONDS_FOR_A_BATCH", 2.0)
+    loader = data_loader(Items(), workers=1, batch_size=1)
+    with pytest.raises(
+        UserError, match=r"a loader process of trainer.workers=1 was lost \(DataLoader .*--shm-size"
+    ):
+        list(loaded_batches(loader))
+
+
+def test_other_errors_of_images_pass_as_they_are() -> None:
+    class Items(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> int:
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        list(loaded_batches(data_loader(Items(), workers=0)))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -187,6 +188,31 @@ def test_a_file_of_a_larger_or_a_smaller_model_is_refused(resnet: torch.nn.Modul
         loaded("resnet34", tmp_path / "18.safetensors", 32)
     with pytest.raises(ValueError, match="resnet50 cannot be loaded .*size mismatch"):
         loaded("resnet50", tmp_path / "18.safetensors", 32)
+
+
+class Attack:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.bin", "model.pth.tar", "model.safetensors"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_with_code_is_refused_before_timm_sees_it(
+    tmp_path: Path, monkeypatch, name: str, zipped: bool
+) -> None:
+    torch.save(
+        {"state_dict": Attack(tmp_path / "attacked")}, tmp_path / name, _use_new_zipfile_serialization=zipped
+    )
+    if not name.endswith("safetensors"):
+        monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("timm got it"))
+    with pytest.raises(ValueError, match=f"cannot be loaded from encoder.weights={tmp_path / name}"):
+        loaded("resnet18", tmp_path / name, 32)
+    assert not (tmp_path / "attacked").exists()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,9 +70,13 @@ def test_running_with_a_dead_process_is_killed(run: Path) -> None:
     assert read_status(run).state == "killed"
 
 
-def test_a_process_on_another_host_is_believed(run: Path) -> None:
+def test_a_process_on_another_host_is_believed_while_it_writes(run: Path) -> None:
     write(run / "status.json", status("running", pid=2**22 + 1, host="elsewhere"))
     assert read_status(run).state == "running"
+    for name in ("status.json", ".seconds"):  # it has not written for an hour
+        (run / name).touch()
+        os.utime(run / name, (time.time() - 3600,) * 2)
+    assert read_status(run).state == "killed"
     write(run / "status.json", status("running", pid=2**22 + 1))
     assert read_status(run).state == "killed"
 

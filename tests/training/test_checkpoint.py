@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import shutil
@@ -243,6 +244,20 @@ def test_no_module_can_unpickle_a_file() -> None:
         assert all("weights_only=True" in line for line in loads), (
             path
         )  # torchvision's own files: tensors alone
+
+
+def test_no_call_of_transformers_runs_the_code_of_a_model() -> None:
+    """Left out, `trust_remote_code` asks on a terminal, and answers by a setting of the user elsewhere."""
+    package, calls = Path(checkpoint.__file__).parents[1], []
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if node.func.attr in ("from_pretrained", "from_config"):
+                calls.append(f"{path.name}:{node.lineno}")
+                given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                assert given.get("trust_remote_code") == "False", calls[-1]
+    assert len(calls) >= 6, calls
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from easycap.training.stop import Stop
 from easycap.training.train_state import TrainState
 from easycap.training.trainer import Trainer
 from easycap.training.validation import Validator
+from easycap.utils.processes import STOP_SIGNALS
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +138,7 @@ def test_after_the_last_step_a_damaged_best_is_replaced_by_the_last_weights(tmp_
     assert checkpoint.read_progress(best)["step"] == 6 == progress["step"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGINT, *STOP_SIGNALS])
 def test_a_signal_saves_first(whole: dict[str, Any], tmp_path: Path, monkeypatch, number: int) -> None:
     original = Trainer.train_step
 
@@ -169,6 +171,41 @@ def test_a_second_signal_of_the_same_moment_does_not_hurry_and_a_later_one_does(
         monkeypatch.setattr("easycap.training.stop._IMPATIENT_SECONDS", 0)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_ends_the_wait_for_a_batch_that_never_comes(
+    whole: dict[str, Any], tmp_path: Path, monkeypatch
+) -> None:
+    original = Epochs.batches
+
+    def hanging(self: Epochs, state: TrainState) -> Any:
+        for batches in original(self, state):
+            if state.step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            yield batches
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Epochs, "batches", hanging)
+        run(tmp_path / "run")
+    assert read_status(tmp_path / "run").state == "interrupted"
+    assert checkpoint.read_progress(tmp_path / "run/checkpoints/last")["step"] == 4
+    assert left_behind(run(tmp_path / "run")) == whole
+
+
+def test_two_resumes_at_once_train_once(tmp_path: Path, monkeypatch) -> None:
+    path = killed(tmp_path / "run", Trainer, "train_step", 5)
+    monkeypatch.setattr("easycap.runs.holding._SECONDS_TO_WAIT", 0.1)
+    original = Trainer.train_step
+
+    def resumed_again(self: Trainer, batches: list) -> Any:
+        with pytest.raises(ValueError, match=f"{path} is being trained by another process"):
+            run(path)
+        return original(self, batches)
+
+    monkeypatch.setattr(Trainer, "train_step", resumed_again)
+    run(path)
+    assert read_status(path).state == "completed"
 
 
 def test_many_short_sittings_make_one_run(whole: dict[str, Any], tmp_path: Path) -> None:
