@@ -273,7 +273,7 @@ def test_a_run_whose_node_died_is_taken_up(deeds: Path, tmp_path: Path, capsys) 
     capsys.readouterr()
     assert sweep("seed=1") == 0
     said = capsys.readouterr()
-    assert "waiting for seed=1, trained on node17" in said.err
+    assert re.search(r"waiting for .*s1-.*, trained on node17\n", said.err)
     assert "1 of 1 run completed (1 resumed)" in said.out
     assert legs(tmp_path, 1) == ["new", "resumed"]
 

@@ -107,9 +107,10 @@ def data_loader(dataset: Any, *, workers: int, **options: Any) -> DataLoader:
 
 
 def loaded_batches(loader: DataLoader) -> Iterator[Any]:
-    """Yield what `loader` loads; `UserError` if its processes die or are silent for long."""
+    """Yield what `loader` loads; `UserError` if its processes die or are silent for long. They end with this."""
+    batches = iter(loader)
     try:
-        yield from loader
+        yield from batches
     except RuntimeError as error:
         if not str(error).startswith("DataLoader"):  # torch has no class for it
             raise
@@ -118,6 +119,9 @@ def loaded_batches(loader: DataLoader) -> Iterator[Any]:
             f"a loader process of trainer.workers={loader.num_workers} was lost ({why}): if {SHARED_MEMORY} is full, "
             f"{_REMEDY}"
         ) from error
+    finally:
+        # An error keeps its frames, and with them the iterator, as long as Python exits: that waits for the processes.
+        getattr(batches, "_shutdown_workers", lambda: None)()
 
 
 def begin_worker(_worker: int) -> None:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.tiny_config import TINY
+from helpers.waiting import wait_for
 
 from easycap.config.compose import compose
 from easycap.config.schema import check
@@ -116,6 +117,20 @@ def test_a_lost_loader_process_is_one_sentence(monkeypatch, deed: str) -> None:
         UserError, match=r"a loader process of trainer.workers=1 was lost \(DataLoader .*--shm-size"
     ):
         list(loaded_batches(loader))
+
+
+def test_after_an_error_no_loader_process_is_waited_for() -> None:
+    class Items(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> int:
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine") as kept:
+        list(loaded_batches(data_loader(Items(), workers=2)))
+    assert kept.tb is not None
+    wait_for(lambda: not multiprocessing.active_children(), seconds=30)
 
 
 def test_other_errors_of_images_pass_as_they_are() -> None:
