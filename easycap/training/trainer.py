@@ -128,12 +128,8 @@ class Trainer:
         restore_random_state(tensors, self.ranks, self.device, self.state.step)
         self.take_step.average.load_state_dict(tensors)
         self.take_step.optimization.load_state_dict(self.state.loss_scale)
-        logger.info(
-            "resuming from %s at step %d of %d",
-            self.resume_from.name,
-            self.state.step,
-            self.epochs.total_steps,
-        )
+        name, total = self.resume_from.name, self.epochs.total_steps
+        logger.info("resuming from %s at step %d of %d", name, self.state.step, total)
         self.restore_best()
 
     def restore_best(self) -> None:

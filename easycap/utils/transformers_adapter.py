@@ -258,22 +258,19 @@ def checkpoint_gradients(lm: LanguageModel) -> None:
     enable({"use_reentrant": False})
 
 
+def _of_folder(cls: Any, folder: Path, **options: Any) -> Any:
+    return cls.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+
+
 class Clip:
     """A CLIP that transformers saved to `folder`, on one device. `OSError` or `ValueError` if it cannot be loaded."""
 
     def __init__(self, folder: Path, device: str) -> None:
         import transformers
 
-        model: Any = transformers.CLIPModel.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, weights_only=True
-        )
-        self.model = model.to(device).eval()
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-        self.processor = transformers.AutoImageProcessor.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        self.model = _of_folder(transformers.CLIPModel, folder, weights_only=True).to(device).eval()
+        self.tokenizer = _of_folder(transformers.AutoTokenizer, folder)
+        self.processor = _of_folder(transformers.AutoImageProcessor, folder)
         self.device = device
 
     @property
