@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -24,7 +25,9 @@ def main() -> None:
     tensors = {f"w{number}": torch.randn(1_000_000) for number in range(max(TENSORS.values()))}
     for _ in range(options.times):
         with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-            print(*(f"{what} {seconds:.2f} s" for what, seconds in measured(Path(scratch), tensors)), sep=", ")
+            print(
+                *(f"{what} {seconds:.2f} s" for what, seconds in measured(Path(scratch), tensors)), sep=", "
+            )
 
 
 def measured(folder: Path, tensors: dict[str, torch.Tensor]) -> list[tuple[str, float]]:
@@ -37,7 +40,7 @@ def measured(folder: Path, tensors: dict[str, torch.Tensor]) -> list[tuple[str, 
     moments.append(time.perf_counter())
     assert checksums.damage(folder) is None
     moments.append(time.perf_counter())
-    spans = [after - before for before, after in zip(moments, moments[1:], strict=False)]
+    spans = [after - before for before, after in itertools.pairwise(moments)]
     return list(zip(("write", "make checksums", "check them"), spans, strict=True))
 
 
