@@ -13,6 +13,7 @@ import easycap.data.huggingface
 import easycap.data.scenes.source
 import easycap.data.table_source
 import easycap.generation.beam
+import easycap.generation.diverse_beam
 import easycap.generation.generate
 import easycap.generation.greedy
 import easycap.generation.sample

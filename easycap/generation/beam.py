@@ -60,9 +60,9 @@ class Beam:
         assert not getattr(decoder, "training", False), "dropout is on: call .eval() before generating"
         max_length = self.settings.length_limit(decoder)
         num_images, device = len(first), first.device
-        finished = _Finished.none(num_images, self.num_beams, max_length, self.pad_id, device)
+        finished = Finished.none(num_images, self.num_beams, max_length, self.pad_id, device)
         images = torch.arange(num_images, device=device)  # those still searched
-        beams = _Beams(
+        beams = Beams(
             torch.full((num_images, 1, 0), self.pad_id, device=device),
             torch.zeros(num_images, 1, device=device),
         )
@@ -83,7 +83,7 @@ class Beam:
             last, state = beams.words[..., -1].flatten(), state.select(parents.flatten())
         return Generated(finished.words[:, :, :length], finished.sums)
 
-    def _can_improve(self, beams: _Beams, ranks: torch.Tensor, length: int) -> torch.Tensor:
+    def _can_improve(self, beams: Beams, ranks: torch.Tensor, length: int) -> torch.Tensor:
         """Return whether the search of each image continues (n,); `ranks` (n,k) are those of its finished captions."""
         worst = ranks.min(1).values  # -inf while fewer than num_beams have finished
         possible = beams.sums[:, 0] / length**self.length_penalty > worst
@@ -91,37 +91,37 @@ class Beam:
 
 
 @dataclass(frozen=True)
-class _Beams:
+class Beams:
     """Captions in the making: words (n,k,t) and the sums (n,k) of their log-probabilities, best first."""
 
     words: torch.Tensor
     sums: torch.Tensor
 
-    def extend(self, log_probs: torch.Tensor, count: int) -> tuple[_Beams, torch.Tensor]:
+    def extend(self, log_probs: torch.Tensor, count: int) -> tuple[Beams, torch.Tensor]:
         """Return the `count` best one-word continuations and the rows (n,c) of their parents in the batch."""
         num_images, num_beams = self.sums.shape
         vocab_size = log_probs.shape[1]
         sums = (self.sums.unsqueeze(2) + log_probs.view(num_images, num_beams, vocab_size)).flatten(1)
         sums, index = sums.topk(min(count, sums.shape[1]))
         beam, word = index // vocab_size, index % vocab_size
-        words = torch.cat([_rows_of(self.words, beam), word.unsqueeze(2)], 2)
+        words = torch.cat([rows_of(self.words, beam), word.unsqueeze(2)], 2)
         offsets = torch.arange(num_images, device=beam.device).unsqueeze(1) * num_beams
-        return _Beams(words, sums), beam + offsets
+        return Beams(words, sums), beam + offsets
 
     def best_running(
         self, ended: torch.Tensor, parents: torch.Tensor, count: int
-    ) -> tuple[_Beams, torch.Tensor]:
+    ) -> tuple[Beams, torch.Tensor]:
         """Return the best `count` captions that have not ended, with their parents."""
         sums, index = self.sums.masked_fill(ended, NEVER).topk(min(count, self.sums.shape[1]))
-        return _Beams(_rows_of(self.words, index), sums), parents.gather(1, index)
+        return Beams(rows_of(self.words, index), sums), parents.gather(1, index)
 
-    def of(self, images: torch.Tensor) -> _Beams:
+    def of(self, images: torch.Tensor) -> Beams:
         """Return the beams of some images, given as a mask (n,)."""
-        return _Beams(self.words[images], self.sums[images])
+        return Beams(self.words[images], self.sums[images])
 
 
 @dataclass
-class _Finished:
+class Finished:
     """The best finished captions of all N images, best first: words (N,k,T), sums (N,k) and ranks (N,k).
 
     An empty place has rank -inf.
@@ -133,28 +133,36 @@ class _Finished:
     pad_id: int
 
     @staticmethod
-    def none(
-        num_images: int, num_beams: int, max_length: int, pad_id: int, device: torch.device
-    ) -> _Finished:
+    def none(num_images: int, num_beams: int, max_length: int, pad_id: int, device: torch.device) -> Finished:
         places = torch.full((num_images, num_beams), NEVER, device=device)
         words = torch.full((num_images, num_beams, max_length), pad_id, device=device)
-        return _Finished(words, places, places.clone(), pad_id)
+        return Finished(words, places, places.clone(), pad_id)
 
-    def add(self, images: torch.Tensor, candidates: _Beams, ended: torch.Tensor, penalty: float) -> None:
+    def add(
+        self,
+        images: torch.Tensor,
+        candidates: Beams,
+        ended: torch.Tensor,
+        penalty: float,
+        *,
+        sums: torch.Tensor | None = None,
+    ) -> None:
         """Keep the best of what `images` (n,) had and the candidates that `ended` (n,c), by sum / penalty.
 
-        Only the best k candidates count: the others are there so that enough captions remain.
+        Only the best k candidates count: the others are there so that enough captions remain. `sums` (n,c) are kept
+        in the place of those that candidates are ranked by.
         """
         num_beams, max_length = self.words.shape[1:]
-        words, sums = candidates.words[:, :num_beams], candidates.sums[:, :num_beams]
-        ranks = (sums / penalty).masked_fill(~ended[:, :num_beams], NEVER)
+        words = candidates.words[:, :num_beams]
+        ranks = (candidates.sums[:, :num_beams] / penalty).masked_fill(~ended[:, :num_beams], NEVER)
+        sums = (candidates.sums if sums is None else sums)[:, :num_beams]
         words = torch.nn.functional.pad(words, (0, max_length - words.shape[2]), value=self.pad_id)
         ranks, index = torch.cat([self.ranks[images], ranks], 1).topk(num_beams)
-        self.words[images] = _rows_of(torch.cat([self.words[images], words], 1), index)
+        self.words[images] = rows_of(torch.cat([self.words[images], words], 1), index)
         self.sums[images] = torch.cat([self.sums[images], sums], 1).gather(1, index)
         self.ranks[images] = ranks
 
 
-def _rows_of(words: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+def rows_of(words: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """words (n,k,t), index (n,c) -> (n,c,t)."""
     return words.gather(1, index.unsqueeze(2).expand(-1, -1, words.shape[2]))

@@ -9,6 +9,7 @@ import yaml
 from helpers.toy_decoder import ToyDecoder, made, tables
 
 import easycap.generation.beam
+import easycap.generation.diverse_beam
 import easycap.generation.greedy
 import easycap.generation.sample  # noqa: F401
 from easycap.registry import lookup, names, settings_of
@@ -17,6 +18,14 @@ from easycap.utils.paths import config_dir
 OWN = {
     "greedy": {},
     "beam": {"num_beams": 3, "length_penalty": 1.0, "early_stopping": False},
+    "diverse_beam": {
+        "num_beams": 4,
+        "num_groups": 2,
+        "diversity_strength": 0.5,
+        "length_penalty": 1.0,
+        "early_stopping": False,
+        "num_samples": 1,
+    },
     "sample": {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_samples": 1, "seed": 1},
 }
 WRONG = [
@@ -27,6 +36,15 @@ WRONG = [
     ("beam", "length_penalty", float("nan")),
     ("beam", "length_penalty", float("inf")),
     ("beam", "length_penalty", 1000.0),
+    ("diverse_beam", "num_beams", 0),
+    ("diverse_beam", "num_groups", 0),
+    ("diverse_beam", "num_groups", 3),
+    ("diverse_beam", "diversity_strength", -0.1),
+    ("diverse_beam", "diversity_strength", float("inf")),
+    ("diverse_beam", "diversity_strength", float("nan")),
+    ("diverse_beam", "length_penalty", 1000.0),
+    ("diverse_beam", "num_samples", 0),
+    ("diverse_beam", "num_samples", 5),
     ("sample", "temperature", 0.0),
     ("sample", "temperature", -1.0),
     ("sample", "temperature", float("nan")),
