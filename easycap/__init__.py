@@ -1,8 +1,8 @@
 """easycap trains and compares image captioners from one command line.
 
-In Python: `easycap.load(RUN).caption(images)` captions images with a trained run; `easycap.train`, `evaluate` and
-`compare` do what the commands do; `easycap.score(captions, references)` scores the captions of any system;
-`easycap.score_samples` takes several captions per image.
+In Python: `easycap.load(RUN).caption(images)` captions images with a trained run; `easycap.train`, `evaluate`,
+`average` and `compare` do what the commands do; `easycap.score(captions, references)` scores the captions of any
+system; `easycap.score_samples` takes several captions per image.
 Components of your own: `@easycap.register(GROUP, NAME)`, for text conditions `@easycap.register_condition`.
 """
 
@@ -19,7 +19,7 @@ if sys.argv[:1] == ["-m"] and sys.path[:1] == [os.getcwd()]:
     sys.path.append(sys.path.pop(0))
 
 if TYPE_CHECKING:
-    from easycap.api import Run, compare, evaluate, train
+    from easycap.api import Run, average, compare, evaluate, train
     from easycap.metrics import score, score_samples
     from easycap.predict import Captioner, load
     from easycap.registry import register, register_condition
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Captioner",
     "Run",
+    "average",
     "compare",
     "evaluate",
     "load",
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "Captioner": "easycap.predict",
     "Run": "easycap.api",
+    "average": "easycap.api",
     "compare": "easycap.api",
     "evaluate": "easycap.api",
     "load": "easycap.predict",

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from easycap.config.other_set import OtherSetConfig, other_set_config
 from easycap.config.overrides import override_text
 from easycap.errors import UserError
-from easycap.runs.find import checkpoint_of, find_run
-from easycap.runs.run_folder import RunFolder
+from easycap.runs.ensembles import evaluation_folder, members_to_load
+from easycap.runs.find import find_run
+from easycap.runs.run_folder import new_run_folder
 from easycap.tasks.prepared_run import PreparedRun, prepare
+from easycap.utils.paths import outputs_dir
 
 if TYPE_CHECKING:
     from easycap.predict import Captioner
@@ -82,8 +84,10 @@ def overrides_of(overrides: Overrides) -> list[str]:
 
 
 def evaluate(
-    run: str | os.PathLike[str],
+    run: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
+    ensemble: bool = False,
+    folder: str | os.PathLike[str] | None = None,
     split: str | None = None,
     data: Overrides = (),
     name: str | None = None,
@@ -102,42 +106,70 @@ def evaluate(
 
     The arguments are the options of `easycap evaluate`. `data` names another set than the
     run's own (["data=coco", "data.root=DIR"]), `locations` {"data.root": DIR} says where
-    the data is now if it has moved, and `command` is stored with the scores. Results are added to the run's
-    folder. Raises `UserError` for arguments that do not exist or do not fit.
+    the data is now if it has moved, and `command` is stored with the scores, in the run's folder. With `ensemble`
+    several runs, or a sweep's, caption together, and are a run of their own in `folder` or in outputs/runs.
+    Raises `UserError` for arguments that do not exist or do not fit.
     """
     _check_options(samples, batch_size, clip)
     from easycap.metrics.scoring import metric_names
-    from easycap.tasks.create import load_task
+    from easycap.tasks.load_ensemble import evaluated_run, load_models
     from easycap.tasks.other_sets import evaluation_set, load_other_set
 
     names = metric_names(",".join(metrics)) if metrics else ()
-    known = dict(locations or {})
-    other, known = _other_set(overrides_of(data), known, name)
-    folder = find_run(Path(run))
-    checkpoint = checkpoint_of(folder)
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} is a checkpoint; give the run's folder that holds it")
-    task = load_task(
-        checkpoint,
+    other, known = _other_set(overrides_of(data), dict(locations or {}), name)
+    runs = [Path(run)] if isinstance(run, (str, os.PathLike)) else [Path(one) for one in run]
+    target = evaluation_folder(runs, ensemble=ensemble, folder=None if folder is None else Path(folder))
+    members = members_to_load(list(map(find_run, runs)), ensemble=ensemble)
+    task = load_models(
+        target,
+        members,
         device=device,
         locations=known if other is None else None,
         with_data=True,
         data_may_be_missing=other is not None,
     )
     other_set = None if other is None else load_other_set(task, other, known)
-    given: dict[str, Any] = {"decoding": decoding, "samples": samples, "rounds": rounds}
-    given |= {"metrics": names or None, "clip": None if clip is None else Path(clip)}
-    options: Any = {key: value for key, value in given.items() if value is not None}
-    labels = task.evaluate(
-        evaluation_set(task, split, folder, other=other_set, group_by=list(group_by)),
-        RunFolder(folder, command=command),
-        batch_size=task.config["validation"]["batch_size"] if batch_size is None else batch_size,
-        command=command,
-        choose_threads=True,
-        **options,
-    )
-    scores = Run(folder).scores
+    given = {"decoding": decoding, "samples": samples, "rounds": rounds, "metrics": names or None}
+    options: Any = _without_none(**given, clip=None if clip is None else Path(clip))
+    images = evaluation_set(task, split, target, other=other_set, group_by=list(group_by))
+    with evaluated_run(target, members, command=command) as folder_of_run:
+        labels = task.evaluate(
+            images,
+            folder_of_run,
+            batch_size=task.config["validation"]["batch_size"] if batch_size is None else batch_size,
+            command=command,
+            choose_threads=True,
+            **options,
+        )
+    scores = Run(target).scores
     return {label: scores[label] for label in labels}
+
+
+def average(
+    runs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    last: int | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    command: str = "easycap.average",
+) -> Run:
+    """Average weights as `easycap average` does; return the run that has them, to be evaluated like any run.
+
+    Of one run it takes the epochs that trainer.keep_checkpoints kept, or only the `last` of them; of several runs,
+    checkpoints or a sweep the best weights. `folder` is the new run's, one in outputs/runs if None. Raises `UserError`
+    for models that differ, in architecture or vocabulary, before anything is written.
+    """
+    from easycap.tasks.averaged_run import checkpoints_to_average, make_averaged_run
+
+    names = [runs] if isinstance(runs, (str, os.PathLike)) else runs
+    checkpoints = checkpoints_to_average([Path(name) for name in names], last=last)
+    choices = ["average", str(len(checkpoints))]
+    target = new_run_folder(outputs_dir() / "runs", choices) if folder is None else Path(folder)
+    make_averaged_run(checkpoints, target, command=command)
+    return Run(target)
+
+
+def _without_none(**options: Any) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _check_options(samples: int | None, batch_size: int | None, clip: str | os.PathLike[str] | None) -> None:

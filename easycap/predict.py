@@ -15,9 +15,12 @@ import numpy as np
 
 from easycap.data.image_inputs import ImageLike, as_examples, is_single_image
 from easycap.errors import UserError
+from easycap.runs.ensembles import members_to_load
 from easycap.runs.find import checkpoint_of
 from easycap.sharing.hub_models import check_model_id, find_model, upload_model
+from easycap.tasks.base import Task
 from easycap.tasks.create import load_task
+from easycap.tasks.load_ensemble import load_ensemble
 from easycap.tasks.photo_captioning import CaptionPredictor
 from easycap.tasks.predictor import BATCH_SIZE, Prediction, Predictor
 from easycap.types import Example
@@ -56,16 +59,22 @@ class Captioner:
 
     def __init__(
         self,
-        run: str | os.PathLike[str],
+        run: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         *,
+        ensemble: bool = False,
         device: str = "auto",
         locations: Mapping[str, str] | None = None,
         revision: str | None = None,
         token: str | None = None,
     ) -> None:
-        self.folder = find_model(run, revision=revision, token=token)
-        self.checkpoint = checkpoint_of(self.folder)
-        self.task = load_task(self.checkpoint, device=device, locations=locations)
+        runs = [run] if isinstance(run, str | os.PathLike) else list(run)
+        folders = [find_model(one, revision=revision, token=token) for one in runs]
+        members = members_to_load(folders, ensemble=ensemble)
+        self.folder = folders[0]
+        if members is not None:
+            self.task: Task = load_ensemble(members, device=device, locations=locations)
+        else:
+            self.task = load_task(checkpoint_of(self.folder), device=device, locations=locations)
         _ = self.task.pipeline.transform  # raises if the model reads no images
         self._last: tuple[dict[str, Any], Predictor] | None = None
 
@@ -150,6 +159,13 @@ class Captioner:
             )
             return upload_model(Path(saved), repo_id, private=private, message=commit_message, token=token)
 
+    @property
+    def checkpoint(self) -> Path:
+        """Return the folder of the weights; raises `UserError` for an ensemble, which has none of its own."""
+        if self.task.is_ensemble:
+            raise UserError("an ensemble cannot be saved as one model: save its runs one by one")
+        return checkpoint_of(self.folder)
+
     def predictor(self, **options: Any) -> Predictor:
         """Return what predicts with these options, those of `caption`; the last are kept."""
         known: dict[str, Any] = {
@@ -177,7 +193,7 @@ class Captioner:
         self, predictor: CaptionPredictor, examples: Sequence[Example], predictions: Sequence[Prediction]
     ) -> list[Caption]:
         found = []
-        grid = self.task.model.image_tokens.grid
+        grid = None if self.task.is_ensemble else self.task.model.image_tokens.grid
         for prediction, of in zip(predictions, predictor.details(examples, predictions), strict=True):
             attention = of.attention
             if attention is not None and grid is not None:
@@ -197,8 +213,9 @@ class Captioner:
 
 
 def load(
-    run: str | os.PathLike[str],
+    run: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
+    ensemble: bool = False,
     device: str = "auto",
     locations: Mapping[str, str] | None = None,
     revision: str | None = None,
@@ -206,13 +223,16 @@ def load(
 ) -> Captioner:
     """Return the captioner (or tag model) of a run: its folder or name, the folder of one of its checkpoints or of
     `save_pretrained`, or else the name USER/MODEL of a model on the Hugging Face hub, downloaded to that library's
-    cache.
+    cache. With `ensemble`, several of these, or the runs of a sweep, caption together by the mean of their
+    probabilities of each word; they must have the same vocabulary.
 
     `device`: auto, cpu, cuda, cuda:1, mps. `locations` {data.root or the like: path} says where the run's data lies
     now, if it is needed and has moved. `revision` is a branch, tag or commit of a model on the hub, `token` gives
     access to it (None: that of `hf auth login` or HF_TOKEN). Raises `UserError` if there is no such model.
     """
-    return Captioner(run, device=device, locations=locations, revision=revision, token=token)
+    return Captioner(
+        run, ensemble=ensemble, device=device, locations=locations, revision=revision, token=token
+    )
 
 
 def _without_errors(found: Sequence[Prediction | UserError]) -> list[Prediction]:

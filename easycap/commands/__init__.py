@@ -14,6 +14,10 @@ COMMANDS = {
         "easycap.commands.evaluate",
         "caption a split with a run's best weights and score it: RUN [--split test]",
     ),
+    "average": (
+        "easycap.commands.average",
+        "average the weights of a run's last epochs, or of several runs: RUN ...",
+    ),
     "caption": ("easycap.commands.caption", "caption photos: RUN FILE|FOLDER ..."),
     "share": (
         "easycap.commands.share",

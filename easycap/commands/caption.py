@@ -14,7 +14,8 @@ from easycap.config.own_dirs import use_config_dirs
 from easycap.data.image_files import image_files
 from easycap.data.image_inputs import as_examples
 from easycap.errors import UserError
-from easycap.runs.find import shown
+from easycap.runs.ensembles import is_model
+from easycap.runs.find import find_run, shown
 from easycap.tasks.predictor import BATCH_SIZE, Prediction, Predictor
 from easycap.types import Example
 from easycap.utils.console import say
@@ -57,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", type=Path, help="a run's folder or name, or USER/MODEL on the hub")
     parser.add_argument("images", type=Path, nargs="+", help="image files or folders")
+    parser.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="average the probabilities of several runs, or of a sweep's: RUN RUN --ensemble IMAGE",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print a JSON list of {file, caption} or {file, error}"
     )
@@ -103,7 +109,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap caption`; the exit code is 1 if any file could not be captioned."""
     words, locations = split_locations(use_config_dirs(argv)[0])
-    args = _parser().parse_args(words)
+    args = _parser().parse_intermixed_args(words)
+    runs = _take_runs(args)
     if "" in words:  # else it would be the folder we are in
         raise UserError("a path is empty; is a variable of the shell unset?")
     if args.batch_size < 1:
@@ -119,7 +126,11 @@ def main(argv: Sequence[str]) -> int:
     from easycap.predict import load  # loads torch, which --help and a dry run do not need
 
     captioner = load(
-        args.run, device=args.device, locations=locations | locations_from_args(args), revision=args.revision
+        runs,
+        ensemble=args.ensemble,
+        device=args.device,
+        locations=locations | locations_from_args(args),
+        revision=args.revision,
     )
     predictor = captioner.predictor(**given)
     for notice in predictor.notices:
@@ -147,6 +158,16 @@ def main(argv: Sequence[str]) -> int:
         where = "text files next to the images" if args.txt else shown(args.csv or args.jsonl)
         print(f"captions: {where}")
     return int(failed)
+
+
+def _take_runs(args: argparse.Namespace) -> list[Path]:
+    """Return the runs that caption; those of an ensemble are taken from the front of `args.images`."""
+    runs = [args.run]
+    while args.ensemble and args.images and is_model(find_run(args.images[0])):
+        runs.append(args.images.pop(0))
+    if not args.images:
+        raise UserError(f"no images: name them after the runs {' '.join(map(shown, runs))}")
+    return runs
 
 
 def _sink(args: argparse.Namespace) -> TextFiles | Table | None:

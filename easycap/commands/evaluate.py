@@ -1,7 +1,8 @@
 """Caption a split with a run's best weights, score the captions, and compare the scores with baselines.
 
 With data overrides (data=nocaps data.root=DIR), another data set is captioned instead of the run's own, with the run's
-vocabulary and preprocessing; the scores are stored in the run under the name of that set.
+vocabulary and preprocessing; the scores are stored in the run under the name of that set. With --ensemble, several runs
+(or the runs of a sweep) caption together: each word is chosen by the mean of their probabilities.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from easycap.config.other_set import split_other_set
 from easycap.config.own_dirs import use_config_dirs
 from easycap.metrics.scoring import DEFAULT_SCORERS, text_metrics
 from easycap.registry import import_modules
-from easycap.runs.find import find_run, shown
+from easycap.runs.ensembles import evaluation_folder
+from easycap.runs.find import shown
 from easycap.utils.console import console
 
 
@@ -24,10 +26,13 @@ def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap evaluate`."""
     words, overrides = split_other_set(use_config_dirs(argv)[0])
     words, locations = split_locations(words)
-    args = _parser().parse_args(words)
+    args = _parser().parse_intermixed_args(words)
     import_modules(args.imports.split(",") if args.imports else ())
+    folder = evaluation_folder(args.runs, ensemble=args.ensemble, folder=args.folder)
     scores = evaluate(
-        args.run,
+        args.runs,
+        ensemble=args.ensemble,
+        folder=folder if args.ensemble else None,
         split=args.split,
         data=overrides,
         name=args.name,
@@ -42,17 +47,23 @@ def main(argv: Sequence[str]) -> int:
         locations=locations | locations_from_args(args),
         command="easycap evaluate " + " ".join(map(shown, argv)),
     )
-    return show_run(find_run(args.run), list(scores))
+    return show_run(folder, list(scores))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="easycap evaluate",
-        usage="easycap evaluate RUN [data=NAME data.KEY=VALUE ...] [options]",
+        usage="easycap evaluate RUN [RUN ... --ensemble] [data=NAME data.KEY=VALUE ...] [options]",
         description=__doc__,
     )
     add = parser.add_argument
-    add("run", type=Path, help="a run's folder or name")
+    add("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder or name")
+    add(
+        "--ensemble",
+        action="store_true",
+        help="average the probabilities of several runs or of a sweep's; the scores are a run of their own",
+    )
+    add("--folder", type=Path, help="folder of the ensemble's run (default: a new one in outputs/runs)")
     add(
         "--split",
         help="split to caption and score; all: every image of another data set (default: test, else val)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,7 +59,7 @@ class Pipeline:
     def inputs(
         self,
         examples: Sequence[Example],
-        images: Sequence[torch.Tensor] | None = None,
+        images: Sequence[Any] | None = None,
         given: Mapping[str, Sequence[str]] | None = None,
     ) -> Inputs:
         """Return what the model gets of examples at test time.
@@ -73,6 +73,11 @@ class Pipeline:
         }
         context = {name: self.context_ids(name, of) for name, of in texts.items()}
         return Inputs(collate(images), context).to(self.device)
+
+    def with_draft(self, inputs: Inputs, texts: Sequence[str]) -> Inputs:
+        """Return the inputs of N images with other drafts."""
+        draft = self.context_ids("draft", texts).to(inputs.images.device)
+        return replace(inputs, context=inputs.context | {"draft": draft})
 
     def context_ids(self, condition: str, texts: Sequence[str]) -> torch.Tensor:
         """Return the ids (N,M) of a condition's texts for N images."""

@@ -47,7 +47,7 @@ def flops_per_caption(
     was_training = captioner.training
     captioner.eval()
     with FlopCounterMode(display=False) as counter:
-        features = captioner.encode(inputs.images)
+        features = captioner.features_of(inputs)
         for _ in range(rounds + 1):
             endless = cast(Decoder, _Endless(captioner.decoder, eos_id))  # generators start it and step
             words = generator(endless, captioner.build_memory(inputs, features)).words

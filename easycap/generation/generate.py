@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from easycap.errors import UserError
 from easycap.registry import register
-from easycap.types import Batch, CaptionModel, Features, Generated, Generator, Inputs, Vocabulary
+from easycap.types import Batch, CaptionModel, Generated, Generator, Inputs, Vocabulary
 
 
 class Refinement(NamedTuple):
-    """How often a caption is fed back as the draft, and how: `as_draft` turns N texts into ids (N,M)."""
+    """How often a caption is fed back as the draft, and how: `with_draft` gives N texts to the inputs of N images."""
 
     rounds: int
-    as_draft: Callable[[Sequence[str]], torch.Tensor]
+    with_draft: Callable[[Inputs, Sequence[str]], Inputs]
 
 
 @register("refine", "default")
@@ -29,9 +28,7 @@ def refinement_rounds(*, rounds: int) -> int:
     return rounds
 
 
-def decode(
-    captioner: CaptionModel, inputs: Inputs, generator: Generator, features: Features | None = None
-) -> Generated:
+def decode(captioner: CaptionModel, inputs: Inputs, generator: Generator, features: Any = None) -> Generated:
     """Return what `generator` generates for N images; `features` are theirs if they were encoded before."""
     return generator(captioner.decoder, captioner.build_memory(inputs, features))
 
@@ -52,11 +49,10 @@ def captions_of_batch(
     """
     found = []
     with autocast():
-        features = captioner.encode(inputs.images)  # once for all rounds
+        features = captioner.features_of(inputs)  # once for all rounds
         for _ in range(refinement.rounds):
             found.append(_captions_of(captioner, inputs, features, generator, vocabulary))
-            draft = refinement.as_draft([only_caption(texts) for texts in found[-1]])
-            inputs = replace(inputs, context=inputs.context | {"draft": draft.to(inputs.images.device)})
+            inputs = refinement.with_draft(inputs, [only_caption(texts) for texts in found[-1]])
         found.append(_captions_of(captioner, inputs, features, generator, vocabulary))
     return found
 
@@ -64,7 +60,7 @@ def captions_of_batch(
 def _captions_of(
     captioner: CaptionModel,
     inputs: Inputs,
-    features: Features,
+    features: Any,
     generator: Generator,
     vocabulary: Vocabulary,
 ) -> list[list[str]]:

@@ -41,7 +41,7 @@ class Captioner(ImageModel):
         `features` are the images' if they were encoded before. Raises `UserError` if a condition's text is missing.
         """
         parts: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        parts["image"] = self.image_tokens(features or self.encode(inputs.images))
+        parts["image"] = self.image_tokens(features or self.features_of(inputs))
         for name, module in self.context.items():
             if name not in inputs.context:
                 raise UserError(f"this captioner is conditioned on {name}, and the inputs have none")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from easycap.models.folding import fold_batchnorm
-from easycap.types import Encoder, Features
+from easycap.types import Encoder, Features, Inputs
 
 # Folding BatchNorm costs two passes of one image and a copy: with fewer images than these it would not pay.
 _WORTH_FOLDING = 64
@@ -73,6 +73,10 @@ class ImageModel(nn.Module):
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             return self._encoder_for(pixels)(pixels)
+
+    def features_of(self, inputs: Inputs) -> Features:
+        """Return the features of the images of `inputs`."""
+        return self.encode(inputs.images)
 
     @property
     def _encoder_module(self) -> nn.Module:

@@ -42,6 +42,10 @@ def recipe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     parts = [(group, choice(config, group)) for group in ("data", "encoder")]
     if config.get("task") == "tags":
         return [*parts, ("tagger", choice(config, "tagger")), ("tags from", choice(config, "tag_vocab"))]
+    if isinstance(config.get("ensemble"), Mapping):
+        parts.insert(0, ("ensemble", f"{config['ensemble'].get('size')} runs"))
+    if isinstance(config.get("average"), Mapping):
+        parts.insert(0, ("average of", f"{config['average'].get('size')} checkpoints"))
     parts += [("image tokens", image_tokens(config))]
     parts += [(group, choice(config, group)) for group in ("tags", "draft", "decoder", "vocab", "objective")]
     return [(part, name) for part, name in parts if name not in (NOTHING, "none")]

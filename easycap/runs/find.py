@@ -17,6 +17,10 @@ from easycap.utils.shell import quoted
 MODEL, CONFIG = "model.safetensors", "config.json"
 # Of a sweep: its commands, and the folders of its runs.
 SWEEP = "sweep.json"
+# Of an ensemble: the runs it is made of.
+ENSEMBLE = "ensemble.json"
+# Of the checkpoints of epochs, with the epoch's number (from 1) after it.
+EPOCH = "epoch-"
 
 
 def find_run(name: str | Path) -> Path:
@@ -56,6 +60,8 @@ def checkpoint_of(run: Path) -> Path:
         if (folder / MODEL).is_file():
             _check_intact(folder)
             return folder
+    if (run / ENSEMBLE).is_file():
+        raise UserError(f"{shown(run)} is an ensemble, without weights of its own: name one of its runs")
     from easycap.runs.reading import is_run  # loads a parser of YAML, which finding a run does not need
 
     if is_run(run):
@@ -77,6 +83,16 @@ def _check_intact(checkpoint: Path) -> None:
     whole = [one for one in others if one != checkpoint and (one / MODEL).is_file() and damage(one) is None]
     remedy = f"; use {shown(whole[0])} instead" if run_of(checkpoint) != checkpoint and whole else ""
     raise UserError(f"{shown(checkpoint)} is damaged: {reason}{remedy or '; restore it from a copy'}")
+
+
+def epochs_kept(checkpoints: Path) -> list[Path]:
+    """Return the checkpoints of epochs in a run's folder of checkpoints, the first epoch first."""
+    found = {
+        int(number): path
+        for path in checkpoints.glob(f"{EPOCH}*")
+        if (number := path.name.removeprefix(EPOCH)).isdecimal() and (path / MODEL).is_file()
+    }
+    return [found[number] for number in sorted(found)]
 
 
 def run_of(checkpoint: Path) -> Path:

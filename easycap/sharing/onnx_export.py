@@ -44,6 +44,8 @@ def check_exportable(task: Task) -> CaptioningTask:
     """Return the task; `UserError` for a model that is not exported: a tag model, or one that reads tags or drafts."""
     if not isinstance(task, CaptioningTask):
         raise UserError("a tag model cannot be exported to ONNX: only captioners can")
+    if task.is_ensemble:
+        raise UserError("an ensemble cannot be exported to ONNX: export its runs one by one")
     if task.conditions:
         names = " and ".join(task.conditions)
         raise UserError(

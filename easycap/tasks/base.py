@@ -16,6 +16,7 @@ from easycap.config.schema import to_plain
 from easycap.data.feature_files import precomputed_features
 from easycap.data.transforms import Transform
 from easycap.errors import UserError
+from easycap.evaluation.ensemble_pipeline import EnsemblePipeline
 from easycap.evaluation.evaluation_set import EvaluationSet
 from easycap.evaluation.pipeline import Pipeline
 from easycap.models.build import BuildModel
@@ -88,6 +89,11 @@ class Task(ABC):
     def model(self) -> Any:
         """The model, on its device."""
         return self.pipeline.model
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether several models predict together; see `load_ensemble`."""
+        return isinstance(self.pipeline, EnsemblePipeline)
 
     @classmethod
     def for_training(

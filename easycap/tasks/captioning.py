@@ -197,7 +197,7 @@ class CaptioningTask(Task):
         rounds = build("refine", self.config["refine"] | ({} if rounds is None else {"rounds": rounds}))
         if rounds and "draft" not in self.conditions:
             raise UserError(NO_DRAFT)
-        return Refinement(rounds, partial(self.pipeline.context_ids, "draft"))
+        return Refinement(rounds, self.pipeline.with_draft)
 
     @property
     def decodings_per_image(self) -> int:

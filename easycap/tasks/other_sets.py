@@ -13,6 +13,7 @@ from easycap.config.other_set import OtherSetConfig
 from easycap.config.schema import to_plain
 from easycap.data.feature_files import precomputed_features
 from easycap.errors import UserError
+from easycap.evaluation.ensemble_pipeline import reads_features
 from easycap.evaluation.evaluation_set import EvaluationSet, OtherSet, own_split, split_of_other
 from easycap.evaluation.groups import examples_by_value, usual_fields
 from easycap.evaluation.pipeline import Pipeline
@@ -37,6 +38,10 @@ def load_other_set(task: Task, other: OtherSetConfig, locations: Mapping[str, st
     `locations` {encoder.features: path} says where precomputed ones lie. Raises `UserError`
     if the set cannot be read, and if its features are not given.
     """
+    if task.is_ensemble and reads_features(task.pipeline):
+        raise UserError(
+            "an ensemble whose runs read precomputed features is evaluated on the runs' own data alone"
+        )
     config = task.config | {"data": other.data}
     if "features" in config["encoder"] and "encoder.features" not in locations:
         raise UserError(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from PIL import Image
 
 from easycap.conditioning.tags import Tags
@@ -69,7 +68,7 @@ class CaptionPredictor(Predictor):
 
     def _notice_of_draft(self, draft: str) -> str | None:
         """Return what the captioner does not get of a draft; None if it gets all of it."""
-        vocabulary, most = self.pipeline.vocabulary, self.config["draft"]["max_length"]
+        vocabulary, most = self.pipeline.vocabulary, self.pipeline.conditions["draft"].max_length
         ids = vocabulary.encode(draft)
         if all(one == vocabulary.unk_id for one in ids[:most]):
             return f"draft {draft!r} has no words in this model's vocabulary; use other words"
@@ -116,8 +115,8 @@ class CaptionPredictor(Predictor):
             one_batch = partial(decode, self.pipeline.model, generator=self.generator)
             self.pipeline.choose_threads(one_batch, inputs, ahead=ahead)
 
-    def _read(self, examples: Sequence[Example]) -> tuple[dict[str, torch.Tensor], dict[str, UserError]]:
-        images, errors = dict[str, torch.Tensor](), dict[str, UserError]()
+    def _read(self, examples: Sequence[Example]) -> tuple[dict[str, Any], dict[str, UserError]]:
+        images, errors = dict[str, Any](), dict[str, UserError]()
         for example in examples:
             try:
                 images[example.id] = self.transform(example.image)
@@ -125,11 +124,11 @@ class CaptionPredictor(Predictor):
                 errors[example.id] = error
         return images, errors
 
-    def _inputs(self, examples: Sequence[Example], images: Sequence[torch.Tensor]) -> Inputs:
+    def _inputs(self, examples: Sequence[Example], images: Sequence[Any]) -> Inputs:
         given = {name: [text] * len(examples) for name, text in self.given_by_user.items()}
         return self.pipeline.inputs(examples, images, given)
 
-    def _caption(self, examples: Sequence[Example], images: Sequence[torch.Tensor]) -> dict[str, list[str]]:
+    def _caption(self, examples: Sequence[Example], images: Sequence[Any]) -> dict[str, list[str]]:
         """Return the captions of each image by id, one per round."""
         if not examples:
             return {}

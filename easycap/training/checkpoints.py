@@ -1,8 +1,9 @@
-"""The checkpoints of a run: `last` to resume from, and `best` by validation."""
+"""The checkpoints of a run: `last` to resume from, `best` by validation, and those of the last epochs, if asked for."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 import easycap.training.checkpoint_files as checkpoint
 from easycap.errors import UserError
 from easycap.models.image_model import ImageModel
+from easycap.runs.find import EPOCH, epochs_kept
+from easycap.training.average import AverageWeights
 from easycap.training.distributed import Ranks
 from easycap.training.optim import Optimization
 from easycap.training.train_state import TrainState
@@ -24,7 +27,7 @@ logger = logging.getLogger(__name__)
 class Checkpoints:
     """Writes checkpoints of a model into `folder`; of several ranks only the main one writes.
 
-    `config` is stored next to the weights as plain data.
+    `config` is stored next to the weights as plain data. It says how many epochs are kept.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class Checkpoints:
     ) -> None:
         self.folder, self.model, self.vocabulary = folder, model, vocabulary
         self.config, self.ranks = config, ranks
+        self.keep_epochs: int = config["trainer"]["keep_checkpoints"]
 
     @property
     def best(self) -> Path:
@@ -47,6 +51,16 @@ class Checkpoints:
     def save_best(self, state: TrainState) -> None:
         """Save the weights alone."""
         self._save("best", state)
+
+    def save_epoch(self, state: TrainState, average: AverageWeights) -> None:
+        """Save the weights after an epoch, as validation sees them, if any epochs are kept, and remove older ones."""
+        if not self.keep_epochs:
+            return
+        with average.applied():
+            self._save(f"{EPOCH}{state.epoch}", state)
+        if self.ranks.is_main:
+            for old in epochs_kept(self.folder)[: -self.keep_epochs]:
+                shutil.rmtree(old)
 
     def _save(self, name: str, state: TrainState, **training: Any) -> None:
         if self.ranks.is_main:
@@ -73,9 +87,9 @@ class Checkpoints:
             return None
 
     def check_space(self) -> None:
-        """Raise `UserError` unless three copies of `last` and two of `best` fit on the disk."""
+        """Raise `UserError` unless three copies of `last`, two of `best` and the epochs kept fit on the disk."""
         if not self.ranks.is_main:
             return
         whole, weights = (checkpoint.checkpoint_bytes(self.model, wanted) for wanted in (True, False))
         there = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-        checkpoint.check_space(self.folder, 3 * whole + 2 * weights - there)
+        checkpoint.check_space(self.folder, 3 * whole + (2 + self.keep_epochs) * weights - there)

@@ -100,6 +100,7 @@ class Trainer:
                 self.state.end_epoch()
                 self.save_last()
                 self.save_best()
+                self.checkpoints.save_epoch(self.state, self.take_step.average)
             if self.state.best is None:  # of a run at its end, `best` was damaged
                 self.run_validation(progress, self.state.epoch)
                 self.save_best()

@@ -28,7 +28,8 @@ class TrainerConfig:
     run ends after `epochs`, or after `max_steps` steps if that is set: the schedule is stretched over that length.
     It ends earlier, with the schedule where it then is, after `patience` validations in a row that found nothing
     better; and `max_hours` after its start it saves and stops, to be resumed by resume=RUN, schedule included.
-    `ema` validates and keeps, as best, a moving average of the weights with that decay.
+    `ema` validates and keeps, as best, a moving average of the weights with that decay. `keep_checkpoints` is the
+    number of epochs whose weights are kept besides the best and the last.
     The encoder is frozen until `unfreeze_encoder_at_epoch` (0: trained from the start; null: never); until then
     `cache_features` (true, false or auto) lets it run once per image instead of once per epoch. Training alone
     sees, with `crop`, a random part of each image of at least that share of its area, and with `flip` every other
@@ -54,6 +55,7 @@ class TrainerConfig:
     crop: float | None
     flip: bool
     checkpoint_every_steps: int | None
+    keep_checkpoints: int
     log_every_steps: int
     workers: int | str
     threads: int | str
@@ -102,6 +104,8 @@ class TrainerConfig:
             )
 
     def _check_limits(self) -> None:
+        if self.keep_checkpoints < 0:
+            raise UserError(f"trainer.keep_checkpoints={self.keep_checkpoints} must be at least 0 (0: none)")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(
                 f"trainer.ema={self.ema} must be between 0 and 1, e.g. 0.999, or null for no averaging"

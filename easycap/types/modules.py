@@ -141,11 +141,14 @@ class CaptionModel(Protocol):
     def decoder(self) -> Decoder:
         """Return its decoder."""
 
-    def encode(self, images: torch.Tensor) -> Features:
-        """Return the features of images (N,3,H,W) uint8."""
+    def features_of(self, inputs: Inputs) -> Any:
+        """Return the features of N images, for `build_memory`."""
 
-    def build_memory(self, inputs: Inputs, features: Features | None = None) -> Memory:
+    def build_memory(self, inputs: Inputs, features: Any = None) -> Memory:
         """Return the memory of N images; `features` are theirs if they were encoded before."""
+
+    def fold_encoder(self, num_images: int) -> None:
+        """Fold BatchNorm in the encoder if that pays off for so many images."""
 
     def train(self, mode: bool = True) -> Any:
         """Switch to training mode, as a torch module does."""

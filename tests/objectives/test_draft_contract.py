@@ -75,8 +75,11 @@ def test_rounds_feed_back_what_was_generated(name: str, vocabulary: str) -> None
     captioner, batch = captioner_of(name, words, "draft").eval(), draft_batch(words)
     generate = build("decoding", option_from_text("decoding", "greedy"), vocabulary=words)
 
+    def with_draft(inputs, texts):
+        return replace(inputs, context={"draft": context_ids(texts, words, max_length=5)})
+
     def generated(inputs, rounds: int) -> list[list[list[str]]]:
-        refinement = Refinement(rounds, lambda texts: context_ids(texts, words, max_length=5))
+        refinement = Refinement(rounds, with_draft)
         return captions_of_batch(captioner, inputs, generate, words, nullcontext, refinement)
 
     rounds = generated(batch.inputs, 2)

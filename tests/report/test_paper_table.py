@@ -92,6 +92,21 @@ def test_a_run_of_a_rows_recipe_stands_beside_it(ours: Path, tmp_path: Path, cap
     assert "33.4 36.0 34.0 – 38.0 +2.6 SPICE" in text, "and here it does not"
 
 
+def test_an_ensemble_of_runs_of_a_recipe_stands_beside_its_row(ours: Path, tmp_path: Path, capsys) -> None:
+    paper = write_paper(tmp_path, ROW)
+    change(ours / "result.json", training_commands=[COMMAND, COMMAND.replace("seed=3", "seed=4")])
+    change(ours / "status.json", command="easycap evaluate A B --ensemble")
+    config = yaml.safe_load((ours / "config.yaml").read_text()) | {
+        "ensemble": {"size": 2, "members": ["A", "B"]}
+    }
+    (ours / "config.yaml").write_text(yaml.safe_dump(config))
+    (cider, *_) = table(capsys, paper, str(ours))
+    assert (cider["run"], cider["differs"]) == (ours.name, "an ensemble of 2 runs")
+    change(ours / "result.json", training_commands=[COMMAND, COMMAND.replace("updown/resnet", "m2/resnet")])
+    assert main(["table", paper, str(ours)]) == 1
+    assert "trained without a recipe" in capsys.readouterr().err
+
+
 def test_what_was_not_read_is_marked_and_compared_with_nothing(ours: Path, tmp_path: Path, capsys) -> None:
     paper = write_paper(tmp_path, ROW, MEMORY)
     text = terminal(capsys, paper)

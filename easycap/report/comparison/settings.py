@@ -19,9 +19,12 @@ SEED = "seed"
 _LOCATIONS = ("data.root", "data.images")
 _NOT_SETTINGS = (
     *("tracking", "resume", "device", "data.workers", "trainer.workers", "trainer.threads"),
-    *("trainer.max_hours", "trainer.checkpoint_every_steps"),
+    *("trainer.max_hours", "trainer.checkpoint_every_steps", "trainer.keep_checkpoints"),
     *(*_LOCATIONS, "data.cache"),
+    *("ensemble.members", "average.of"),
 )
+# How many runs or checkpoints an ensemble or a run of averaged weights is made of; other runs lack them.
+ENSEMBLE_SIZE, AVERAGE_SIZE = "ensemble.size", "average.size"
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -100,7 +103,9 @@ def differing(runs: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     return tuple(
         key
         for key in keys
-        if len({settings[key] for settings in runs if key in settings}) > 1 or _is_added(runs, key)
+        if len({settings[key] for settings in runs if key in settings}) > 1
+        or _is_added(runs, key)
+        or (key in (ENSEMBLE_SIZE, AVERAGE_SIZE) and any(key not in settings for settings in runs))
     )
 
 

@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from easycap.report.comparison.settings import AVERAGE_SIZE, ENSEMBLE_SIZE
 from easycap.report.published.rows import Row
-from easycap.runs.reading import read_status
+from easycap.runs.ensembles import training_commands
 from easycap.utils.text import NOTHING
 
 # What a published score of coco-caption stands on, as a signature says it.
@@ -34,10 +35,16 @@ def recipe_of(run: Path) -> str | None:
 
 
 def _overrides(run: Path) -> list[tuple[str, str]]:
-    """What was typed after `easycap train`, as (key, value)."""
-    words = shlex.split(read_status(run).command or "")
-    pairs = (word.lstrip("+").partition("=") for word in words if "=" in word)
-    return [(key, value) for key, _, value in pairs]
+    """What was typed after `easycap train`, as (key, value); of an ensemble what all its runs have."""
+    of_each = [
+        [word.lstrip("+").partition("=") for word in shlex.split(command) if "=" in word]
+        for command in training_commands(run)
+    ]
+    return [
+        (key, value)
+        for key, equals, value in of_each[0]
+        if all((key, equals, value) in pairs for pairs in of_each)
+    ]
 
 
 def data_of(row: Row) -> str | None:
@@ -80,6 +87,12 @@ def of_recipe(run: Path, row: Row, settings: Mapping[str, str]) -> list[str]:
     ]
     if typed:
         lines.append(f"{'changed in the recipe' if trained else 'set'}: {' '.join(typed)}")
+    size = settings.get(ENSEMBLE_SIZE)
+    if size is not None and row.settings.get(ENSEMBLE_SIZE) != size:
+        lines.append(f"an ensemble of {size} runs")
+    size = settings.get(AVERAGE_SIZE)
+    if size is not None and row.settings.get(AVERAGE_SIZE) != size:
+        lines.append(f"the average of {size} checkpoints")
     return lines
 
 

@@ -1,0 +1,168 @@
+"""Ensembles of whole runs, and runs of averaged weights, as users meet them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import whole_runs
+from helpers.tiny_config import TINY
+from safetensors.torch import load_file
+
+import easycap
+from easycap.cli import main
+from easycap.errors import UserError
+
+RECURRENT = [
+    *(word for word in TINY if not word.startswith(("image_tokens.", "decoder.", "encoder.image_size"))),
+    *("encoder.image_size=48", "image_tokens=grid", "decoder=updown", "decoder.embed_dim=16"),
+    *("decoder.hidden_dim=16", "decoder.max_length=8", "trainer.max_steps=2"),
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, scenes_cache: Path) -> Path:
+    """A folder with two seeds, `one` of which kept its epochs, another `decoder`, and other `words`."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EASYCAP_CACHE", str(scenes_cache))
+        whole_runs.run(folder / "one", "trainer.epochs=4", "trainer.keep_checkpoints=3")
+        whole_runs.run(folder / "two", "seed=2", "trainer.max_steps=3")
+        whole_runs.run(folder / "words", "vocab.min_count=3", "trainer.max_steps=1")
+        assert main(["train", *RECURRENT, f"hydra.run.dir={folder / 'decoder'}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def photo(runs: Path) -> str:
+    return str(sorted((runs / "one" / "samples" / "images").glob("*.png"))[0])
+
+
+def weights(run: Path, name: str = "best") -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / name / "model.safetensors")
+
+
+def test_an_ensemble_is_a_run_that_can_be_compared_and_used_again(
+    runs: Path, photo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = str(runs / "one"), str(runs / "decoder")
+    assert main(["evaluate", one, "--ensemble", other, "--split", "val"]) == 0
+    (ensemble,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert main(["evaluate", one, other, "--ensemble", "--decoding", "diverse_beam", "--samples", "2"]) == 0
+    assert [ensemble] == list((tmp_path / "outputs" / "runs").iterdir()), "the same runs are one ensemble"
+    result = json.loads((ensemble / "result.json").read_text())
+    assert set(result["scores"]) == {"val", "test@diverse_beam,num_samples=2"}
+    sizes = [
+        whole_runs.read(run, "result.json")["cost"]["total_parameters"] for run in map(Path, (one, other))
+    ]
+    assert result["cost"]["total_parameters"] == sum(sizes)
+    assert whole_runs.read(ensemble, "status.json")["status"] == "completed"
+    # its folder is as good as its members' names
+    assert main(["evaluate", ensemble.name]) == 0
+    capsys.readouterr()
+    assert main(["compare", one, other, str(ensemble)]) == 0
+    shown = capsys.readouterr().out
+    assert "size" in shown
+    rows = {row["run"]: row for row in easycap.compare([one, other, ensemble])}
+    assert rows[ensemble.name]["decoder"] == "causal_lm + updown"
+    assert [rows[name]["ensemble.size"] for name in ("one", ensemble.name)] == ["–", "2"]
+    assert main(["caption", one, other, "--ensemble", photo]) == 0
+    by_names = capsys.readouterr().out
+    assert main(["caption", str(ensemble), photo]) == 0
+    assert capsys.readouterr().out == by_names and by_names.startswith(photo)
+
+
+def test_the_scores_of_a_run_with_itself_are_its_own(runs: Path, tmp_path: Path) -> None:
+    one = runs / "one"
+    scores = easycap.evaluate([one, one], ensemble=True, folder=tmp_path / "twice", device="cpu")
+    own = whole_runs.read(one, "result.json")["scores"]["test"]
+    assert {name: of["value"] for name, of in scores["test"].items()} == {
+        name: of["value"] for name, of in own.items()
+    }
+    captions = [whole_runs.read(run, "captions.test.json") for run in (one, tmp_path / "twice")]
+    assert captions[0] == captions[1]
+
+
+def test_an_ensemble_from_python(runs: Path, photo: str) -> None:
+    members = [runs / "one", runs / "two"]
+    captioner = easycap.load(members, ensemble=True, device="cpu")
+    caption = captioner.caption(photo, details=True, decoding="beam", num_beams=2)
+    assert caption.text == captioner.caption(photo, decoding="beam", num_beams=2)
+    assert caption.attention is None
+    assert caption.log_probability == pytest.approx(float(caption.log_probabilities.sum()))
+    with pytest.raises(UserError, match="cannot be saved as one model"):
+        captioner.save_pretrained(runs / "saved")
+    with pytest.raises(UserError, match="draw the attention of one of its runs"):
+        captioner.predictor().check_attention()
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["evaluate", "one", "two"], "2 runs where one is expected"),
+        (["evaluate", "one", "--ensemble"], "needs two runs or more"),
+        (["evaluate", "one", "words", "--ensemble"], "has another vocabulary than"),
+        (["evaluate", "one", "nothing", "--ensemble"], "is not a folder"),
+        (["evaluate", "one", "--folder", "new"], "only the scores of an ensemble"),
+        (["evaluate", "one", "two", "--ensemble", "--folder", "one"], "not an ensemble of these runs"),
+        (["evaluate", "one", "two", "--ensemble", "--split", "nowhere"], "split 'nowhere' does not exist"),
+        (["evaluate", "one", "two", "--ensemble", "--decoding", "beem"], "did you mean"),
+        (["caption", "one", "two", "--ensemble"], "no images"),
+        (["average", "two"], "has kept 0 epochs, and 2 are needed"),
+        (["average", "one", "--last", "4"], "has kept 3 epochs, and 4 are needed"),
+        (["average", "one", "--last", "1"], "must be at least 2"),
+        (["average", "one", "two", "--last", "2"], "--last is for the epochs of one run"),
+        (["average", "one", "decoder"], "are different models"),
+        (["average", "one", "words"], "have different vocabularies"),
+        (["average", "one", "--folder", "two"], "is there already"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_and_leaves_nothing(
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    argv: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(runs)
+    before = sorted(path.name for path in runs.iterdir())
+    assert main(argv) in (1, 2)
+    error = capsys.readouterr().err
+    assert sentence in error and len(error.strip().splitlines()) == 1
+    assert sorted(path.name for path in runs.iterdir()) == before
+    assert not list((tmp_path / "outputs").glob("runs/*"))
+
+
+def test_the_last_epochs_are_kept_and_averaged(
+    runs: Path, photo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(runs)
+    kept = sorted(path.name for path in (runs / "one" / "checkpoints").glob("epoch-*"))
+    assert kept == ["epoch-2", "epoch-3", "epoch-4"]
+    assert main(["average", "one", "--last", "2", "--folder", str(tmp_path / "mean")]) == 0
+    third, fourth = (weights(runs / "one", f"epoch-{number}") for number in (3, 4))
+    mean = weights(tmp_path / "mean")
+    assert any(not torch.equal(third[name], fourth[name]) for name in mean)
+    for name, tensor in mean.items():
+        wanted = fourth[name]
+        if tensor.is_floating_point():
+            wanted = ((third[name].double() + fourth[name].double()) / 2).to(tensor.dtype)
+        assert torch.equal(tensor, wanted), name
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "mean"), "--split", "val"]) == 0
+    assert main(["caption", str(tmp_path / "mean"), photo]) == 0
+    rows = easycap.compare([runs / "one", tmp_path / "mean"], split="val")
+    assert {row["run"]: row["average.size"] for row in rows} == {"one": "–", "mean": "2"}
+
+
+def test_the_average_of_a_run_with_itself_is_that_run(runs: Path, tmp_path: Path, caplog) -> None:
+    best = runs / "two" / "checkpoints" / "best"
+    mean = easycap.average([best, best, best], folder=tmp_path / "same").folder
+    assert all(torch.equal(tensor, weights(runs / "two")[name]) for name, tensor in weights(mean).items())
+    assert "did not start from the same weights" not in caplog.text
+    easycap.average([runs / "one", runs / "two"], folder=tmp_path / "seeds")
+    assert "did not start from the same weights" in caplog.text
