@@ -86,6 +86,18 @@ def test_the_scores_of_a_run_with_itself_are_its_own(runs: Path, tmp_path: Path)
     assert captions[0] == captions[1]
 
 
+def test_a_sweep_stands_for_its_runs(runs: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "seeds"
+    sweep.mkdir()
+    for name in ("one", "two"):
+        (sweep / name).symlink_to(runs / name)
+    whole = easycap.load(sweep, ensemble=True, device="cpu")
+    by_names = easycap.load([runs / "one", runs / "two"], ensemble=True, device="cpu")
+    assert [len(one.task.model.members) for one in (whole, by_names)] == [2, 2]
+    weights = [[p.sum() for p in one.task.model.parameters()] for one in (whole, by_names)]
+    assert torch.equal(torch.stack(weights[0]), torch.stack(weights[1]))
+
+
 def test_an_ensemble_from_python(runs: Path, photo: str) -> None:
     members = [runs / "one", runs / "two"]
     captioner = easycap.load(members, ensemble=True, device="cpu")

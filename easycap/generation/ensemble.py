@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Self, cast
@@ -144,6 +144,11 @@ class Ensemble:
                 memories.append(member.build_memory(of, None if features is None else features[number]))
         first = memories[0]
         return cast(Memory, EnsembleMemory(first.tokens, first.mask, first.segments, tuple(memories)))
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Yield the weights of all members."""
+        for member in self.members:
+            yield from member.parameters()
 
     def fold_encoder(self, num_images: int) -> None:
         """Fold BatchNorm in the encoders, where that pays off for so many images."""

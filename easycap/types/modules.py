@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from easycap.types.examples import Batch, Inputs, Preprocessing
@@ -146,6 +147,9 @@ class CaptionModel(Protocol):
 
     def build_memory(self, inputs: Inputs, features: Any = None) -> Memory:
         """Return the memory of N images; `features` are theirs if they were encoded before."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Yield its weights, as a torch module does."""
 
     def fold_encoder(self, num_images: int) -> None:
         """Fold BatchNorm in the encoder if that pays off for so many images."""
