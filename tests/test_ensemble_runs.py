@@ -123,6 +123,7 @@ def test_an_ensemble_from_python(runs: Path, photo: str) -> None:
         (["evaluate", "one", "two", "--ensemble", "--split", "nowhere"], "split 'nowhere' does not exist"),
         (["evaluate", "one", "two", "--ensemble", "--decoding", "beem"], "did you mean"),
         (["caption", "one", "two", "--ensemble"], "no images"),
+        (["train", "trainer.keep_checkpoints=-1"], "must be at least 0"),
         (["average", "two"], "has kept 0 epochs, and 2 are needed"),
         (["average", "one", "--last", "4"], "has kept 3 epochs, and 4 are needed"),
         (["average", "one", "--last", "1"], "must be at least 2"),
