@@ -22,7 +22,7 @@ NUM_TONES = 8
 MAX_POINTS = 240  # about one per two pixels: more cannot be seen
 _MAX_DOTS = 40
 _LOG_RATIO = 50.0
-SMALL_RANGE = 0.15  # of the largest value: positive values that differ by less get an axis from zero
+SMALL_RANGE = 0.2  # of the largest value: positive values that differ by less get an axis from zero
 
 
 @dataclass(frozen=True)

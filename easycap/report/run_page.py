@@ -137,10 +137,18 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
         "headline": metric,
         "diagnostics": diagnostics_table(result),
         "tag_tables": tag_tables(result),
-        "commands": dict(mapping(result, "commands")),
+        "commands": _by_command(mapping(result, "commands")),
         "cost": cost_rows,
         "environment": environment_rows,
     }
+
+
+def _by_command(commands: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return (labels, command), each command once."""
+    labels: dict[str, list[str]] = {}
+    for label, command in commands.items():
+        labels.setdefault(command, []).append(label)
+    return [(", ".join(of), command) for command, of in labels.items()]
 
 
 def _plain(value: Any) -> str:

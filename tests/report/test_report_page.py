@@ -112,6 +112,13 @@ def test_the_score_that_is_cited_comes_first(run: Path) -> None:
     assert tiles.findall(_page(run).html) == ["mAP, test", "F1@3, test", "wall time"]
 
 
+def test_a_command_that_scored_two_splits_stands_once(run: Path) -> None:
+    commands = {"test": "easycap train x", "test_novel": "easycap train x", "val": "easycap evaluate y"}
+    write(run / "result.json", result() | {"commands": commands})
+    text = _page(run).text
+    assert "test, test_novel easycap train x val easycap evaluate y" in text
+
+
 def test_baselines_and_footnotes_do_not_crowd_the_numbers(run: Path) -> None:
     made = _page(run)
     assert made.text.count("101.2 99.4 – 103.0") == 1 and made.text.count("98.8 97.0 – 100.6") == 1

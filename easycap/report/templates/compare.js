@@ -5,7 +5,7 @@ const body = document.querySelector(".runs tbody"), rows = new Map([...body.rows
 const runs = new Map(data.runs.map(run => [run.number, run]));
 const kept = new Set();
 const NOTHING = "–", TONES = 8, LABELS = 12;
-const SMALL_RANGE = .15; // of the largest value: values that differ by less get an axis from zero
+const SMALL_RANGE = .2; // of the largest value: values that differ by less get an axis from zero
 let visible = data.runs, near = null;
 
 const element = (name, attributes = {}, ...children) => {
