@@ -182,8 +182,11 @@ def _known(examples: Sequence[Example], earlier: Mapping[str, Sequence[Example]]
     if not earlier:
         return {}
     hashes = id_hashes(examples)
-    seen = np.concatenate([id_hashes(others) for others in earlier.values()])
-    suspects = frozenset(np.flatnonzero(np.isin(hashes, seen)).tolist())
+    seen = np.sort(np.concatenate([id_hashes(others) for others in earlier.values()]))
+    # A search among sorted numbers; np.isin takes several times as long.
+    places = np.searchsorted(seen, hashes)
+    alike = seen[np.minimum(places, len(seen) - 1)] == hashes if len(seen) else np.zeros(len(hashes), bool)
+    suspects = frozenset(np.flatnonzero(alike).tolist())
     if not suspects:
         return {}
     ids = {place: image_id for place, image_id in enumerate(ids_of(examples)) if place in suspects}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 from easycap.metrics.tokenizer import tokenize
@@ -41,6 +42,21 @@ def cleaned(text: Any) -> tuple[str, int]:
     if not text.isprintable() and _SEPARATORS.search(text):
         return " ".join(text.split()), LINES
     return text, 0
+
+
+def are_clean(captions: Sequence[str]) -> bool:
+    """Return whether none of `captions`, which are stripped, has a flag, and `cleaned` changes none.
+
+    This is quicker than to ask for each.
+    """
+    whole = "\n".join(captions)
+    return (
+        all(captions)
+        and unicodedata.is_normalized("NFC", whole)
+        and whole.count("\n") == len(captions) - 1
+        and (whole.replace("\n", " ").isprintable() or not _SEPARATORS.search(whole.replace("\n", " ")))
+        and (all(map(_PLAIN_WORD.search, captions)) or all(map(has_word, captions)))
+    )
 
 
 def has_word(caption: str) -> bool:

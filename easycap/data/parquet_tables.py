@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from easycap.data.json_tables import Entry
+from easycap.data.table_batches import MOST_ROWS, Batch
 from easycap.errors import UserError
 from easycap.utils.extras import check_extra
 
-_ROWS = 8192  # read at a time
 
-
-def parquet_entries(path: Path, unused: Container[str]) -> Iterator[Entry]:
+def parquet_batches(path: Path, unused: Container[str]) -> Iterator[Batch]:
     """Yield the rows of a Parquet file without columns of bytes, and without those in `unused` from then on.
 
     Raises `UserError` without pyarrow, and for a file that is not Parquet.
@@ -29,13 +28,17 @@ def parquet_entries(path: Path, unused: Container[str]) -> Iterator[Entry]:
             columns = [field.name for field in file.schema_arrow if not _holds_bytes(field.type, pa)]
             for group in range(file.num_row_groups):
                 columns = [name for name in columns if name not in unused]
-                for batch in file.iter_batches(_ROWS, row_groups=[group], columns=columns):
+                for batch in file.iter_batches(MOST_ROWS, row_groups=[group], columns=columns):
                     names = [name for name in batch.schema.names if name not in unused]
-                    for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-                        yield Entry(f"{path}, row {number}", dict(zip(names, values, strict=True)))
-                        number += 1
+                    cells = {name: batch.column(name).to_pylist() for name in names}
+                    yield Batch(cells, partial(_where_of, path, number))
+                    number += batch.num_rows
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} is not a Parquet file ({error})") from None
+
+
+def _where_of(path: Path, first: int, number: int) -> str:
+    return f"{path}, row {first + number}"
 
 
 def _holds_bytes(kind: Any, pa: Any) -> bool:

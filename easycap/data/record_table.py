@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from easycap.data.caption_checks import NOT_TEXT, WORDLESS, cleaned, has_word
+from easycap.data.caption_checks import NOT_TEXT, WORDLESS, are_clean, cleaned, has_word
 from easycap.data.data_splits import SPLITS
 from easycap.data.example_table import CodedColumn
 from easycap.utils.string_column import StringBuilder, StringColumn, first_rows
@@ -96,6 +96,29 @@ class RecordRows:
         self._split.append(NO_SPLIT if split is None else SPLITS.index(split))
         self._entry.append(entry)
 
+    def add_many(
+        self,
+        names: Sequence[str],
+        splits: Sequence[int],
+        ids: Sequence[str] | None,
+        captions: Sequence[str],
+        entry: int,
+    ) -> None:
+        """Add rows with a caption each, the first of which is entry `entry`; `splits` are places in `SPLITS`, or -1."""
+        begin, count = len(self._split), len(names)
+        self._names.extend(names)
+        self._split.extend(splits)
+        self._entry.extend(range(entry, entry + count))
+        if ids is not None:
+            self._ids.extend(ids)
+        if are_clean(captions):
+            self._captions.extend(captions)
+            self._flags.frombytes(bytes(count))
+            self._of.extend(range(begin, begin + count))
+        else:
+            for row, caption in enumerate(captions, begin):
+                self._add_caption(caption, row)
+
     def add_id(self, image_id: str, where: str, *, missing: bool) -> None:
         """Add the id of the row, if it has a column of its own; `missing`: the row has none there."""
         self._ids.append(image_id)
@@ -104,6 +127,9 @@ class RecordRows:
 
     def add_caption(self, text: Any) -> None:
         """Add a caption to the row."""
+        self._add_caption(text, len(self._split) - 1)
+
+    def _add_caption(self, text: Any, row: int) -> None:
         caption, flags = cleaned(text)
         if flags & NOT_TEXT:
             self._not_text[len(self._flags)] = text
@@ -111,7 +137,7 @@ class RecordRows:
             flags |= WORDLESS
         self._captions.append(caption)
         self._flags.append(flags)
-        self._of.append(len(self._split) - 1)
+        self._of.append(row)
 
     def add_captions(self, texts: Iterable[Any]) -> None:
         """Add captions to the row."""
@@ -126,8 +152,8 @@ class RecordRows:
         """Record that the row's text is already an issue, so that its missing caption is not another."""
         self._unreadable.append(len(self._split) - 1)
 
-    def add_field(self, name: str, value: Any) -> bool:
-        """Add the value of a column to the row, if it is one that scores may be grouped by.
+    def add_field(self, name: str, value: Any, row: int | None = None) -> bool:
+        """Add the value of a column to the last row, or to `row`, if it is one that scores may be grouped by.
 
         False if the column is dropped, as it has too many values: add no more of it.
         """
@@ -141,12 +167,15 @@ class RecordRows:
         field = self._fields.get(name)
         if field is None:
             field = self._fields[name] = _Field()
-        field.add(len(self._split) - 1, text)
+        field.add(len(self._split) - 1 if row is None else row, text)
         if len(field.values) > _MOST_VALUES and name not in self._asked:
             self._dropped.add(name)
             del self._fields[name]
             return False
         return True
+
+    def __len__(self) -> int:
+        return len(self._split)
 
     def table(self) -> RecordTable:
         """Return the records, in the order of their first rows; nothing can be added from then on."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice, tee
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import accumulate, groupby, islice, tee
 from pathlib import Path
-from typing import Any
 
 from easycap.data.cells import is_pattern
 from easycap.data.issues import DataIssues
 from easycap.data.json_tables import KEY, VALUE, Entry
+from easycap.data.table_batches import MOST_ROWS, Batch, batches_of
 from easycap.data.text_files import lines_of
 from easycap.errors import UserError
 from easycap.registry import describe_choices
@@ -20,12 +21,11 @@ from easycap.utils.ids import without_suffix
 # The endings of these tables, and the separator tried first.
 SEPARATED = {".csv": ",", ".txt": ",", ".tsv": "\t", ".psv": "|"}
 _SEPARATORS = (",", ";", "\t", "|")
-_KEPT_LINES = 1000  # of a CSV file, from which reading may have to continue
 
 
-def separated_entries(
+def separated_batches(
     path: Path, ending: str, wanted: Mapping[str, str], issues: DataIssues, most: int | None
-) -> Iterator[Entry]:
+) -> Iterator[Batch]:
     """Yield the rows of a table of the given ending, with any usual separator, or of a token file.
 
     `wanted` {setting: column} are columns that must be there; of lines only those in the first `most` characters are
@@ -33,30 +33,73 @@ def separated_entries(
     """
     first = next(lines_of(path), "").removesuffix("\n")
     if _of_tokens(first):
-        yield from _tokens(path, lines_of(path, most), issues)
+        yield from batches_of(_tokens(path, lines_of(path, most), issues))
         return
     separator = _separator_of(SEPARATED[ending], first, wanted)
-    records = _records(lines_of(path, most), separator)
-    names = [name.strip() for name in next(records, (1, []))[1]]
-    if any(without_suffix(name) != name for name in names):  # no header, but an image already
+    names = [name.strip() for name in next(csv.reader(lines_of(path), delimiter=separator), [])]
+    has_header = all(without_suffix(name) == name for name in names)
+    if not has_header:  # but an image already
         names = [str(number) for number in range(1, len(names) + 1)]
-        records = _records(lines_of(path, most), separator)
     for setting, column in wanted.items():
         if column not in names and not is_pattern(column):
             there = describe_choices(column, names)
             raise UserError(f"{path}, line 1 has no {column!r} (data.{setting}); {there}")
-    line = f"{path}, line "
-    for number, values in records:
-        where = f"{line}{number}"
-        if type(values) is not list:
-            issues.malformed(where, f"is not valid CSV ({values})")
-        elif len(values) > len(names):
-            quoted = "commas" if separator == "," else repr(separator)
-            issues.malformed(
-                where, f"has more values than columns: put captions that contain {quoted} in quotes"
-            )
-        elif any(stripped := [value.strip() for value in values]):
-            yield Entry(where, dict(zip(names, stripped, strict=False)))
+    quoted = "commas" if separator == "," else repr(separator)
+    too_many = f"has more values than columns: put captions that contain {quoted} in quotes"
+    number_of_header = 0 if has_header else None
+    for rows, error in _chunks(path, lines_of(path, most), separator):
+        for numbers in _of_one_length(rows, len(names)):
+            if len(rows.values[numbers[0]]) > len(names):
+                for number in numbers:
+                    issues.malformed(rows.where(number), too_many)
+                continue
+            filled = list(numbers)
+            cells = _columns(rows.values, filled)
+            if number_of_header in filled or not (cells and all(cells[0])):  # there may be rows of blanks
+                filled = [n for n in filled if n != number_of_header and any(map(str.strip, rows.values[n]))]
+                cells = _columns(rows.values, filled)
+            if filled:
+                yield Batch(dict(zip(names, cells, strict=False)), partial(_where_of, rows, filled))
+        number_of_header = None
+        if error is not None:
+            issues.malformed(rows.where(len(rows.values)), f"is not valid CSV ({error})")
+
+
+def _columns(rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> list[list[str]]:
+    """The columns of some rows, which have as many values each."""
+    chosen = rows if len(numbers) == len(rows) else [rows[number] for number in numbers]
+    return [list(map(str.strip, column)) for column in zip(*chosen, strict=True)]
+
+
+class _Rows:
+    """The `values` of successive rows, of which the first begins in `line`, and the last ends before `end`."""
+
+    def __init__(self, path: Path, values: list[list[str]], line: int, end: int) -> None:
+        self.path, self.values, self.line, self.end = path, values, line, end
+
+    @cached_property
+    def lines(self) -> Sequence[int]:
+        if self.end - self.line == len(self.values):  # as nearly always
+            return range(self.line, self.end + 1)
+        lengths = (1 + sum(cell.count("\n") for cell in row) for row in self.values)
+        return list(accumulate(lengths, initial=self.line))
+
+    def where(self, number: int) -> str:
+        """The place of a row, also of the one after the last."""
+        return f"{self.path}, line {self.lines[number]}"
+
+
+def _where_of(rows: _Rows, numbers: Sequence[int], number: int) -> str:
+    return rows.where(numbers[number])
+
+
+def _of_one_length(rows: _Rows, usual: int) -> list[Sequence[int]]:
+    """The numbers of successive rows with as many values."""
+    lengths = list(map(len, rows.values))
+    every = range(len(lengths))
+    if set(lengths) <= {usual}:
+        return [every] if lengths else []
+    return [list(group) for _, group in groupby(every, lengths.__getitem__)]
 
 
 def _separator_of(usual: str, header: str, wanted: Mapping[str, str]) -> str:
@@ -69,24 +112,31 @@ def _separator_of(usual: str, header: str, wanted: Mapping[str, str]) -> str:
     return usual if usual in header or columns else max(_SEPARATORS, key=header.count)
 
 
-def _records(lines: Iterator[str], separator: str) -> Iterator[tuple[int, Any]]:
-    """Yield (line number, values or the error) of each record; after an error, continue with the next line."""
-    before = 0  # lines that other readers have read
+def _chunks(path: Path, lines: Iterator[str], separator: str) -> Iterator[tuple[_Rows, csv.Error | None]]:
+    """Yield rows, and the error that the next one has; after an error, continue with the line after."""
+    line = 1  # that the next row begins in
     while True:
         read, kept = tee(lines)
         reader = csv.reader(read, delimiter=separator, skipinitialspace=separator == "|", strict=True)
-        begun = passed = 0  # lines before the record being read; those of them that `kept` is past
-        try:
-            for values in reader:
-                yield before + begun + 1, values
-                begun = reader.line_num
-                if begun - passed > _KEPT_LINES:
-                    passed = _pass(kept, passed, begun)
-            return
-        except csv.Error as error:
-            yield before + begun + 1, error
-            _pass(kept, passed, begun + 1)
-            before, lines = before + begun + 1, kept
+        begun, passed = line, 0
+        while True:
+            values: list[list[str]] = []
+            error = None
+            try:
+                values.extend(islice(reader, MOST_ROWS))
+            except csv.Error as found:
+                error = found
+            rows = _Rows(path, values, line, begun + reader.line_num if error is None else -1)
+            if error is None and not values:
+                return
+            yield rows, error
+            if error is not None:
+                break
+            line = rows.end
+            passed = _pass(kept, passed, line - begun)
+        line = rows.lines[len(values)] + 1
+        _pass(kept, passed, line - begun)
+        lines = kept
 
 
 def _pass(lines: Iterator[str], done: int, until: int) -> int:

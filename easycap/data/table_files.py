@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from easycap.data.cells import texts_of, values_at
 from easycap.data.issues import DataIssues
 from easycap.data.json_tables import Entry, json_entries
-from easycap.data.parquet_tables import parquet_entries
-from easycap.data.separated_tables import SEPARATED, separated_entries
+from easycap.data.parquet_tables import parquet_batches
+from easycap.data.separated_tables import SEPARATED, separated_batches
+from easycap.data.table_batches import Batch, batches_of, entries_of
 from easycap.data.table_columns import MOST_SAMPLES, TableColumns, guess_columns, samples_of
 from easycap.data.text_files import lines_of, read_text
 from easycap.errors import UserError, json_fault
@@ -41,9 +42,21 @@ def table_entries(
     *,
     wanted: Mapping[str, str] | None = None,
     key: str | None = None,
-    unused: Container[str] = (),
     most: int | None = None,
 ) -> Iterator[Entry]:
+    """Yield the entries of a table as `table_batches` does, one by one."""
+    return entries_of(table_batches(path, issues, wanted=wanted, key=key, most=most))
+
+
+def table_batches(
+    path: Path,
+    issues: DataIssues,
+    *,
+    wanted: Mapping[str, str] | None = None,
+    key: str | None = None,
+    unused: Container[str] = (),
+    most: int | None = None,
+) -> Iterator[Batch]:
     """Yield the entries of a table in any format; what is wrong with one goes to `issues`.
 
     `wanted` {setting: column} are columns that must be there, `key` the list of a JSON file, `unused` columns that
@@ -54,13 +67,13 @@ def table_entries(
         raise UserError(f"{path} does not exist")
     ending = Path(path.name.lower().removesuffix(".gz")).suffix
     if ending in SEPARATED:
-        yield from separated_entries(path, ending, wanted or {}, issues, most)
+        yield from separated_batches(path, ending, wanted or {}, issues, most)
     elif ending in LINES_OF_JSON:
-        yield from _lines_of_json(path, lines_of(path, most), issues)
+        yield from batches_of(_lines_of_json(path, lines_of(path, most), issues))
     elif ending == ".json":
-        yield from _json(path, key, issues)
+        yield from batches_of(_json(path, key, issues))
     elif ending in PARQUET:
-        yield from parquet_entries(path, unused)
+        yield from parquet_batches(path, unused)
     else:
         raise UserError(f"{path} is not a table: it must be one of {', '.join(sorted(TABLES))}")
 

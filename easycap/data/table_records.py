@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from easycap.data.cells import (
-    column_of,
-    is_column_of,
-    is_pattern,
     is_plain_text,
-    parts_of,
-    paths_of,
     texts_of,
     values_at,
 )
 from easycap.data.image_places import ImagePlaces
 from easycap.data.issues import DataIssues, OnBadImage
 from easycap.data.json_tables import KEY, VALUE, Entry
+from easycap.data.plain_rows import plain_rows
 from easycap.data.record_table import NO_SPLIT, RecordRows, RecordTable
 from easycap.data.separated_tables import is_token_file
-from easycap.data.table_columns import TableColumns
-from easycap.data.table_files import guess_from, lacks, table_entries
+from easycap.data.table_batches import Batch, entries_of
+from easycap.data.table_columns import MOST_SAMPLES, TableColumns
+from easycap.data.table_fields import TableFields
+from easycap.data.table_files import guess_from, lacks, table_batches, table_entries
 from easycap.data.table_ids import id_of, rank_of_ids
 from easycap.data.table_settings import Ids, TableSettings, matching
 from easycap.data.table_splits import NOT_READ, NamedSplits, splits_of_folders
@@ -50,9 +48,7 @@ class Records:
         self._files: dict[str | None, Path] = {}
         self._splits = NamedSplits(root, settings, issues)
         self._folders: set[str] = set()
-        self._columns: set[str] = set()  # of the first entry
-        self._not_fields: set[str] = set()  # columns of the table being read that are not fields
-        self._unused: set[str] = set()  # columns of it that need not be read any more
+        self._fields = TableFields(self._rows, settings.fields)
 
     def table(self) -> RecordTable:
         """Return all records, in the order of the tables; where no split is named, folders of images may.
@@ -65,8 +61,8 @@ class Records:
         for where in table.without_id:
             self.issues.malformed(where, f"has no {self.settings.id_column!r} (data.id_column)")
         for name in self.settings.fields or ():
-            if self._columns and name not in table.fields:
-                there = describe_choices(name, sorted(self._columns))
+            if self._fields.columns and name not in table.fields:
+                there = describe_choices(name, sorted(self._fields.columns))
                 raise UserError(f"data.fields has {name!r}, for which no entry has a value; {there}")
         if len(self._folders) > 1 and not self._has_ids:  # 0001.png of train/ and of val/ are two images
             folders = (table.folders[number] for number in table.folder.tolist())
@@ -144,7 +140,7 @@ class Records:
             found = text_beside(path, unheard) if path.is_file() else None
             if isinstance(found, Mapping):
                 entries.append(Entry(str(path), {**found, KEY: name}))
-        return self._guess(iter(entries), Path(entries[0].where), KEY)[0]
+        return self._guess(iter(entries), Path(entries[0].where), KEY)
 
     def _read_lines(self, listed: Path, files: list[Path], split: str | None) -> None:
         names = [line.split("#")[0].strip() for line in read_text(listed).split("\n")]
@@ -166,25 +162,43 @@ class Records:
         folder = path.parent.relative_to(self.root).as_posix()
         folder = "" if folder == "." else folder
         self._folders.add(folder)
-        self._unused = set()
-        entries = table_entries(path, self.issues, key=self.settings.entries, unused=self._unused)
-        columns, entries = self._guess(entries, path, self.settings.image_column, folder=folder, split=split)
+        self._fields.begin_table()
+        batches = table_batches(path, self.issues, key=self.settings.entries, unused=self._fields.unused)
+        first: list[Batch] = []
+        while sum(map(len, first)) < MOST_SAMPLES and (batch := next(batches, None)) is not None:
+            first.append(batch)
+        columns = self._guess(entries_of(first), path, self.settings.image_column, folder=folder, split=split)
         if split is None and columns.split is None:
             self._splits.read_lists()
         below = self.settings.folder_of(split)
         self._rows.begin_source(folder, lambda number: self._where(path, number))
-        for number, entry in enumerate(entries):
-            names = values_at(entry.values, columns.image)
-            name = str(names[0]).strip() if names else ""
-            if not name:
-                self.issues.malformed(entry.where, lacks(columns.image, "image_column", entry.values))
+        number = 0
+        for batch in chain(first, batches):
+            plain = None if self._splits.listed else plain_rows(batch, columns, self.settings, split, below)
+            if plain is not None:
+                begin = len(self._rows)
+                self._rows.add_many(*plain, number)
+                self._fields.keep_columns(batch, begin)
+                number += len(plain.names)
                 continue
-            name = name.replace("\\", "/").removeprefix("./")
-            name = f"{below}/{name}" if below else name
-            own = split or self._splits.of(entry, columns.split, name)
-            if own != NOT_READ:
-                self._begin(name, own, number, entry)
-                self._add(entry, columns)
+            for entry in batch.entries():
+                self._read_entry(entry, columns, number, split, below)
+                number += 1
+
+    def _read_entry(
+        self, entry: Entry, columns: TableColumns, number: int, split: str | None, below: str
+    ) -> None:
+        names = values_at(entry.values, columns.image)
+        name = str(names[0]).strip() if names else ""
+        if not name:
+            self.issues.malformed(entry.where, lacks(columns.image, "image_column", entry.values))
+            return
+        name = name.replace("\\", "/").removeprefix("./")
+        name = f"{below}/{name}" if below else name
+        own = split or self._splits.of(entry, columns.split, name)
+        if own != NOT_READ:
+            self._begin(name, own, number, entry)
+            self._add(entry, columns)
 
     def _where(self, path: Path, number: int) -> str:
         """The place of an entry, for which the table is read again: it is asked for once, in an error."""
@@ -199,10 +213,11 @@ class Records:
         *,
         folder: str = "",
         split: str | None = None,
-    ) -> tuple[TableColumns, Iterator[Entry]]:
+    ) -> TableColumns:
+        """The columns, of which those that are not given are guessed from the first entries."""
         places, settings = self.places, self.settings
         of_tokens = is_token_file(path)  # it has no names of columns, so none of the settings
-        columns, entries = guess_from(
+        columns, _ = guess_from(
             entries,
             path,
             image=KEY if of_tokens else image,
@@ -210,9 +225,8 @@ class Records:
             split=None if of_tokens else settings.split_column,
             is_image=None if places is None else lambda name: places.knows(name, folder, split),
         )
-        read = (*columns, settings.id_column, settings.rejected_column)
-        self._not_fields = {KEY, VALUE, *(part for path in read for part in parts_of(path or ""))}
-        return columns, entries
+        self._fields.use((*columns, settings.id_column, settings.rejected_column))
+        return columns
 
     # ------------------------------------------------------------------------------------------- records
 
@@ -239,7 +253,7 @@ class Records:
         cells = values_at(entry.values, columns.caption)
         if len(cells) == 1 and not rejected and is_plain_text(cells[0]):
             self._rows.add_caption(cells[0])
-            self._keep_fields(entry, columns)
+            self._fields.keep(entry.values)
             return
         try:
             texts = [text for cell in cells for text in texts_of(cell)]
@@ -252,28 +266,7 @@ class Records:
             self._rows.reject(len(texts))
         else:
             self._rows.add_captions(texts)
-        self._keep_fields(entry, columns)
-
-    def _keep_fields(self, entry: Entry, columns: TableColumns) -> None:
-        asked = self.settings.fields
-        if not self._columns:
-            self._columns = {name for name, _ in paths_of(entry.values)}
-        for name in asked or ():
-            if values := values_at(entry.values, name):
-                self._rows.add_field(name, values[0])
-        if asked is None and not entry.values.keys() <= self._not_fields:
-            for name, value in paths_of(entry.values):
-                if name not in self._not_fields and not self._rows.add_field(name, value):
-                    self._not_fields.add(name)
-                    self._drop(name, columns, entry)
-
-    def _drop(self, name: str, columns: TableColumns, entry: Entry) -> None:
-        """Stop reading a column that is not a field, unless it is used otherwise."""
-        for path in (*columns, self.settings.id_column, self.settings.rejected_column):
-            for part in parts_of(path or ""):
-                if column_of(part, entry.values) == name or (is_pattern(part) and is_column_of(name, part)):
-                    return
-        self._unused.add(name)
+        self._fields.keep(entry.values)
 
 
 def _is_true(value: Any) -> bool:

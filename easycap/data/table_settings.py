@@ -15,6 +15,7 @@ from easycap.registry import SharedSettings
 
 PARTS = ("train", "val", "test")
 NAME = "{name}"
+RESTVAL = "restval"  # Karpathy's name for images of COCO's val that are not among the 10,000 of val and test
 
 
 class Ids(Enum):

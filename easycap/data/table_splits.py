@@ -12,15 +12,12 @@ from easycap.data.issues import DataIssues
 from easycap.data.json_tables import Entry
 from easycap.data.record_table import NO_SPLIT
 from easycap.data.table_columns import SPLIT_NAMES, split_named
-from easycap.data.table_settings import TableSettings, matching
+from easycap.data.table_settings import RESTVAL, TableSettings, matching
 from easycap.data.text_files import read_text
 from easycap.registry import describe_choices
 from easycap.utils.string_column import StringColumn
 
 NOT_READ = "not read"
-_RESTVAL = (
-    "restval"  # Karpathy's name for images of COCO's val that are not among the 10,000 of his val and test
-)
 
 
 class NamedSplits:
@@ -52,7 +49,7 @@ class NamedSplits:
             return entry.split
         named = values_at(entry.values, column)
         word = str(named[0]).strip() if named else ""
-        if word == _RESTVAL and not self.settings.restval:
+        if word == RESTVAL and not self.settings.restval:
             return NOT_READ
         split = split_named(word) if named else entry.split
         if split is None:

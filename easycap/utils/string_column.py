@@ -102,6 +102,12 @@ class StringBuilder:
         if len(self._waiting) == _WAITING:
             self._flush()
 
+    def extend(self, texts: Sequence[str]) -> None:
+        """Add texts."""
+        self._flush()
+        self._waiting.extend(texts)
+        self._flush()
+
     def column(self) -> StringColumn:
         """Return the texts, without a copy; nothing can be added from then on."""
         self._flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ from easycap.config.compose import compose
 from easycap.config.instantiate import build
 from easycap.config.schema import check, option_from_text
 from easycap.data.issues import DataIssues, OnBadImage
-from easycap.data.table_files import table_entries
+from easycap.data.table_batches import entries_of
+from easycap.data.table_files import table_batches
 from easycap.errors import UserError
 from easycap.tasks.datasets import read_data
 from easycap.types import Dataset
@@ -354,7 +356,57 @@ def test_columns_with_many_values_are_no_fields_and_read_no_more(tmp_path: Path)
     assert len(every) == 3 * count and {tuple(e.fields.items()) for e in every.values()} == {(("kind", "x"),)}
     assert all(e.references == (f"thing {n} of 0", f"thing {n} of 1") for n, e in every.items())
     unused: set[str] = set()
-    entries = table_entries(tmp_path / "c.parquet", DataIssues(OnBadImage.error), unused=unused)
+    entries = entries_of(table_batches(tmp_path / "c.parquet", DataIssues(OnBadImage.error), unused=unused))
     assert "url" in next(entries).values
     unused.add("url")
     assert "url" not in list(entries)[-1].values
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(
+            "plain",
+            " blanks ",
+            "two\u2028lines",
+            "cafe\u0301",
+            "\U0001f642",
+            '["a dog", "a cat"]',
+            "[a] dog",
+            "ein Hund",
+        ),
+        *("一只狗", "", "restval", "unknown split", "no image", "no id", r".\folder\7.png"),
+    ],
+)
+@pytest.mark.parametrize("settings", [[], ["split_column=part", "id_column=key", "restval=false"]])
+def test_rows_of_a_batch_are_read_as_they_are_one_by_one(
+    tmp_path: Path, odd: str, settings: list[str]
+) -> None:
+    """CSV is read in batches of columns, JSON one by one."""
+    words = ("restval", "unknown split", "no image", "no id")
+    rows = [
+        {"image": f"{n}.png", "caption": f"{TEXTS[n % 6]} {n}", "part": ("train", "val", "TEST")[n % 3]}
+        | {"key": f"k{n}", "kind": "ab"[n % 2], "url": f"http://x/{n}"}
+        for n in range(300)
+    ]
+    changed = {
+        "restval": {"part": odd},
+        "unknown split": {"part": "x"},
+        "no image": {"image": ""},
+        "no id": {"key": ""},
+    }
+    of_other = {"image": odd} if odd.endswith("png") else {"caption": odd}
+    rows[7] |= changed[odd] if odd in words else of_other
+    with (tmp_path / "c.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    write_json(tmp_path / "c.json", rows)
+    found = []
+    for name in ("c.csv", "c.json"):
+        overrides = [f"captions={name}", "image_column=image", "caption_column=caption", "on_bad_image=skip"]
+        config = option_from_text("data", ",".join(["tables", f"root={tmp_path}", *overrides, *settings]))
+        dataset = build("data", config, pixels=False, with_tags=False)
+        issues = sorted((issue.id, issue.what, issue.dropped) for issue in dataset.issues)
+        found.append((dict(dataset.splits), issues))
+    assert found[0] == found[1]
