@@ -10,6 +10,7 @@ supplied at run time (`supplied_to`), the keyword-only ones are the settings tha
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import typing
@@ -152,7 +153,8 @@ def _supplied(component: Callable[..., Any], supplied: Mapping[str, Any]) -> lis
     return [supplied[name] for name in wanted]
 
 
-def _arguments(component: Callable[..., Any], kind: Any) -> dict[str, Any]:
+@functools.cache
+def _arguments(component: Callable[..., Any], kind: Any) -> Mapping[str, Any]:
     """{argument: type} of a component's constructor, of one kind of parameters."""
     hints = typing.get_type_hints(component.__init__ if inspect.isclass(component) else component)
     names = [

@@ -145,7 +145,7 @@ def test_a_sweep_and_other_commands_take_a_folder_of_options(capsys, monkeypatch
     monkeypatch.setattr(
         "easycap.sweeps.run._run", lambda runs, folder, launcher: plans.append((runs, folder)) or 0
     )
-    monkeypatch.setattr("easycap.sweeps.plan.dry_run", lambda settings: None)
+    monkeypatch.setattr("easycap.sweeps.plan_runs.DryRuns", lambda: lambda settings: None)
     assert main(["train", "-m", "sweep=two", "data=mine", *QUICK, "--config-dir", "own"]) == 0
     runs, folder = plans[0]
     assert len(runs) == 2

@@ -73,7 +73,7 @@ def deeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         planned_run, "command_of", lambda *a, **k: [sys.executable, str(FAKE), *real(*a, **k)[4:]]
     )
     monkeypatch.setattr(search, "_SECONDS_BETWEEN_LOOKS", 0.02)
-    monkeypatch.setattr("easycap.sweeps.plan.dry_run", lambda config: None)
+    monkeypatch.setattr("easycap.sweeps.plan_runs.DryRuns", lambda: lambda config: None)
     return folder
 
 

@@ -25,7 +25,7 @@ from easycap.config.options import options
 from easycap.config.schema import check
 from easycap.runs.holding import SILENT_SECONDS
 from easycap.sweeps import plan as sweep_plan
-from easycap.sweeps import planned_run
+from easycap.sweeps import plan_runs, planned_run
 from easycap.sweeps import run as sweep_module
 from easycap.sweeps.estimate import Estimator
 from easycap.sweeps.space import axes_of, combinations, products
@@ -226,9 +226,9 @@ def start(*words: str) -> subprocess.Popen:
 def test_a_run_of_other_data_does_not_pass_for_this_one(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "config.yaml").write_text(f"data: {{name: coco, root: {tmp_path / 'a'}}}")
-    sweep_plan._check_same_data(tmp_path, {"data": {"root": str(tmp_path / "a")}})
+    plan_runs._check_same_data(tmp_path, {"data": {"root": str(tmp_path / "a")}})
     with pytest.raises(ValueError, match="was trained on data.root="):
-        sweep_plan._check_same_data(tmp_path, {"data": {"root": str(tmp_path / "b")}})
+        plan_runs._check_same_data(tmp_path, {"data": {"root": str(tmp_path / "b")}})
 
 
 def test_a_run_goes_on_on_its_device(tmp_path: Path) -> None:

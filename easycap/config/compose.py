@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Override
@@ -19,6 +20,9 @@ from easycap.registry import describe_choices, import_modules, load_plugins
 from easycap.runs.find import find_run
 from easycap.utils.paths import config_files
 from easycap.utils.plugins import failures
+
+# The overrides that name modules to import.
+_IMPORTING = ("imports=", "experiment=")
 
 
 class Composition(NamedTuple):
@@ -40,15 +44,11 @@ def compose(overrides: Sequence[str]) -> Composition:
     parsed = parse(overrides)
     import_own_modules(parsed)
     settable = [_settable(override) for override in parsed]
-    try:
+    with _said_as_user_error(overrides):
         full = _compose_with_plugins(settable)
         choices = dict(full.hydra.runtime.choices)
-        _find_runs(full)
-        if full.get("init_from") is not None and full.get("resume") is None:
-            # Imports torch, so only if needed.
-            from easycap.config.init_from import with_defaults_of
-
-            full = with_defaults_of(full, parsed)
+        if (started := _with_runs(full, parsed)) is not full:
+            full = started
             choices |= {
                 group: full[group]["name"]
                 for group in GROUPS
@@ -57,11 +57,81 @@ def compose(overrides: Sequence[str]) -> Composition:
         config = full.copy()
         del config["hydra"]
         OmegaConf.resolve(config)
+    return Composition(config, choices, full)
+
+
+class Composer:
+    """Composes the configs of many runs with the overrides `common`: YAML files are read once per choice of options."""
+
+    def __init__(self, common: Sequence[str] = ()) -> None:
+        self.common = list(common)
+        self._imported: set[tuple[str, ...]] = set()
+        self._words: dict[str, tuple[Override, str]] = {}
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> DictConfig:
+        """Return `compose([*common, *overrides]).config`; raises `UserError` as that does."""
+        words = [*self.common, *overrides]
+        self._import(tuple(word for word in words if word.lstrip("+").startswith(_IMPORTING)))
+        found = [self._settable(word) for word in words]
+        if any(override.is_delete() for override, _ in found):  # their order matters
+            return compose(words).config
+        with _said_as_user_error(words):
+            config = self._of_options(tuple(text for _, text in found if not _is_field(text))).copy()
+            _set_fields(config, found[len(self.common) :])
+            config = _with_runs(config, [override for override, _ in found])
+            OmegaConf.resolve(config)
+        return config
+
+    def _import(self, words: tuple[str, ...]) -> None:
+        if words not in self._imported:
+            import_own_modules(parse(words))
+            self._imported.add(words)
+
+    def _settable(self, word: str) -> tuple[Override, str]:
+        if word not in self._words:
+            (override,) = parse([word])
+            self._words[word] = override, _settable(override)
+        return self._words[word]
+
+    def _of_options(self, chosen: tuple[str, ...]) -> DictConfig:
+        """The config of the overrides that choose options, with the fields that all runs share."""
+        if chosen not in self._composed:
+            config = _compose_with_plugins(chosen)
+            del config["hydra"]
+            _set_fields(config, [self._settable(word) for word in self.common])
+            self._composed[chosen] = config
+        return self._composed[chosen]
+
+
+def _is_field(text: str) -> bool:
+    return text.startswith("++")
+
+
+def _set_fields(config: DictConfig, overrides: Sequence[tuple[Override, str]]) -> None:
+    for override, text in overrides:
+        if _is_field(text):
+            OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
+
+
+@contextmanager
+def _said_as_user_error(overrides: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
     except (HydraException, OmegaConfBaseException) as error:
         reference = next((word for word in overrides if "${" in word), None)
         why = f" ({reference}: '${{' refers to another setting)" if reference else ""
         raise UserError(" ".join(str(error).split()) + why + failures()) from error
-    return Composition(config, choices, full)
+
+
+def _with_runs(config: DictConfig, overrides: Sequence[Override]) -> DictConfig:
+    """The config with the paths of the runs that it names, and with the defaults of the one to start from."""
+    _find_runs(config)
+    if config.get("init_from") is None or config.get("resume") is not None:
+        return config
+    from easycap.config.init_from import with_defaults_of  # imports torch, so only if needed
+
+    return with_defaults_of(config, overrides)
 
 
 def import_own_modules(overrides: Sequence[Override]) -> None:

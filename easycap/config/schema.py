@@ -7,6 +7,7 @@ file reads signatures from the registry and knows no component.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
@@ -120,23 +121,24 @@ def check_group(group: str, values: DictConfig | None) -> dict[str, Any]:
         raise UserError(
             f"{group} must be one of its options, e.g. {group}={options(group)[0]}: a mapping with 'name'"
         )
-    schema = fields_of(group, values["name"])
-    for key in map(str, values):
+    plain: Any = OmegaConf.to_container(values, resolve=True)
+    schema = fields_of(group, plain["name"])
+    for key in map(str, plain):
         if key != "name" and key not in schema:
             renamed = RENAMED_KEYS.get(group, {}).get(key)
             if renamed in schema:
                 raise UserError(f"{group}.{key} was renamed to {group}.{renamed}")
             raise UserError(
-                f"{group}.{key} does not exist for {group} {values['name']!r}; {describe_choices(key, schema)}"
+                f"{group}.{key} does not exist for {group} {plain['name']!r}; {describe_choices(key, schema)}"
             )
-    missing = [key for key in schema if key not in values or OmegaConf.is_missing(values, key)]
+    missing = [key for key in schema if plain.get(key, MISSING) == MISSING]
     if missing:
         raise UserError(f"{group}.{missing[0]} has no value; set it, e.g. {group}.{missing[0]}=...")
     for key, names in RENAMED_VALUES.get(group, {}).items():
-        if key in schema and (renamed := names.get(str(values[key]))) is not None:
-            raise UserError(f"{group}.{key}={values[key]} was renamed to {group}.{key}={renamed}")
-    checked = {key: _checked(f"{group}.{key}", values[key], annotation) for key, annotation in schema.items()}
-    return {"name": values["name"], **checked}
+        if key in schema and (renamed := names.get(str(plain[key]))) is not None:
+            raise UserError(f"{group}.{key}={plain[key]} was renamed to {group}.{key}={renamed}")
+    checked = {key: _checked(f"{group}.{key}", plain[key], annotation) for key, annotation in schema.items()}
+    return {"name": plain["name"], **checked}
 
 
 def option_from_text(group: str, text: str, **root: Any) -> dict[str, Any]:
@@ -221,6 +223,18 @@ def to_yaml(config: dict[str, Any]) -> str:
 
 def _checked(key: str, value: Any, annotation: Any) -> Any:
     """Return `value` as `annotation`, converted as OmegaConf converts, tuples restored."""
+    plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    known = annotation, type(plain), repr(plain)
+    if known not in _CHECKED:
+        _CHECKED[known] = _converted(key, value, annotation)
+    return copy.deepcopy(_CHECKED[known])
+
+
+# Of a sweep's runs nearly all settings are the same, and OmegaConf takes its time.
+_CHECKED: dict[tuple[Any, type, str], Any] = {}
+
+
+def _converted(key: str, value: Any, annotation: Any) -> Any:
     try:
         holder = OmegaConf.structured(
             make_dataclass("Field", [("value", annotation, field(default=MISSING))])

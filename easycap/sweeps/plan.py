@@ -1,11 +1,11 @@
-"""Which runs a sweep has: from the words of the command line to a folder and runs, each composed and checked."""
+"""Which runs a sweep has: from the words of the command line to a folder and runs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,19 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from easycap.config.compose import compose, import_own_modules
-from easycap.config.data_locations import LOCATIONS
+from easycap.config.compose import import_own_modules
 from easycap.config.options import options
-from easycap.config.overrides import parse, quoted
-from easycap.config.schema import check_group, config_hash
-from easycap.config.validate import validate
+from easycap.config.overrides import parse
+from easycap.config.schema import check_group
 from easycap.errors import UserError
-from easycap.registry import describe_choices, own_components
-from easycap.runs.find import SWEEP, shown
+from easycap.registry import describe_choices
+from easycap.runs.find import SWEEP
 from easycap.runs.reading import planned_runs
+from easycap.sweeps.plan_runs import line_of, planned_runs_of, read_plan
 from easycap.sweeps.planned_run import PlannedRun
-from easycap.sweeps.space import Axes, axes_of, combinations, products
-from easycap.tasks.dry_run import dry_run
+from easycap.sweeps.space import Axes, axes_of, products
 from easycap.utils.files import write_json
-from easycap.utils.paths import config_dir, config_files, expanded, outputs_dir, own_config_dirs
+from easycap.utils.paths import config_files, expanded, outputs_dir
 from easycap.utils.processes import lock
 
 _REFUSED = {
@@ -114,7 +112,7 @@ def write_plan(plan: Plan, command: str) -> None:
     """Write sweep.json: commands, axes and runs, with those of earlier commands in the same folder."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     with lock(plan.folder / ".locks" / "sweep"):
-        before = _read_plan(plan.folder)
+        before = read_plan(plan.folder)
         commands = list(dict.fromkeys([*before.get("commands", []), command]))
         runs = {run["folder"]: run for run in planned_runs(before)} if before else {}
         runs |= {c.folder.name: {"folder": c.folder.name, "overrides": list(c.varied)} for c in plan.runs}
@@ -124,11 +122,6 @@ def write_plan(plan: Plan, command: str) -> None:
                 axes[key] = list(dict.fromkeys([*axes.get(key, []), *values]))
         known = {"name": plan.folder.name, "commands": commands, "axes": axes, "runs": list(runs.values())}
         write_json(plan.folder / SWEEP, known)
-
-
-def _read_plan(folder: Path) -> dict[str, Any]:
-    path = folder / SWEEP
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 # ---------------------------------------------------------------------------------------------- settings
@@ -182,109 +175,9 @@ def _group(group: str, overrides: Sequence[Override], *, default: str) -> tuple[
 def _name(option: str | None, spaces: list[Axes], fixed: Sequence[Override]) -> str:
     """The option's name or the axes' keys, and a hash of what else was asked for."""
     keys = sorted({key for space in spaces for key in space})
-    lines = sorted(_line(o) for o in fixed if not o.key_or_group.startswith(_NOT_IN_NAME))
+    lines = sorted(line_of(o) for o in fixed if not o.key_or_group.startswith(_NOT_IN_NAME))
     if option is not None and not lines:
         return option
     digest = hashlib.sha256(json.dumps([[] if option else keys, lines]).encode()).hexdigest()[:6]
     plain = option or "+".join(key.rpartition(".")[2] for key in keys)[:50] or "one"
     return f"{plain}-{digest}"
-
-
-# ------------------------------------------------------------------------------------------------- runs
-
-
-def planned_runs_of(
-    fixed: Sequence[Override], spaces: list[Axes], folder: Path, *, telling: Collection[str] | None = None
-) -> dict[PlannedRun, dict[str, Any]]:
-    """Return every run with its checked config; `UserError` names the first that is wrong.
-
-    The keys of `telling` name the runs; None: those that have several values.
-    """
-    varying = {key for space in spaces for key in space}
-    common = [_line(o) for o in fixed if o.key_or_group not in varying]
-    if telling is None:
-        telling = _telling(fixed, spaces, _read_plan(folder).get("axes", {}))
-    runs: dict[str, PlannedRun] = {}
-    checked: dict[PlannedRun, dict[str, Any]] = {}
-    for combination in dict.fromkeys(tuple(one.items()) for space in spaces for one in combinations(space)):
-        words = (*common, *(f"{key}={value}" for key, value in combination))
-        named = [(key, value) for key, value in map(_split, words) if key in telling]
-        varied = tuple(f"{key}={value}" for key, value in named)
-        try:
-            settings = validate(compose(words).config)
-            dry_run(settings)
-            digest = config_hash(settings)
-            if digest in runs:
-                raise UserError(
-                    f"it would train the same as {runs[digest].label}: they differ only in locations or speed "
-                    "settings; if each location holds different data, train separate runs: easycap train ... "
-                    + " ".join(varied)
-                )
-            path = _folder_of(folder, named, settings["seed"], digest)
-            _check_same_data(path, settings)
-        except UserError as error:
-            raise UserError(f"run {' '.join(varied)}: {error}" if varied else str(error)) from None
-        runs[digest] = PlannedRun(path, (*words, *_tracked(settings, folder)), varied)
-        checked[runs[digest]] = settings
-    return checked
-
-
-def _telling(fixed: Sequence[Override], spaces: list[Axes], before: Axes) -> set[str]:
-    """The keys that tell this folder's runs apart: one value, such as a size that goes with one decoder, does not."""
-    values: dict[str, set[str]] = {}
-    of_fixed = {o.key_or_group: [o.get_value_string()] for o in fixed if o.key_or_group in before}
-    for axes in (*spaces, of_fixed, before):
-        for key, found in axes.items():
-            values.setdefault(key, set()).update(found)
-    return {key for key, found in values.items() if len(found) > 1}
-
-
-def _line(override: Override) -> str:
-    assert override.input_line is not None  # it was parsed from one
-    return override.input_line
-
-
-def _split(override: str) -> tuple[str, str]:
-    key, _, value = override.lstrip("+").partition("=")
-    return key, value
-
-
-def _check_same_data(run: Path, settings: Mapping[str, Any]) -> None:
-    """A hash leaves out where data lies, so that it may move; but a run of other data must not pass for this one."""
-    if not (run / "config.yaml").is_file():
-        return
-    stored: Any = OmegaConf.load(run / "config.yaml")
-    for name in LOCATIONS:
-        group, _, key = name.partition(".")
-        now, before = (settings.get(group) or {}).get(key), (stored.get(group) or {}).get(key)
-        if None in (now, before) or Path(str(before)).absolute() == Path(str(now)).absolute():
-            continue
-        if Path(str(before)).exists():
-            raise UserError(f"{shown(run)} was trained on {name}={before}; choose another sweep.name")
-
-
-def _folder_of(sweep: Path, named: Sequence[tuple[str, str]], seed: int, digest: str) -> Path:
-    """The run's folder: the one it has already, whatever axes there were then, or a new name."""
-    for found in sweep.glob(f"*-{digest}"):
-        return found
-    words = [
-        value if key in _groups() else f"{key.rpartition('.')[2]}{value}"
-        for key, value in named
-        if key != "seed"
-    ]
-    plain = re.sub(r"[^\w.+-]+", "_", "-".join(words))[:80].strip("-_.")
-    return sweep / "-".join([*filter(None, [plain]), f"s{seed}", digest])
-
-
-def _groups() -> set[str]:
-    """The config groups: their options are words that need no key."""
-    folders = [config_dir(), *own_config_dirs()]
-    return {
-        *own_components(),
-        *(path.name for folder in folders for path in folder.iterdir() if path.is_dir()),
-    }
-
-
-def _tracked(settings: Mapping[str, Any], folder: Path) -> list[str]:
-    tracking = settings["tracking"]
-    return [f"tracking.group={quoted(folder.name)}"] if tracking.get("group", "") is None else []

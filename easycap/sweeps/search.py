@@ -23,7 +23,8 @@ from easycap.errors import UserError
 from easycap.runs.find import shown
 from easycap.runs.reading import read_metrics
 from easycap.runs.run_folder import write_json
-from easycap.sweeps.plan import Plan, Request, planned_runs_of, write_plan
+from easycap.sweeps.plan import Plan, Request, write_plan
+from easycap.sweeps.plan_runs import planned_runs_of
 from easycap.sweeps.planned_run import LOG, Children, Outcome, PlannedRun
 from easycap.sweeps.space import Interval, Space, search_space
 from easycap.tasks.create import task_class

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 
 from easycap.conditioning.conditions import build_conditions
-from easycap.config.instantiate import build, check_settings, special_ids, trackers_of
+from easycap.config.instantiate import build, check_settings, condition_names, special_ids, trackers_of
+from easycap.config.schema import to_plain
 from easycap.errors import UserError
 from easycap.metrics.rewards import rewarded
 from easycap.models.build import (
@@ -55,14 +57,45 @@ def dry_run(config: dict[str, Any], *, memory: bool = False) -> None:
 
     Raises `UserError` as the components do, and with `memory` for a run that needs more memory than available.
     """
+    model = _checked_model(config)
+    _build_training(config)
+    _build_text(config)
+    if memory:
+        check_memory(config, model, model_on_meta)
+
+
+class DryRuns:
+    """Dry runs of many configs, as those of a sweep: what several have in common, such as the model, is built once."""
+
+    def __init__(self) -> None:
+        self._passed: set[str] = set()
+
+    def __call__(self, config: dict[str, Any]) -> None:
+        """Raise `UserError` as `dry_run` does."""
+        conditions = condition_names(config)
+        model = {key: config[key] for key in _OF_MODEL} | {
+            name: {key: value for key, value in config[name].items() if key != "seed"} for name in conditions
+        }
+        training = {key: config[key] for key in _OF_TRAINING}
+        text = {key: value for key, value in config.items() if key not in _NOT_OF_TEXT}
+        for check, settings in ((_checked_model, model), (_build_training, training), (_build_text, text)):
+            digest = json.dumps([check.__name__, to_plain(settings)], sort_keys=True)
+            if digest not in self._passed:
+                check(config)
+                self._passed.add(digest)
+
+
+# The settings that each part of a dry run reads, other than those of text conditions.
+_OF_MODEL = ("task", "vocab", "encoder", "image_tokens", "decoder", "tagger", "resume", "init_from")
+_OF_TRAINING = ("schedule", "trainer", "optim", "validation", "tracking", "device", "resume")
+_NOT_OF_TEXT = ("seed", "device", "schedule", "optim", "tracking", "image_tokens")
+
+
+def _checked_model(config: dict[str, Any]) -> Any:
     model = model_on_meta(config)
     if isinstance(model, Captioner) and not config["resume"]:
         _check_positions(config, model)
-    _build_training(config)
-    _build_text(config)
-    check_metrics(config)
-    if memory:
-        check_memory(config, model, model_on_meta)
+    return model
 
 
 def _build_training(config: dict[str, Any]) -> None:
@@ -78,7 +111,7 @@ def _build_training(config: dict[str, Any]) -> None:
 
 
 def _build_text(config: dict[str, Any]) -> None:
-    """Vocabulary, text conditions, decoding and objective."""
+    """Vocabulary, text conditions, decoding, objective and metrics."""
     vocabulary: Any = PlaceholderVocabulary()
     if not config["resume"]:  # a resumed run has its vocabulary
         task_class(config).check_vocabulary(config)
@@ -94,6 +127,7 @@ def _build_text(config: dict[str, Any]) -> None:
         make_rewards=lambda weights, eos: rewarded(weights),  # the rest of them needs the data
         **special_ids(vocabulary),
     )
+    check_metrics(config)
 
 
 def _check_positions(config: dict[str, Any], captioner: Captioner) -> None:
