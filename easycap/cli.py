@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Sequence
@@ -80,6 +81,7 @@ def _run(module: str, argv: list[str], *, debug: bool) -> int:
     # The fork of tokenizers' threads warns otherwise; without it transformers also logs every line twice.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        _refuse_empty(argv)
         entry: Callable[[list[str]], int] = importlib.import_module(module).main
         return entry(argv)
     except KeyboardInterrupt:
@@ -88,8 +90,24 @@ def _run(module: str, argv: list[str], *, debug: bool) -> int:
     except Exception as error:
         if debug or (isinstance(error, BrokenPipeError) and _without_reader()):
             raise
-        print(f"easycap: {_sentence(error)}", file=sys.stderr)
+        from easycap.utils.console import say
+
+        say(f"easycap: {_sentence(error)}", stderr=True)
         return 1
+
+
+# --flag= and setting=, but not a file that is called so.
+_WITHOUT_VALUE = re.compile(r"--?[\w-]+=|[~+]{0,2}[\w@/]+(\.[\w/-]+)*=")
+
+
+def _refuse_empty(argv: Sequence[str]) -> None:
+    """Raise `UserError` for arguments without text: a path would be the current folder, a run a new one."""
+    from easycap.errors import UserError
+
+    for before, word in zip(("", *argv), argv, strict=False):
+        name = before if before.startswith("-") and "=" not in before else "an argument"
+        if not word.strip() or (_WITHOUT_VALUE.fullmatch(word) and not os.path.exists(word)):
+            raise UserError(f"{word or name} is empty; is a variable of the shell unset?")
 
 
 def _without_reader() -> list[int]:

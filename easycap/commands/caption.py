@@ -111,8 +111,6 @@ def main(argv: Sequence[str]) -> int:
     words, locations = split_locations(use_config_dirs(argv)[0])
     args = _parser().parse_intermixed_args(words)
     runs = _take_runs(args)
-    if "" in words:  # else it would be the folder we are in
-        raise UserError("a path is empty; is a variable of the shell unset?")
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size} must be at least 1")
     sink = _sink(args)

@@ -12,6 +12,7 @@ from typing import IO, Literal
 from easycap.errors import UserError
 from easycap.runs.find import shown
 from easycap.utils.files import write_atomically
+from easycap.utils.text import csv_cell, from_csv_cell
 
 _CSV_HEADER, _JSON_START = "file,caption\n", '{"file": '
 
@@ -88,7 +89,7 @@ def _row(form: str, image: str, caption: str) -> str:
     if form == "jsonl":
         return json.dumps({"file": image, "caption": caption}, ensure_ascii=False) + "\n"
     line = io.StringIO(newline="")
-    csv.writer(line, lineterminator="\n").writerow([image, caption])
+    csv.writer(line, lineterminator="\n").writerow([csv_cell(image), csv_cell(caption)])
     return line.getvalue()
 
 
@@ -99,7 +100,7 @@ def _images_of_csv(whole: str, cut: str) -> Iterator[str]:
     for row in csv.DictReader(io.StringIO(whole, newline=""), strict=True):
         if None in row or None in row.values():
             raise UserError(f"a row does not have two columns: {list(row.values())}")
-        yield row["file"]
+        yield from_csv_cell(row["file"])
 
 
 def _images_of_json_lines(whole: str, cut: str) -> Iterator[str]:

@@ -39,7 +39,6 @@ PATHS = frozenset(
         "hydra.sweep.dir",
     }
 )
-_NOT_EMPTY = PATHS - {"data.cache"}
 
 
 def quoted(text: str) -> str:
@@ -91,6 +90,7 @@ def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
     parsed = []
     for override in overrides:
         _refuse_removal(override)
+        _refuse_empty(override)
         text = as_text(override, sweep=sweep)
         try:
             parsed.append(parser.parse_override(text))
@@ -106,6 +106,14 @@ def _refuse_removal(override: str) -> None:
         return
     instead = f"{name}=VALUE, often null" if "." in name else f"{name or 'GROUP'}=OPTION, often none"
     raise UserError(f"{override!r}: settings cannot be removed, only set: write {instead}")
+
+
+def _refuse_empty(override: str) -> None:
+    """Raise `UserError` for KEY= without a value, and for paths that are empty in quotes: "." is the current folder."""
+    key, equals, value = override.partition("=")
+    name, value = key.lstrip("+~"), value.strip()
+    if equals and (not value or (name in PATHS and not value.strip("'\""))):
+        raise UserError(f"{name}={value} is empty; is a variable of the shell unset?")
 
 
 def _parse_as_text(parser: OverridesParser, override: str) -> Override:
@@ -128,10 +136,11 @@ def as_text(override: str, *, sweep: bool = False) -> str:
     name = key.lstrip("+")
     if not equals or name not in PATHS or value == "null" or _is_quoted(value) or "${" in value:
         return override
-    if not value and name in _NOT_EMPTY:
-        raise UserError(f"{name}= is empty; is a shell variable unset?")
     one = not sweep or "," not in value or expanded(value).exists()
-    return f"{key}=" + ",".join(_quoted_path(path) for path in ([value] if one else value.split(",")))
+    paths = [value] if one else value.split(",")
+    if "" in paths:
+        raise UserError(f"{override}: one of the paths is empty; is a variable of the shell unset?")
+    return f"{key}=" + ",".join(map(_quoted_path, paths))
 
 
 def _quoted_path(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ def header_of(content: bytes) -> tuple[str, tuple[int, int]]:
 @contextmanager
 def _opened(source: Path | BytesIO, path: Path, at_least: int | None) -> Iterator[Image.Image]:
     """An image of which only the header has been read; whatever is wrong with it becomes `BadImage`."""
+    if isinstance(source, Path) and (what := _other_than_file(source)):
+        raise BadImage(path, f"is {what}, not a file")
     needs = _what_heif_needs() if _is_heif(source) else None
     try:
         with Image.open(source) as image:
@@ -101,6 +104,16 @@ def _opened(source: Path | BytesIO, path: Path, at_least: int | None) -> Iterato
         raise
     except Exception as error:  # Pillow's readers raise whatever their parsing of a damaged file stumbles on
         raise BadImage(path, f"cannot be read as an image ({error})") from None
+
+
+def _other_than_file(path: Path) -> str | None:
+    """What there is instead of a regular file, of which reading might never end; None for a file and for nothing."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device"}
+    return kinds.get(stat.S_IFMT(mode))
 
 
 def _is_heif(source: Path | BytesIO) -> bool:

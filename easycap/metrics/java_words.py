@@ -9,7 +9,9 @@ TITLES = """
     cmdr dept elec govs insp invt mlle msgr natl pres prof reps sens supt assoc attys
     lieut profs supts treas messrs
 """.split()
-ABBREVIATIONS = """
+# Regular expressions.
+ABBREVIATIONS = r"""
+    ed\.d ph\.d
     al co ct ga jr ky md mo rd rt sq sr va vt ala apr aug bhd cos dak dec esq est etc ext
     feb fla fri inc ind jan jul jun kan ltd mar mon neb nev nov oct plc pte pty sep seq
     sys tel thu tue wed wis wyo ariz assn bldg blvd bros colo conn corp intl kans mich

@@ -9,19 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from easycap.metrics.java_letters import DIGITS, LETTERS, MARKS
-from easycap.metrics.java_words import (
-    ABBREVIATIONS,
-    CAPITAL_ABBREVIATIONS,
-    FILES,
-    NUMBER_ABBREVIATIONS,
-    SENTENCE_STARTS,
-    TITLES,
+from easycap.metrics.java_patterns import (
+    ANY_APOSTROPHE,
+    APOSTROPHE,
+    IN_WORD,
+    QUOTE,
+    RULES,
+    SHAPES,
+    TAG,
+    either,
 )
+from easycap.metrics.java_words import ABBREVIATIONS, SENTENCE_STARTS
 
-# "ptb2" splits scripts with combining marks as Java does. All other text has the same tokens as with "ptb1" and keeps
-# that name in its signatures, so that scores stored earlier stay comparable.
-_VERSION, _VERSION_OF_MARKS = "ptb1", "ptb2"
+# "ptb2" splits scripts with combining marks as Java does, "ptb3" also rare abbreviations, numbers and tags. All other
+# text has the same tokens as with "ptb1" and keeps that name in its signatures, so that scores stored earlier stay
+# comparable.
+_VERSION, _VERSION_OF_MARKS, _VERSION_OF_ABBREVIATIONS = "ptb1", "ptb2", "ptb3"
 
 # What the COCO evaluation removes. Its list also has -LRB- and friends in capitals, which lower-casing made
 # unreachable: brackets survive there as tokens, and so they do here.
@@ -29,109 +32,6 @@ PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--
 
 # Every character that some tool takes for the end of a line, and so for the end of a caption.
 _LINE_ENDS = re.compile("[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")
-
-# Patterns match the shape of a text: each letter beyond ASCII is "é" there, each mark of a word the acute
-# accent, each digit of another script "٣". This keeps their classes short.
-_SHAPES = {
-    **dict.fromkeys(LETTERS, "é"),
-    **dict.fromkeys(MARKS, "\u0301"),
-    **dict.fromkeys(DIGITS, "٣"),
-    **{0x91: "‘", 0x92: "’"},  # the quotes of Windows
-}
-_LETTER = "[A-Za-zé]"
-_L = "[A-Za-zé\u0301\xad]"
-_D = "[0-9٣]"
-_W = "[A-Za-z0-9é٣\u0301\xad]"  # a letter, a mark or a digit
-_BARE = "[A-Za-z0-9é٣]"
-_PLAIN = "[A-Za-z0-9\xad]"
-_A = "(?:['’]|&apos;)"
-_Q = "(?:['’‘‛`]|&apos;)"
-_QUOTE = "[`\x91-\x94«»\u2018-\u201f‹›]"
-
-# Marks that are tokens of their own; any other character that is neither mark nor letter is dropped.
-_MARK = (
-    "[!-~\x80\x91-\x94\x96\x97\xa1-\xa9\xab\xac\xae-\xb4\xb6-\xb9\xbb-\xbf\xd7\xf7"
-    "\u037e\u0387\u0589\u05be\u05c0\u05c3\u05c6\u05f3\u05f4\u0600-\u0603\u0606-\u060c\u0614\u061b\u061e\u061f"
-    "\u066a\u066d\u06d4\u0700-\u070d\u07f6-\u07f8\u0964\u0965\u0e3f\u0e4f\u1fbd"
-    "\u2013-\u2023\u2026\u2030-\u203b\u203e-\u2042\u2044\u2070\u2074-\u207e\u2080-\u208e\u20a0\u20a4\u20ac"
-    "\u2100\u2101\u2103-\u2106\u2108\u2109\u2114\u2116-\u2118\u211e-\u2123\u2125\u2127\u2129\u212e\u213a\u213b"
-    "\u2140-\u2144\u214a-\u214d\u214f\u2153-\u215e\u2190-\u2bff\u3001\u3002\u3012\u30fb"
-    "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\uffe0\uffe1\uffe5\uffe6]"
-)
-
-
-def _either(words: Iterable[str]) -> str:
-    return "(?:" + "|".join(sorted(words, key=len, reverse=True)) + ")"
-
-
-_CAPITALISED = _either(form(w) for w in CAPITAL_ABBREVIATIONS for form in (str.capitalize, str.upper))
-_PART = f"(?:[dlo]{_Q}{_BARE})?{_BARE}+"  # o'clock, l'eau
-_THING = f"{_PART}(?:[-_\u058a\u2010\u2011]{_PART})*"
-_JOINED_CAPITALS = r"(?-i:[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+)"
-_DOTTED = rf"{_L}{_W}*(?:[.!?]{_L}{_W}*)*"
-_HYPHENED = "[A-Za-z0-9]+(?:-[A-Za-z]+)*"
-_GAP = "[- \xa0]"
-_POINT = "[.,:\xad\u066b\u066c]"
-_NAME = "[A-Za-z][A-Za-z0-9_:.-]*"
-_PATH_END = r"[^\t !\"(),\-.<>?{|}]"
-_PATH = rf"(?:/[^\t \"()<>|]+{_PATH_END})"
-_MOUTH = r"(?-i:[()@[\]{|\\DdPpO])"
-
-# The longest match wins, then the earlier pattern; a group "token" ends before what its pattern looks at.
-_PATTERNS = [
-    # Words of two tokens: cannot, gonna, 'tis.
-    rf"(?P<token>can)not(?!{_W})",
-    rf"(?P<token>gon|wan)na(?!{_W})",
-    rf"(?P<token>got)ta(?!{_W})",
-    rf"(?P<token>gim|lem)me(?!{_W})",
-    r"(?P<token>'t)(?:is|was)",
-    # Contractions and words with an apostrophe.
-    rf"(?P<token>[A-Za-z]*[A-MO-Za-mo-z])n{_Q}t",
-    rf"(?P<token>{_L}+){_A}(?:[smd]|re|ve|ll)",
-    rf"n{_Q}t(?![A-Za-z])",
-    r"'(?:[smd]|re|ve|ll)(?![A-Za-z])|(?:’|&apos;)(?:[smd]|re|ve|ll)",
-    rf"{_A}(?:em|till?|n{_A}|cause)|(?:’|&apos;)n|'n(?=\s|$)",
-    rf"{_A}[2-9]0s|{_A}[0-9][0-9](?=\s|$)",
-    rf"(?:ol|dunkin|somethin|[djl]){_A}|y{_A}(?={_LETTER})",
-    rf"{_LETTER}+[aeiouy]{_Q}(?-i:[aeiouA-Z]){_LETTER}*",
-    rf"c'mon|s'mores|e'er|li'l|ev'ry|nat'l|c{_A}est|cap{_A}n|o{_Q}o",
-    rf"(?-i:[A-HJ-XZn]){_Q}{_LETTER}{{2,}}",
-    rf"(?P<token>(?:{_either(ABBREVIATIONS)}|(?-i:{_CAPITALISED}))\.)(?:.|$)",
-    # Words, and words that a mark inside does not split.
-    _THING,
-    rf"{_HYPHENED}(?:\\?/{_HYPHENED}){{1,2}}",
-    rf"[A-Za-z0-9][A-Za-z0-9.,\xad]{{0,60}}(?:-{_PLAIN}+)+",
-    _DOTTED,
-    rf"{_JOINED_CAPITALS}|(?-i:[A-Z]+\$)",
-    r"c\+\+|[cf]#",
-    # Abbreviations.
-    rf"(?:[A-Za-z0-9][A-Za-z0-9.,\xad]{{0,60}}-(?:{_PLAIN}+-)*)?[A-Za-z](?:\.[A-Za-z])+\.(?:-{_PLAIN}+)*",
-    r"[A-Za-z]\.",
-    rf"{_either(TITLES)}\.",
-    rf"{_either(NUMBER_ABBREVIATIONS)}\.(?=\s?{_D})",
-    rf"(?P<token>(?:{_THING}|{_DOTTED}|{_JOINED_CAPITALS})\.)[,;:]",
-    # Names of files.
-    rf"(?P<token>{_W}+(?:\.{_W}+)*\.{_either(FILES)})(?:[\s!,.?]|$)",
-    # Numbers: amounts and times, fractions, dates, telephone numbers.
-    rf"[-+]?{_D}+(?:{_POINT}{_D}+)*|[-+]?(?:{_POINT}{_D}+)+",
-    rf"(?:{_D}{{1,4}}{_GAP})?{_D}{{1,4}}(?:\\?/|⁄){_D}{{1,4}}",
-    rf"{_D}{_D}?[-/]{_D}{_D}?[-/]{_D}{{2,4}}",
-    rf"(?:\([0-9][0-9][0-9]?\){_GAP}?|\+{{0,2}}(?:[0-9]{{2,4}}{_GAP})?[0-9]{{2,4}}{_GAP})[0-9]{{3,4}}{_GAP}?[0-9]{{3,5}}",
-    # Addresses and tags.
-    r"(?:<|&lt;)?[A-Za-z0-9][^ \t\"<>|(){}\xa0]{0,99}@(?:[^ \t\"<>|(){}.\xa0]+\.)*[^ \t\"<>|(){}.\xa0]+(?:>|&gt;)?",
-    rf"(?:(?-i:[^\t !\"$'(),-_`{{|}}]){{1,60}}\.){{1,9}}(?:com|net|org|edu){_PATH}?",
-    rf"www\.(?:[^\t !\"(),.<>?{{|}}]+\.)+[A-Za-z]{{2,4}}{_PATH}?",
-    rf"https?://[^\t \"()<>{{|}}]+{_PATH_END}",
-    rf"#{_L}+|@[A-Za-z_][A-Za-z0-9_]*",
-    rf"<{_NAME}(?: {{1,9}}{_NAME}(?: ?= ?(?:'[^'<>]*'|\"[^\"<>]*\"))?){{0,20}} {{0,9}}/?>",
-    rf"</{_NAME} ?>|<[!?][A-Za-z-][^>]{{0,200}}>",
-    rf"(?-i:&(?:nbsp|[mn]dash|[AEIOUaeiou](?:acute|grave|uml)|apos|quot|QUOT);)|&(?:amp|lt|gt);|&#{_D}+;",
-    # Marks.
-    rf"[<>]?[:;=](?-i:[-o*'])?{_MOUTH}(?![A-Za-z0-9])|(?-i:[-^x=~<>']_[-^x=~<>']|\([-^x=~<>'][_.]?[-^x=~<>']\))",
-    rf"[!?]+|-+|\*+|__+|##+|@@+|''|{_QUOTE}{{2}}|[⁺⁻]?[¹²³⁰⁴-⁹]+|[₊₋]?[₀-₉]+|<<|>>|\\\*|\.{{3,5}}",
-    _MARK,
-]
-_RULES = [re.compile(p, re.IGNORECASE) for p in _PATTERNS]
 
 _REWRITES = {
     **dict(zip("()[]{}", ["-lrb-", "-rrb-", "-lsb-", "-rsb-", "-lcb-", "-rcb-"], strict=True)),
@@ -148,9 +48,7 @@ _REWRITES = {
 
 
 # A single letter keeps its full stop unless one of these begins the next sentence.
-_SENTENCE_START = re.compile(
-    rf"\s+(?:</?[A-Za-z][^>]{{0,200}}>|{_either(map(re.escape, SENTENCE_STARTS))})(?!\S)"
-)
+_SENTENCE_START = re.compile(rf"\s+(?:{TAG}|{either(map(re.escape, SENTENCE_STARTS))})(?!\S)")
 
 _BLANK_END, _CAPITAL_START = re.compile(r"\s*\Z"), re.compile(r"\s*[A-Z]")
 
@@ -158,7 +56,7 @@ _BLANK_END, _CAPITAL_START = re.compile(r"\s*\Z"), re.compile(r"\s*[A-Z]")
 def _longest(shape: str, start: int) -> tuple[int, int]:
     """Return the length of the token at `start`, 0 if none begins there, and where to continue."""
     best, size = 0, 0
-    for rule in _RULES:
+    for rule in RULES:
         match = rule.match(shape, start)
         if match and match.end() - start > best:
             best = match.end() - start
@@ -168,7 +66,7 @@ def _longest(shape: str, start: int) -> tuple[int, int]:
 
 def _scan(text: str) -> list[str]:
     """Return the tokens of one line by longest match; the slow, general way."""
-    shape = text if text.isascii() else text.translate(_SHAPES)
+    shape = text if text.isascii() else text.translate(SHAPES)
     tokens, start, end = [], 0, len(text)
     while start < end:
         if text[start].isspace():
@@ -191,12 +89,14 @@ def _sentence_follows(text: str, end: int) -> bool:
     return bool(_SENTENCE_START.match(text, end))
 
 
-_CONTRACTED = re.compile(rf"(?:{_A}|\x92)(?:[smd]|re|ve|ll)|n(?:{_Q}|[\x91\x92])t", re.IGNORECASE)
+_CONTRACTED = re.compile(
+    rf"(?:{APOSTROPHE}|\x92)(?:[smd]|re|ve|ll)|n(?:{ANY_APOSTROPHE}|[\x91\x92])t", re.IGNORECASE
+)
 _PLAIN_QUOTES = str.maketrans("’\x92‘‛\x91", "''```")
-_QUOTES = re.compile(_QUOTE + "+")
+_QUOTES = re.compile(QUOTE + "+")
 
 # Tags, mail and web addresses keep their soft hyphens; words and numbers do not have these characters.
-_ADDRESS = re.compile(rf"(?!{_W}|[-+_.,:!?'’‘`\u058a\u2010\u2011\u066b\u066c]).", re.DOTALL)
+_ADDRESS = re.compile(rf"(?!{IN_WORD}|[-+_.,:!?'’‘`\u058a\u2010\u2011\u066b\u066c]).", re.DOTALL)
 
 
 def _written(token: str) -> str:
@@ -207,10 +107,11 @@ def _written(token: str) -> str:
         token = token.replace("&apos;", "'").translate(_PLAIN_QUOTES)
     if _QUOTES.fullmatch(token):
         return "".join(_REWRITES.get(mark, mark) for mark in token)
-    for mark, written in (("(", "-lrb-"), (")", "-rrb-"), (" ", "\xa0")):
-        token = token.replace(mark, written)
+    token = token.replace(" ", "\xa0")
+    if not (token.startswith("<") and token.endswith(">")):
+        token = token.replace("(", "-lrb-").replace(")", "-rrb-")
     if "\xad" in token or "&" in token:
-        if _ADDRESS.search(token.translate(_SHAPES).replace("&amp;", "")):
+        if _ADDRESS.search(token.translate(SHAPES).replace("&amp;", "")):
             return token.lower()
         token = token.replace("\xad", "")
     token = token.replace("&amp;", "&")
@@ -230,11 +131,24 @@ def _lower_sigma(token: str) -> str:
 # Text that "ptb1" split differently: marks, other hyphens, letters unknown to Java, and non-ASCII letters at a
 # slash or before n't.
 _NEW = re.compile(
-    rf"[\u0301\u058a\u2010\u2011]|é\S*/|/\S*é|én{_Q}t"
+    rf"[\u0301\u058a\u2010\u2011]|é\S*/|/\S*é|én{ANY_APOSTROPHE}t"
     r"|(?![a-z0-9é٣])[^\W_\xb2\xb3\xb9\xbc-\xbe\u2070-\u209f\u2150-\u218f\u2460-\u24ff\u2776-\u2793"
     r"\U00010000-\U0010ffff]",
     re.IGNORECASE,
 )
+
+
+# Text that "ptb1" and "ptb2" split differently: Ph.D., an abbreviation or a dotted word that something follows without
+# a space, three hyphens beside a slash, telephone numbers, tags and entities.
+_NEWER = re.compile(
+    rf"(?:ed|ph)\.d\.|(?<!\w){either(ABBREVIATIONS)}\.[^\s,;:.?!]|-[a-z]\.[a-z]|-\S*\.[,;:]|[.?!]\w+{APOSTROPHE}"
+    r"|(?:-[a-z]+){3}\S*/|/\S*(?:-[a-z]+){3}|\([0-9]{2,3}\)-|\(.-.\)|[<&]",
+    re.IGNORECASE,
+)
+
+
+# What all of these have; few captions do.
+_MAYBE_NEWER = re.compile(r"[.?!]\S|[</&(]")
 
 
 # A chunk between spaces whose tokens cannot depend on its neighbours. Digits may join the next chunk ("3 1/2"),
@@ -262,9 +176,14 @@ _CHUNKS = _Chunks()
 
 
 def version(texts: Iterable[str]) -> str:
-    """Return the tokeniser's name in signatures for `texts`: "ptb2" if "ptb1" split any of them differently."""
-    beyond = (text for text in texts if not text.isascii())
-    return _VERSION_OF_MARKS if any(_NEW.search(text.translate(_SHAPES)) for text in beyond) else _VERSION
+    """Return the tokeniser's name in signatures for `texts`: that of the first version with these tokens."""
+    found = _VERSION
+    for text in texts:
+        if _MAYBE_NEWER.search(text) and _NEWER.search(text):
+            return _VERSION_OF_ABBREVIATIONS
+        if found == _VERSION and not text.isascii() and _NEW.search(text.translate(SHAPES)):
+            found = _VERSION_OF_MARKS
+    return found
 
 
 def tokenize(caption: str) -> list[str]:

@@ -12,6 +12,7 @@ from easycap.utils.checksums import damage
 from easycap.utils.files import write_atomically
 from easycap.utils.paths import expanded, outputs_dir
 from easycap.utils.shell import quoted
+from easycap.utils.text import printable
 
 # Files of a checkpoint: its weights, and the config it was trained with.
 MODEL, CONFIG = "model.safetensors", "config.json"
@@ -28,6 +29,8 @@ def find_run(name: str | Path) -> Path:
 
     A name that is not found is returned unchanged. Raises `UserError` if several runs have the name.
     """
+    if name == "":
+        raise UserError("the name of a run is empty")
     path = expanded(name)
     if path.exists() or len(path.parts) > 2:
         return path
@@ -105,7 +108,10 @@ def shown(value: object) -> str:
     text = str(value)
     if isinstance(value, Path) and value.is_absolute() and value.is_relative_to(Path.cwd()):
         text = str(value.relative_to(Path.cwd()))
-    return quoted(text)
+    if printable(text) == text:
+        return quoted(text)
+    # As bash and zsh read control characters.
+    return "$'" + printable(text.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
 def write_text(target: str, text: str) -> None:

@@ -6,8 +6,12 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from easycap.utils.text import printable
+
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Iterable
+
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 # The console of the progress bars that are shown now, if any; progress_bar.py says so.
 live: Console | None = None
@@ -20,8 +24,15 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
     text of users must be printed unchanged. For styles use `rich.text.Text` or `style=`.
     """
     from rich.console import Console
+    from rich.segment import Segment
 
     class Terminal(Console):
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
         def on_broken_pipe(self) -> None:
             raise  # as print does, where rich would end the program
 
@@ -29,7 +40,8 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
 
 
 def say(text: str, *, stderr: bool = False) -> None:
-    """Print a line unchanged, above any progress bars on this terminal."""
+    """Print a line, above any progress bars on this terminal, with control characters written out."""
+    text = printable(text)
     stream = sys.stderr if stderr else sys.stdout
     if live is not None and stream.isatty():
         live.print(text, soft_wrap=True)

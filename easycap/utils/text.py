@@ -12,6 +12,27 @@ SCALE_NOTE = "Scores and shares are ×100: a CIDEr-D of 100.0 is 1.0 in result.j
 # What counts things is not a share of anything: claims_per_caption, caption_length.
 _COUNTS = ("per_caption", "length", "num_", "perplexity", "vocabulary")
 _FIRST = ("CIDEr-D", "truth", "claims", "recall", "BLEU-4", "METEOR", "ROUGE-L", "SPICE", "BLEU-1")
+# What a terminal obeys instead of printing, and bytes of file names that are not UTF-8.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# Of a cell: what a spreadsheet would compute; numbers are not.
+_FORMULA = re.compile(r"'*(?![-+]?\.?\d[\d.]*(?:[eE][-+]?\d+)?\Z)[=+@\t\r-]")
+
+
+def printable(text: str) -> str:
+    r"""Return text with control characters written out, as \x1b; lines and tabs stay."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", text)
+
+
+def csv_cell(value: Any) -> Any:
+    """Return the value of a cell such that no spreadsheet takes text for a formula: "'" stands before "=", "+", "-" and
+    "@"; numbers stay.
+    """
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def from_csv_cell(text: str) -> str:
+    """Return the text that `csv_cell` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def is_count(name: str) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from easycap.metrics import tokenize
+from easycap.metrics.tokenizer import version
 
 # A caption file in COCO's format, where there is one to check parity on.
 COCO_MINI = Path(os.environ.get("EASYCAP_TEST_COCO_CAPTIONS", "no-such-file.json"))
@@ -90,3 +91,36 @@ def test_time_is_linear(piece: str) -> None:
 
 def test_one_megabyte_caption() -> None:
     assert len(tokenize("a man on a horse " * 60_000)) == 300_000
+
+
+ODD = json.loads(Path(__file__).with_name("odd_captions.json").read_text(encoding="utf-8"))
+
+
+def test_stored_odd_captions() -> None:
+    """Some of the captions of experiments/reliability/odd_captions.py, with what Java made of them."""
+    assert len({row["kind"] for row in ODD}) == 6
+    wrong = [row for row in ODD if " ".join(tokenize(row["text"])) != row["tokens"]]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("a Ph.D. student", "a ph.d. student"),
+        ("Dr. K, Ed.D., speaks", "dr. k ed.d. speaks"),
+        ("Rd.K", "rd. k"),  # the abbreviation counts with the end of the line
+        ("Corp.on", "corp.on"),
+        ("Dec.-B", "dec. b"),
+        ("Inc.,-No., 12", "inc.,-no. 12"),
+        ("1/2-rock-n-roll", "1/2-rock-n roll"),
+        ("(555)-555-1234", "-lrb- 555 -rrb- -555 -1234"),
+        ("<!--(x)--> (>-<)", "<!--(x)--> -lrb->-<-rrb-"),
+        ("caf&eacute;s", "caf&eacute;s"),
+    ],
+)
+def test_rare_forms_are_those_of_java_and_marked_in_signatures(text: str, tokens: str) -> None:
+    assert " ".join(tokenize(text)) == tokens
+    assert version([text]) == "ptb3"
+    assert (
+        version(["A man in a red-and-white T-shirt at 5 p.m. in the U.S.", "Mr. Smith's dog, etc."]) == "ptb1"
+    )

@@ -11,7 +11,7 @@ from easycap.report.comparison.choice import best_indices, table_of
 from easycap.report.comparison.columns import DIFFERENT, TEXT_KINDS, Cell, Column
 from easycap.report.comparison.read_runs import Comparison
 from easycap.report.latex import escape, tabular
-from easycap.utils.text import SCALE_NOTE
+from easycap.utils.text import SCALE_NOTE, csv_cell
 
 
 def to_csv(comparison: Comparison, table: Sequence[Column] | None = None) -> str:
@@ -24,7 +24,8 @@ def to_csv(comparison: Comparison, table: Sequence[Column] | None = None) -> str
     heads = [head for column in table for head in _heads(column)]
     writer = csv.DictWriter(text, heads, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows_of(comparison, table))
+    for row in rows_of(comparison, table):
+        writer.writerow({head: csv_cell(value) for head, value in row.items()})
     return text.getvalue()
 
 

@@ -10,6 +10,7 @@ from easycap.report.latex import escape, tabular
 from easycap.report.published.matching import Cell, MatchedRow
 from easycap.report.published.print_rows import difference, interval, notes, number, published_text
 from easycap.report.published.rows import Paper
+from easycap.utils.text import csv_cell
 
 _NUMBERS = ("published", "ours", "low", "high", "difference")
 
@@ -26,9 +27,8 @@ def to_csv(paper: Paper, rows: Sequence[MatchedRow]) -> str:  # noqa: ARG001  on
         about = (str(row.checked).lower(), row.sources, row.source, row.remarks, "; ".join(one.differs))
         for cell in one.cells:
             values = ["" if (value := getattr(cell, key)) is None else round(value, 4) for key in _NUMBERS]
-            writer.writerow(
-                (row.name, row.recipe, row.split, run, cell.metric, *values, *about, cell.signature)
-            )
+            texts = (row.name, row.recipe, row.split, run, cell.metric)
+            writer.writerow(map(csv_cell, (*texts, *values, *about, cell.signature)))
     return text.getvalue()
 
 
