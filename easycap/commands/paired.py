@@ -19,7 +19,7 @@ from rich.text import Text
 
 from easycap.errors import UserError
 from easycap.metrics import Comparison, compare, score
-from easycap.metrics.caption_files import read_captions, read_file, read_references
+from easycap.metrics.caption_files import read_captions, read_references
 from easycap.metrics.corpus import captions_by_id, match_ids, references_by_id
 from easycap.registry import describe_choices
 from easycap.report.comparison import EVALUATE_ON_THE_SAME, differing_images
@@ -29,6 +29,7 @@ from easycap.runs.reading import is_run
 from easycap.types import Score
 from easycap.utils import text as numbers
 from easycap.utils.console import console
+from easycap.utils.files import read_mapping
 from easycap.utils.segmenters import SPACES, Segmenter, segmenter, segmenter_in
 
 _UNLIKELY = 0.05
@@ -140,7 +141,17 @@ def read_system(path: Path, split: str) -> System:
 def _scores(run: Path, split: str) -> Mapping[str, Any]:
     """A run's scores of a split as evaluation left them, if it did."""
     path = run / "result.json"
-    return read_file(path).get("scores", {}).get(split, {}) if path.is_file() else {}
+    return (
+        _mapping(_mapping(read_mapping(path).get("scores", {}), path).get(split, {}), path)
+        if path.is_file()
+        else {}
+    )
+
+
+def _mapping(value: Any, path: Path) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{path} is damaged (it holds {value!r:.40} where a mapping belongs)")
+    return value
 
 
 def _segmenter(a: System, b: System, name: str | None) -> Segmenter:
@@ -158,11 +169,11 @@ def _judged(run: Path, split: str) -> dict[str, Score]:
     """What evaluation measured per image, as far as the mean over images is the score."""
     if not (run / f"per_image.{split}.json").is_file():
         return {}
-    per_image = read_file(run / f"per_image.{split}.json")
-    scores = read_file(run / "result.json").get("scores", {}).get(split, {})
+    path = run / f"per_image.{split}.json"
+    per_image, scores = read_mapping(path), _scores(run, split)
     found = {}
     for name, values in per_image.items():
-        mean = math.fsum(values.values()) / max(1, len(values))
+        mean = math.fsum(_mapping(values, path).values()) / max(1, len(values))
         if name in scores and math.isclose(mean, scores[name].get("value", math.nan), abs_tol=1e-9):
             found[name] = Score(mean, values, scores[name]["signature"])
     return found

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
+from yaml import YAMLError
 
 from easycap.errors import UserError
 from easycap.registry import SharedSettings, import_modules, load_plugins, own_components, settings_of
@@ -83,7 +84,10 @@ def import_of_recipe(name: str) -> None:
 
 def read_yaml(path: Path) -> DictConfig:
     """Return the mapping that a YAML holds; `UserError` if it holds something else."""
-    values = OmegaConf.load(path)
+    try:
+        values = OmegaConf.load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable YAML ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(values, DictConfig):
         raise UserError(f"{path} must hold a mapping: KEY: VALUE")
     return values

@@ -39,7 +39,10 @@ def _resumed(run: Path, requested: Config) -> Config:
         raise UserError(
             f"resume={run} is not a run's folder (config.yaml is missing); `easycap runs` lists runs"
         )
-    stored = check_stored(read_yaml(run / "config.yaml"))
+    try:
+        stored = check_stored(read_yaml(run / "config.yaml"))
+    except UserError as error:
+        raise UserError(f"{error} (in {run / 'config.yaml'})") from None
     return stored | {"device": requested["device"], "resume": str(run)}
 
 

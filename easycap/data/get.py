@@ -111,6 +111,12 @@ def _download(archive: Archive, part: Path, advance: Advance, patience: float) -
         try:
             whole = False
             for have, total in _stream(archive.url, part):
+                if have > archive.size:
+                    part.unlink()
+                    raise UserError(
+                        f"{archive.url} sends more than the {archive.size:,} bytes of the file that is known: stopped "
+                        "there, and removed"
+                    )
                 advance(archive.name, have, total or archive.size)
                 if have > furthest:
                     furthest, since, pause = have, time.monotonic(), 0.1

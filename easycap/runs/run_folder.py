@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -18,12 +19,13 @@ from easycap.errors import UserError
 from easycap.runs.holding import LOCK, SECONDS
 from easycap.runs.migrate import update_result_keys
 from easycap.types import ImageSource
-from easycap.utils.files import write_atomically, write_json
+from easycap.utils.files import naming, overwrite, read_mapping, write_atomically, write_json
 from easycap.utils.processes import lock
 
 if TYPE_CHECKING:
     import PIL.Image
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOTED_EVERY = 5.0
 
 
@@ -66,20 +68,24 @@ class RunFolder:
         """status: running, completed, interrupted or failed; "seconds" is the run's wall time until now."""
         self._note_time(status == "running")
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        before = self._read_json("status.json") or {}
-        write_json(
-            self.path / "status.json",
-            {
-                "status": status,
-                "error": error,
-                "started": before.get("started", now),
-                "ended": None if status == "running" else now,
-                "seconds": round(self.seconds(), 3),
-                "command": before.get("command", self.command),
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-            },
-        )
+        path = self.path / "status.json"
+        before = self._read("status.json")
+        values = {
+            "status": status,
+            "error": error,
+            "started": before.get("started", now),
+            "ended": None if status == "running" else now,
+            "seconds": round(self.seconds(), 3),
+            "command": before.get("command", self.command),
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+        }
+        try:
+            write_json(path, values)
+        except OSError as problem:
+            if problem.errno not in _FULL or not path.is_file():
+                raise
+            overwrite(path, json.dumps(values, indent=1, ensure_ascii=False))
 
     def _note_time(self, running: bool) -> None:
         """Begin to note the clock in the background, or stop it."""
@@ -98,7 +104,8 @@ class RunFolder:
         """Append one line to metrics.jsonl; numbers that are not finite are written as null."""
         line: dict[str, float | None] = {"step": step, "seconds": round(self.seconds(), 3)}
         line |= {name: _rounded(value) for name, value in values.items()}
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        path = self.path / "metrics.jsonl"
+        with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def write_samples(self, name: str, rows: Any, *, images: str = "") -> None:
@@ -156,7 +163,7 @@ class RunFolder:
     def update_result(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Merge `values` into result.json, two levels deep, and return the whole; two at once lose nothing."""
         with lock(self.path / ".result.json.lock"):
-            result = update_result_keys(self._read_json("result.json") or {})
+            result = update_result_keys(self._read("result.json"))
             for name, value in values.items():
                 if isinstance(value, Mapping) and isinstance(result.get(name), dict):
                     result[name] |= value
@@ -165,9 +172,9 @@ class RunFolder:
             write_json(self.path / "result.json", result)
         return result
 
-    def _read_json(self, name: str) -> Any:
+    def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return read_mapping(path) if path.is_file() else {}
 
 
 def _seconds_of_legs(run: Path) -> float:

@@ -76,8 +76,15 @@ class CaptioningTask(Task):
 
     @classmethod
     def load_vocabulary(cls, config: dict[str, Any], folder: Path) -> Vocabulary:
-        """Return the vocabulary of a captioner's checkpoint."""
-        return vocabulary_class(config).load(folder)
+        """Return the vocabulary of a captioner's checkpoint; `UserError` names the folder of one that is damaged."""
+        try:
+            return vocabulary_class(config).load(folder)
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"the vocabulary in {folder} is damaged ({error}); use another checkpoint"
+            ) from None
 
     @staticmethod
     def max_length(model: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from easycap.data.issues import OnBadImage
 from easycap.errors import UserError, while_reading
 from easycap.runs.reading import data_name
 from easycap.types import DataIssue, Dataset
+from easycap.utils.files import read_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def data_summary(dataset: Dataset) -> dict[str, Any]:
 def check_unchanged(dataset: Dataset, run: Path) -> None:
     """Raise `UserError` if a data set with a fingerprint is not the one that the training of `run` began with."""
     path = run / "result.json"
-    data = json.loads(path.read_text(encoding="utf-8")).get("data") if path.is_file() else None
+    data = read_mapping(path).get("data") if path.is_file() else None
     began = data.get("fingerprint") if data else None
     if began and dataset.fingerprint and began != dataset.fingerprint:
         raise UserError(

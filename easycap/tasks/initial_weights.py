@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from easycap.runs.find import CONFIG, task_of
 from easycap.training.checkpoint_files import read_progress
 from easycap.training.distributed import Ranks
 from easycap.training.hardware import Precision, has_bf16, training_precision
+from easycap.utils.files import read_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +93,10 @@ def checkpoint_config(
     if not file.is_file():
         raise UserError(f"{checkpoint} holds no checkpoint ({CONFIG} is missing)")
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); use another checkpoint") from None
-    config = with_locations(check_stored(OmegaConf.create(stored)), locations or {})
+        stored = check_stored(OmegaConf.create(read_mapping(file)))
+    except UserError as error:
+        raise UserError(f"{error} (in {file})") from None
+    config = with_locations(stored, locations or {})
     return with_architecture(config | {"device": device})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from easycap.errors import UserError
 from easycap.runs.find import shown
 from easycap.runs.holding import is_alive
 from easycap.runs.run_folder import new_run_folder
+from easycap.utils.files import read_mapping
 from easycap.utils.paths import outputs_dir
 
 T = TypeVar("T")
@@ -103,10 +103,7 @@ def _is_completed(run: str, overrides: Sequence[str]) -> bool:
 
 def _status_of(run: Path) -> dict[str, Any]:
     path = run / "status.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error})") from None
+    return read_mapping(path) if path.is_file() else {}
 
 
 def _run_folder(config: dict[str, Any], composition: Composition, overrides: Sequence[str]) -> Path:

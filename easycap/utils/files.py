@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from easycap.errors import UserError, json_fault
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -15,17 +19,54 @@ def write_atomically(path: Path, text: str) -> None:
     UTF-8 cannot hold, such as a byte of a file name that is not UTF-8, is written as an escape, which JSON reads back.
     """
     content = text.encode("utf-8", "backslashreplace")
-    if is_device(path):
-        path.write_bytes(content)
-        return
-    path = path.resolve()
-    partial = _partial(path)
+    with naming(path):
+        if is_device(path):
+            path.write_bytes(content)
+            return
+        path = path.resolve()
+        partial = _partial(path)
+        try:
+            partial.write_bytes(content)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an `OSError` of writing, as on a full disk, name the file: that of a write says what, not where."""
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
         raise
+
+
+def overwrite(path: Path, text: str) -> None:
+    """Replace the content of an existing file in its own blocks: where the disk is full, and a new file has no room.
+
+    Readers may see half of it.
+    """
+    with naming(path), path.open("r+", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+        file.truncate()
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the mapping that a JSON file holds; `UserError` names a file that is damaged. Raises `OSError` too."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({json_fault(error)})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged (it holds {_kind(content)} where a mapping belongs)")
+    return content
+
+
+def _kind(content: Any) -> str:
+    kinds = {list: "a list", str: "a text", type(None): "null"}
+    return kinds.get(type(content), "a number")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from easycap.errors import UserError
 from easycap.registry import register
+from easycap.utils.files import read_mapping
 from easycap.utils.segmenters import SPACES
 from easycap.utils.segmenters import segmenter as find_segmenter
 from easycap.vocab.tokenizer_files import subword_encoder
@@ -95,7 +96,9 @@ class WordVocabulary:
     def load(cls, folder: Path) -> WordVocabulary:
         """Return the vocabulary that `save` wrote into `folder`; it splits captions as when it was built."""
         vocabulary = cls.__new__(cls)  # its words are chosen already
-        stored = json.loads((Path(folder) / "vocab.json").read_text(encoding="utf-8"))
+        stored = read_mapping(Path(folder) / "vocab.json")
+        if not isinstance(stored.get("words"), list):
+            raise UserError(f"{Path(folder) / 'vocab.json'} is damaged (it holds no list 'words')")
         vocabulary._split = split_words if "split" in stored else _old_words
         vocabulary._segmenter = find_segmenter(stored.get("segmenter", SPACES.name))
         vocabulary._number([*_SPECIAL, *stored["words"]])

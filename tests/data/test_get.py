@@ -17,6 +17,7 @@ from easycap.commands.data import main
 from easycap.data import get as downloading
 from easycap.data.downloads import COLLECTIONS, Archive
 from easycap.data.get import get, missing, plan
+from easycap.errors import UserError
 
 
 class Server(ThreadingHTTPServer):
@@ -194,3 +195,13 @@ def test_every_archive_has_a_whole_checksum() -> None:
     for one in (one for collection in COLLECTIONS.values() for one in collection):
         kind, _, digest = one.checksum.partition(":")
         assert len(digest) == 2 * hashlib.new(kind).digest_size and int(digest, 16)
+
+
+def test_a_server_that_sends_more_than_the_file_has_is_stopped_there(server: Server, tmp_path: Path) -> None:
+    known = archive(server)
+    server.content = CONTENT + bytes(5_000_000)
+    seen: list[int] = []
+    with pytest.raises(UserError, match="sends more than the"):
+        get([known], tmp_path, advance=lambda name, have, total: seen.append(have))
+    assert max(seen) <= known.size
+    assert not list(tmp_path.glob("photos*"))
