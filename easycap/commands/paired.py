@@ -29,7 +29,7 @@ from easycap.runs.reading import is_run
 from easycap.types import Score
 from easycap.utils import text as numbers
 from easycap.utils.console import console
-from easycap.utils.files import read_mapping
+from easycap.utils.files import mapping_of, read_mapping
 from easycap.utils.segmenters import SPACES, Segmenter, segmenter, segmenter_in
 
 _UNLIKELY = 0.05
@@ -132,7 +132,7 @@ def read_system(path: Path, split: str) -> System:
         path,
         captions_by_id(read_captions(file)),
         references,
-        _judged(path, split),
+        _judged(path / f"per_image.{split}.json", scores),
         tuple(dict.fromkeys(part for score in scores.values() for part in oracles_of(score))),
         segmenter_in(str(scores.get("BLEU-4", {}).get("signature", ""))),
     )
@@ -141,17 +141,8 @@ def read_system(path: Path, split: str) -> System:
 def _scores(run: Path, split: str) -> Mapping[str, Any]:
     """A run's scores of a split as evaluation left them, if it did."""
     path = run / "result.json"
-    return (
-        _mapping(_mapping(read_mapping(path).get("scores", {}), path).get(split, {}), path)
-        if path.is_file()
-        else {}
-    )
-
-
-def _mapping(value: Any, path: Path) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{path} is damaged (it holds {value!r:.40} where a mapping belongs)")
-    return value
+    scores = read_mapping(path).get("scores", {}) if path.is_file() else {}
+    return mapping_of(mapping_of(scores, path).get(split, {}), path)
 
 
 def _segmenter(a: System, b: System, name: str | None) -> Segmenter:
@@ -165,15 +156,11 @@ def _segmenter(a: System, b: System, name: str | None) -> Segmenter:
     return next(iter(found.values()), SPACES)
 
 
-def _judged(run: Path, split: str) -> dict[str, Score]:
+def _judged(path: Path, scores: Mapping[str, Any]) -> dict[str, Score]:
     """What evaluation measured per image, as far as the mean over images is the score."""
-    if not (run / f"per_image.{split}.json").is_file():
-        return {}
-    path = run / f"per_image.{split}.json"
-    per_image, scores = read_mapping(path), _scores(run, split)
     found = {}
-    for name, values in per_image.items():
-        mean = math.fsum(_mapping(values, path).values()) / max(1, len(values))
+    for name, values in (read_mapping(path) if path.is_file() else {}).items():
+        mean = math.fsum(mapping_of(values, path).values()) / max(1, len(values))
         if name in scores and math.isclose(mean, scores[name].get("value", math.nan), abs_tol=1e-9):
             found[name] = Score(mean, values, scores[name]["signature"])
     return found

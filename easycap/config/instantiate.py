@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from easycap.config.schema import option_from_text
@@ -54,6 +55,16 @@ def special_ids(vocabulary: Vocabulary) -> dict[str, int | None]:
 def vocabulary_class(config: dict[str, Any]) -> Any:
     """Return the class of a config's vocabulary, which loads what it saved."""
     return lookup("vocab", config["vocab"]["name"])
+
+
+def stored_vocabulary(config: dict[str, Any], folder: Path) -> Any:
+    """Return the vocabulary that a config's class saved in `folder`; `UserError` names the folder if it is damaged."""
+    try:
+        return vocabulary_class(config).load(folder)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"the vocabulary in {folder} is damaged ({error}); use another checkpoint") from None
 
 
 def needs_captions(vocabulary: Any) -> bool:

@@ -27,7 +27,6 @@ PATHS = frozenset(
         "data.val",
         "data.test",
         "data.image_list",
-        "data.annotations",
         "data.cache",
         "vocab.path",
         "encoder.weights",

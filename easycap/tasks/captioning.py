@@ -13,7 +13,14 @@ import torch
 
 import easycap.vocab
 from easycap.conditioning.conditions import build_conditions
-from easycap.config.instantiate import build, needs_captions, segmenter_of, special_ids, vocabulary_class
+from easycap.config.instantiate import (
+    build,
+    needs_captions,
+    segmenter_of,
+    special_ids,
+    stored_vocabulary,
+    vocabulary_class,
+)
 from easycap.config.schema import option_from_text, split_settings, to_plain
 from easycap.data.example_table import Captions
 from easycap.errors import UserError
@@ -63,8 +70,7 @@ class CaptioningTask(Task):
         """Return the saved vocabulary, else one of the training captions, from a cache if it was built before."""
         if saved is not None:
             return cls.load_vocabulary(config, saved)
-        vocabulary_cls = vocabulary_class(config)
-        if not needs_captions(vocabulary_cls):
+        if not needs_captions(vocabulary_class(config)):
             return build("vocab", config["vocab"])
         captions = Captions(data.splits["train"])
         settings = json.dumps(to_plain(config["vocab"]), sort_keys=True)
@@ -72,19 +78,12 @@ class CaptioningTask(Task):
         folder = paths.cache_dir() / "vocab" / digest_of(chain([settings], captions), code=code)
         # Every run and every run of a sweep wants the same: one makes it.
         cached_dir(folder, lambda new: build("vocab", config["vocab"], captions=captions).save(new))
-        return vocabulary_cls.load(folder)
+        return vocabulary_class(config).load(folder)
 
     @classmethod
     def load_vocabulary(cls, config: dict[str, Any], folder: Path) -> Vocabulary:
-        """Return the vocabulary of a captioner's checkpoint; `UserError` names the folder of one that is damaged."""
-        try:
-            return vocabulary_class(config).load(folder)
-        except UserError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"the vocabulary in {folder} is damaged ({error}); use another checkpoint"
-            ) from None
+        """Return the vocabulary of a captioner's checkpoint."""
+        return stored_vocabulary(config, folder)
 
     @staticmethod
     def max_length(model: Any) -> int:

@@ -59,14 +59,15 @@ def read_mapping(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({json_fault(error)})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged (it holds {_kind(content)} where a mapping belongs)")
-    return content
+    return mapping_of(content, path)
 
 
-def _kind(content: Any) -> str:
-    kinds = {list: "a list", str: "a text", type(None): "null"}
-    return kinds.get(type(content), "a number")
+def mapping_of(value: Any, path: Path) -> dict[str, Any]:
+    """Return `value`, which the file `path` holds; `UserError` if it is not a mapping."""
+    if not isinstance(value, dict):
+        kind = {list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
+        raise UserError(f"{path} is damaged (it holds {kind} where a mapping belongs)")
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:
