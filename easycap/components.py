@@ -17,6 +17,7 @@ import easycap.generation.diverse_beam
 import easycap.generation.generate
 import easycap.generation.greedy
 import easycap.generation.sample
+import easycap.models.decoders.att2in2
 import easycap.models.decoders.attention_lstm
 import easycap.models.decoders.causal_lm
 import easycap.models.decoders.lstm

@@ -15,7 +15,7 @@ from easycap.tasks.dry_run import PlaceholderVocabulary
 from easycap.types import Batch, Inputs
 
 # One file a class is enough: gpt2_tiny is causal_lm at another size.
-DECODERS = ["gpt2_tiny", "transformer", "m2", "lstm", "attention_lstm", "updown"]
+DECODERS = ["gpt2_tiny", "transformer", "m2", "lstm", "attention_lstm", "updown", "att2in2"]
 OWN = ("decoder.", "image_tokens.", "encoder.", "data.", "tracking")
 
 
@@ -23,7 +23,7 @@ OWN = ("decoder.", "image_tokens.", "encoder.", "data.", "tracking")
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_any_decoder_with_any_image_tokens(decoder: str, tokens: str) -> None:
     small = [o for o in TINY if not o.startswith(OWN)] + ["encoder.image_size=32", "encoder.widths=[8,16]"]
-    if decoder in ("lstm", "attention_lstm", "updown"):
+    if decoder in ("lstm", "attention_lstm", "updown", "att2in2"):
         small += ["decoder.embed_dim=16", "decoder.hidden_dim=16"]
     if decoder == "gpt2_tiny":
         small += ["decoder.max_positions=96"]  # room for 64 patches; else it says so

@@ -12,6 +12,7 @@ from easycap.models.decoders.attention_lstm import (
 )
 from easycap.models.decoders.reinforce import Cost
 from easycap.models.decoders.updown import UpDown
+from easycap.models.decoders.updown import Variant as UpDownVariant
 
 EMBED, HIDDEN, WIDTH, VOCAB = 4, 5, 6, 11
 
@@ -26,6 +27,7 @@ def build_updown(**changes: object) -> UpDown:
         "segments": (),
     }
     rest = {"max_length": 6, "dropout": 0.0, "channels": WIDTH, "vocab_size": VOCAB}
+    rest["variant"] = UpDownVariant.paper
     return UpDown(**(sizes | rest | changes))
 
 

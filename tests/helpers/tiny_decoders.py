@@ -12,6 +12,7 @@ from easycap.models.decoders.lstm import Cell, Init
 from easycap.models.decoders.m2 import Mesh
 from easycap.models.decoders.reinforce import Cost
 from easycap.models.decoders.transformer_blocks import LayerNormKind, Norm
+from easycap.models.decoders.updown import Variant as UpDownVariant
 
 for _module in pkgutil.iter_modules(easycap.models.decoders.__path__):
     importlib.import_module(f"easycap.models.decoders.{_module.name}")
@@ -57,6 +58,15 @@ TINY = {
         "segments": ("tags", "image"),
         "max_length": 6,
         "dropout": 0.0,
+        "variant": UpDownVariant.paper,
+    },
+    "att2in2": {
+        "embed_dim": 8,
+        "hidden_dim": 16,
+        "attention_dim": 8,
+        "segments": ("tags", "image"),
+        "max_length": 6,
+        "dropout": 0.0,
     },
     "lstm": {
         "embed_dim": 12,
@@ -82,6 +92,8 @@ TINY = {
         "tied": False,
         "raw_features": True,
         "segments": ("tags", "image"),
+        "project_norm": True,
+        "output_bias": False,
     },
     "m2": {
         "width": 16,
@@ -97,6 +109,7 @@ TINY = {
         "mesh": Mesh.paper,
         "raw_features": True,
         "segments": (),
+        "stored_positions": False,
     },
 }
 
@@ -105,7 +118,10 @@ TINY = {
 VARIANTS = {
     "causal_lm without bos": ("causal_lm", {"bos": False}),
     "attention_lstm of the tutorial": ("attention_lstm", {"variant": Variant.sgrvinod}),
+    "updown of ruotianluo": ("updown", {"variant": UpDownVariant.ruotianluo}),
+    "m2 with stored positions": ("m2", {"stored_positions": True}),
     "transformer with unbiased norms": ("transformer", {"layer_norm": LayerNormKind.unbiased}),
+    "transformer of ruotianluo": ("transformer", {"project_norm": False, "output_bias": True}),
     "lstm with maxout": ("lstm", {"cell": Cell.maxout, "init": Init.torch}),
 }
 

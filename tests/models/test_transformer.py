@@ -23,6 +23,8 @@ TINY = {
     "norm": Norm.pre,
     "tied": True,
     "raw_features": False,
+    "project_norm": True,
+    "output_bias": False,
     "channels": 5,
     "segments": (),
     "vocab_size": 30,

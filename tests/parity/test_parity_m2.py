@@ -27,6 +27,7 @@ SIZES = {
     "num_heads": 2,
     "feed_forward_dim": 12,
     "raw_features": True,
+    "stored_positions": False,
     "channels": 6,
 }
 

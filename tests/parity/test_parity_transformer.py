@@ -26,6 +26,8 @@ def built(norm: Norm, tied: bool, raw_features: bool, kind: LayerNormKind) -> Tr
         norm=norm,
         tied=tied,
         raw_features=raw_features,
+        project_norm=True,
+        output_bias=False,
         segments=(),
         channels=6,
         vocab_size=V,

@@ -63,7 +63,8 @@ class MeshedMemory(nn.Module):
     1. Its padding mask asks whether a region's LN output sums to zero. Bias and LN make a zero row non-zero, so nothing
        is ever masked, and padding changes the captions. Masks here are the memory's own.
     2. Its initialiser runs over every parameter with two dimensions and more, and so draws the frozen position table
-       and the memory vectors again. Here positions are a buffer, and the memory vectors keep their own distribution.
+       and the memory vectors again. Here positions are a buffer, and the memory vectors keep their own distribution;
+       with `stored_positions` the buffer is among the weights, as released weights bring their own.
     3. Word embeddings are not scaled by sqrt(D).
     4. Outside the model: CIDEr's document frequencies count captions instead of images, doubled words are merged before
        scoring, missing features become random numbers, the vocabulary is of training and validation captions.
@@ -89,6 +90,7 @@ class MeshedMemory(nn.Module):
         mesh: Mesh,
         raw_features: bool,
         segments: tuple[str, ...],
+        stored_positions: bool,
     ) -> None:
         super().__init__()
         check_positive(
@@ -111,7 +113,13 @@ class MeshedMemory(nn.Module):
         )
         self.output = nn.Linear(width, vocab_size, bias=False)
         draw_linear_layers(self)
-        self.words = WordEmbedding(vocab_size, width, max_length, dropout if dropout_words else 0.0)
+        self.words = WordEmbedding(
+            vocab_size,
+            width,
+            max_length,
+            dropout if dropout_words else 0.0,
+            stored=stored_positions,
+        )
 
     @property
     def token_embedding(self) -> nn.Embedding:

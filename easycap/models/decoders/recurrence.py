@@ -66,7 +66,7 @@ class MaxoutLSTM(nn.Module):
         """inputs (B,T,I), hidden and cell (B,H) -> all hidden states (B,T,H)."""
         found = []
         for ahead in self.from_input(inputs).unbind(1):
-            hidden, cell = self._update(ahead, hidden, cell)
+            hidden, cell = self.update(ahead, hidden, cell)
             found.append(hidden)
         return torch.stack(found, 1)
 
@@ -74,11 +74,12 @@ class MaxoutLSTM(nn.Module):
         self, inputs: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """inputs (B,I), hidden and cell (B,H) -> the next hidden and cell."""
-        return self._update(self.from_input(inputs), hidden, cell)
+        return self.update(self.from_input(inputs), hidden, cell)
 
-    def _update(
+    def update(
         self, ahead: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `step`, with W_x x + b_x and whatever else adds to the sums in `ahead` (B,5H)."""
         write, forget, show, first, second = (ahead + self.from_hidden(hidden)).chunk(5, dim=1)
         cell = forget.sigmoid() * cell + write.sigmoid() * torch.maximum(first, second)
         return show.sigmoid() * cell.tanh(), cell

@@ -43,6 +43,8 @@ class Transformer(nn.Module):
     has
     it: on each sub-layer's output and, with `dropout_words`, on the embedded words; with `dropout_feed_forward` also
     inside the feed-forward blocks, as in Meshed-Memory's and ruotianluo's code. `layer_norm`: see `LayerNormKind`.
+    Without `project_norm` projected features have no LN; with `output_bias` the untied output layer has a bias: both
+    as in ruotianluo's code.
     Attention is the last layer's, the mean over heads. Raises `UserError` for sizes that do not fit.
     """
 
@@ -67,16 +69,24 @@ class Transformer(nn.Module):
         tied: bool,
         raw_features: bool,
         segments: tuple[str, ...],
+        project_norm: bool,
+        output_bias: bool,
     ) -> None:
         super().__init__()
         check_positive("decoder", num_layers=num_layers, feed_forward_dim=feed_forward_dim)
         if num_encoder_layers < 0:
             raise UserError(f"decoder.num_encoder_layers={num_encoder_layers} must be 0 (none) or more")
         check_transformer(width, num_heads, max_length, dropout)
+        if output_bias and tied:
+            raise UserError(
+                "decoder.output_bias=true is for an output layer of its own: set decoder.tied=false"
+            )
         self.memory_dim, self.max_length = channels if raw_features else width, max_length
         inside = dropout if dropout_feed_forward else 0.0
         blocks = Blocks(width, feed_forward_dim, dropout, inside, norm, layer_norm)
-        self.project = project_features(channels, width, dropout) if raw_features else nn.Identity()
+        self.project: nn.Module = nn.Identity()
+        if raw_features:
+            self.project = project_features(channels, width, dropout, norm=project_norm)
         self.segments = SegmentEmbedding(segments, width)
         self.encoder = nn.ModuleList(
             EncoderLayer(Attention(width, num_heads), blocks) for _ in range(num_encoder_layers)
@@ -86,7 +96,7 @@ class Transformer(nn.Module):
             new_norm(width, layer_norm) if norm is Norm.pre and layers else nn.Identity()
             for layers in (num_encoder_layers, num_layers)
         )
-        self.output = None if tied else nn.Linear(width, vocab_size, bias=False)
+        self.output = None if tied else nn.Linear(width, vocab_size, bias=output_bias)
         draw_linear_layers(self)
         self.words = WordEmbedding(vocab_size, width, max_length, dropout if dropout_words else 0.0)
 
@@ -116,8 +126,10 @@ class Transformer(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        table = self.words.table if self.output is None else self.output
-        return nn.functional.linear(self.norm_words(hidden), table.weight)
+        hidden = self.norm_words(hidden)
+        if self.output is None:
+            return nn.functional.linear(hidden, self.words.table.weight)
+        return self.output(hidden)
 
 
 class DecoderLayer(nn.Module):

@@ -210,16 +210,19 @@ def causal_bias(num_words: int, num_before: int, device: torch.device) -> torch.
 class WordEmbedding(nn.Module):
     """Words (B,T) -> E[word] * sqrt(D) + position (1706.03762, sections 3.4 and 3.5): (B,T,D).
 
-    The position table is a buffer: nothing that draws or trains parameters can reach it.
+    The position table is a buffer: nothing that draws or trains parameters can reach it. With `stored` it is among the
+    weights, for those that come with a table of their own.
     """
 
     positions: torch.Tensor
 
-    def __init__(self, vocab_size: int, width: int, max_length: int, dropout: float) -> None:
+    def __init__(
+        self, vocab_size: int, width: int, max_length: int, dropout: float, *, stored: bool = False
+    ) -> None:
         super().__init__()
         self.table = nn.Embedding(vocab_size, width)
         nn.init.normal_(self.table.weight, std=width**-0.5)
-        self.register_buffer("positions", sinusoids(max_length, width), persistent=False)
+        self.register_buffer("positions", sinusoids(max_length, width), persistent=stored)
         self.scale, self.dropout = width**0.5, nn.Dropout(dropout)
 
     def forward(self, words: torch.Tensor, num_before: int) -> torch.Tensor:
@@ -234,9 +237,10 @@ def sinusoids(count: int, width: int) -> torch.Tensor:
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
 
 
-def project_features(channels: int, width: int, dropout: float) -> nn.Sequential:
-    """Return what turns an encoder's features (N,M,C) into (N,M,D): LN(drop(relu(W x)))."""
-    return nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Dropout(dropout), nn.LayerNorm(width))
+def project_features(channels: int, width: int, dropout: float, *, norm: bool = True) -> nn.Sequential:
+    """Return what turns an encoder's features (N,M,C) into (N,M,D): LN(drop(relu(W x))), LN only with `norm`."""
+    last = nn.LayerNorm(width) if norm else nn.Identity()
+    return nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Dropout(dropout), last)
 
 
 def draw_linear_layers(module: nn.Module) -> None:

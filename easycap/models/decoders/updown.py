@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import nn
@@ -20,6 +21,13 @@ from easycap.registry import register
 from easycap.types import Memory, Output
 
 _INIT_STD = 0.01
+
+
+class Variant(Enum):
+    """paper: the authors' network. ruotianluo: that repository's. See `UpDown`."""
+
+    paper = "paper"
+    ruotianluo = "ruotianluo"
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,10 @@ class UpDown(nn.Module):
     As in the authors' release, all states start at zero, weights Gaussian with deviation 0.01, the forget gates'
     biases at 1 and all others at 0; the attention has no biases. That has no dropout; `dropout` applies to word
     embeddings and to h2 before the output layer, as later repositories do.
+
+    `variant` ruotianluo is the network of ImageCaptioning.pytorch (captioning/models/AttModel.py at 4c48a33): the
+    positions and the image's mean go through a layer and a ReLU each, of width H, and the attention's keys have a
+    bias. There, words go through a ReLU too, and LSTMs and attention have second biases: all the same to the net.
     """
 
     prefix = False
@@ -72,6 +84,7 @@ class UpDown(nn.Module):
         segments: tuple[str, ...],
         max_length: int,
         dropout: float,
+        variant: Variant,
     ) -> None:
         super().__init__()
         check_positive(
@@ -84,18 +97,23 @@ class UpDown(nn.Module):
         self.memory_dim, self.max_length = width_of_memory(memory_width, channels), max_length
         self.hidden_dim = hidden_dim
         self.segments = SegmentEmbedding(segments, self.memory_dim)
+        embeds = variant is Variant.ruotianluo
+        self.embed_patches, self.embed_mean = (
+            nn.Linear(self.memory_dim, hidden_dim) if embeds else None for _ in range(2)
+        )
+        attended = hidden_dim if embeds else self.memory_dim
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.word_gates = nn.Linear(embed_dim, 4 * hidden_dim, bias=False)
-        self.image_gates = nn.Linear(self.memory_dim, 4 * hidden_dim, bias=False)
+        self.image_gates = nn.Linear(attended, 4 * hidden_dim, bias=False)
         self.lstm1 = LSTMCell(input_dim=hidden_dim, hidden_dim=hidden_dim)
         self.attention = AdditiveAttention(
-            memory_dim=self.memory_dim,
+            memory_dim=attended,
             query_dim=hidden_dim,
             attention_dim=attention_dim,
-            bias=False,
+            bias=embeds,
             relu=False,
         )
-        self.lstm2 = LSTMCell(input_dim=self.memory_dim + hidden_dim, hidden_dim=hidden_dim)
+        self.lstm2 = LSTMCell(input_dim=attended + hidden_dim, hidden_dim=hidden_dim)
         self.output = nn.Linear(hidden_dim, vocab_size)
         self.dropout = nn.Dropout(check_dropout(dropout))
         self._initialise()
@@ -116,7 +134,11 @@ class UpDown(nn.Module):
     def start(self, memory: Memory) -> UpDownState:
         zeros = torch.zeros(memory.tokens.shape[0], self.hidden_dim, device=memory.tokens.device)
         memory = memory._replace(tokens=self.segments(memory.tokens, memory.segments))
-        image_gates = self.image_gates(image_mean(memory))
+        mean = image_mean(memory)
+        if self.embed_patches is not None and self.embed_mean is not None:
+            mean = self.dropout(self.embed_mean(mean).relu())
+            memory = memory._replace(tokens=self.dropout(self.embed_patches(memory.tokens).relu()))
+        image_gates = self.image_gates(mean)
         return UpDownState(self.attention.project_memory(memory), image_gates, zeros, zeros, zeros, zeros)
 
     def forward(self, words: torch.Tensor, state: UpDownState) -> Output:
