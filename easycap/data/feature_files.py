@@ -35,10 +35,12 @@ class PrecomputedFeatures:
 
     `features` is a folder with NAME.npz (its only array, or the one called feat or features) or NAME.npy of each image,
     as tools around Up-Down (1707.07998) write them, or one HDF5 file with a dataset NAME_features of each image, as
-    Meshed-Memory (1912.08226) reads it. NAME is the image's id, with or without the ending of an image file; for an id
-    that is a number or one of COCO's file names also that number, plain, padded to 12 digits, or after that
-    COCO_train2014_ or COCO_val2014_. Of a file in a folder below `features` the folder is part of the name.
-    Of more regions than `max_regions` the first ones count, as in Meshed-Memory's code. Raises `UserError` if there is
+    Meshed-Memory (1912.08226) reads it; an array (C,) is one region, (h,w,C) is h w of them. NAME is the image's id,
+    with or without the ending of an image file; for an id that is a number or one of COCO's file names also that
+    number, plain, padded to 12 digits, or after that COCO_train2014_ or COCO_val2014_. Of a file in a folder below
+    `features` the folder is part of the name.
+    Of more regions than `max_regions` the first ones count, as in Meshed-Memory's code; with `zero_regions` zeros stand
+    in the place of missing ones, which that code shows its model. Raises `UserError` if there is
     nothing of the kind.
     """
 
@@ -108,7 +110,10 @@ class PrecomputedFeatures:
 
     def of(self, example: Example) -> torch.Tensor:
         """Return an example's features (R,C) float32; raises `BadImage` naming the file if they cannot be used."""
-        return torch.from_numpy(self._read(_name(example))[: self.settings.max_regions].astype(np.float32))
+        most = self.settings.max_regions
+        found = torch.from_numpy(self._read(_name(example))[:most].astype(np.float32))
+        missing = most - len(found) if self.settings.zero_regions else 0
+        return torch.nn.functional.pad(found, (0, 0, 0, missing))
 
     def _read(self, name: str) -> np.ndarray:
         try:
@@ -117,6 +122,8 @@ class PrecomputedFeatures:
             raise
         except Exception as error:  # readers of damaged files raise whatever their parsing stumbles on
             raise BadImage(self.store.where(name), f"cannot be read as features ({error})") from None
+        if features.ndim in (1, 3):  # one vector of an image, or a map of them
+            features = features.reshape(-1, features.shape[-1])
         if what := self._why_useless(features):
             raise BadImage(self.store.where(name), what)
         return features

@@ -199,13 +199,14 @@ class Preprocessing(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class PrecomputedSettings(SharedSettings):
     """Settings of precomputed features (R,C): `features` says where the files are, `region_dim` is C, and R goes from
-    `min_regions` to `max_regions`.
+    `min_regions` to `max_regions`; with `zero_regions` R is always `max_regions`, zeros in the place of missing ones.
     """
 
     features: str
     region_dim: int
     min_regions: int
     max_regions: int
+    zero_regions: bool
 
 
 class ImageInput(Protocol):

@@ -36,7 +36,7 @@ PICTURE = ImageFile(Path("nowhere.jpg"))
 
 
 def reader(path: Path, **settings: int) -> PrecomputedFeatures:
-    numbers = {"region_dim": DIM, "min_regions": 1, "max_regions": 100}
+    numbers = {"region_dim": DIM, "min_regions": 1, "max_regions": 100, "zero_regions": False}
     return PrecomputedFeatures(PrecomputedSettings(features=str(path), **(numbers | settings)))
 
 
@@ -139,7 +139,7 @@ def test_an_open_hdf5_file_is_closed_before_a_fork_or_a_pickle(tmp_path: Path) -
     ("array", "words"),
     [
         (np.zeros((3, 5)), r"has the shape \(3, 5\), not \(regions, encoder.region_dim=6\)"),
-        (np.zeros(DIM), r"has the shape \(6,\)"),
+        (np.zeros(DIM + 1), r"has the shape \(1, 7\)"),
         (np.zeros((1, DIM)), "has 1 regions, fewer than encoder.min_regions=2"),
         (np.full((3, DIM), np.nan), "has values that are not finite"),
         (np.array([{}]), "cannot be read as features"),  # a pickle
