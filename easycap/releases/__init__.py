@@ -1,0 +1,1 @@
+"""Weights that others have released, and captions from anywhere, as runs."""
