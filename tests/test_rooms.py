@@ -38,6 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"conditioning", "config", "data", "evaluation", "generation", "metrics", "models", "objectives"}
     | {"report", "runs", "training", "vocab"},
     "sharing": BASE | {"config", "data", "models", "report", "runs", "tasks"},
+    "releases": BASE
+    | {"config", "data", "evaluation", "metrics", "models", "report", "runs", "tasks", "training", "vocab"},
     "predict": BASE | {"config", "data", "generation", "runs", "sharing", "tasks"},
     "demo": BASE | {"config", "data", "evaluation", "predict", "report", "runs", "tasks"},
     "train": BASE
@@ -48,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"training", "vocab"},
     "commands": BASE
     | {"api", "conditioning", "config", "data", "demo", "evaluation", "metrics", "models", "predict"}
-    | {"report", "runs", "sharing", "sweeps", "tasks", "train", "training"},
+    | {"releases", "report", "runs", "sharing", "sweeps", "tasks", "train", "training"},
     "cli": BASE | {"commands"},
     "__main__": {"cli"},
 }

@@ -114,17 +114,15 @@ class CaptionEvaluator:
         health = caption_health(
             texts, unknown="<unk>", training=self.training_captions(), segmenter=self.segmenter
         )
-        folder.write_captions(label, captions)
-        folder.write_references(label, references)
-        folder.write_per_image(label, {name: one.per_image for name, one in scores.items()})
-        absent = {name: {"absent": why} for name, why in scores.absent.items()}
-        folder.update_result(
-            {
-                "scores": {label: scores.to_dict() | absent},
-                "baselines": {label: {name: one.to_dict() for name, one in baselines.items()}},
-                "diagnostics": {label: {**health, **scores.counts}},
-                "commands": {label: command},
-            }
+        write_scores(
+            folder,
+            label,
+            captions=captions,
+            references=references,
+            scores=scores,
+            baselines=baselines,
+            diagnostics={**health, **scores.counts},
+            command=command,
         )
         return scores
 
@@ -193,6 +191,32 @@ class CaptionEvaluator:
         drawn = pictures(self.pipeline, examples, captions, given=given, side=_ATTENTION_SIDE)
         for row, picture in zip(rows, drawn, strict=True):
             row["attention"] = picture
+
+
+def write_scores(
+    folder: RunFolder,
+    label: str,
+    *,
+    captions: Mapping[str, Sequence[str]],
+    references: Mapping[str, Sequence[str]],
+    scores: Scores,
+    baselines: Mapping[str, Scores],
+    diagnostics: Mapping[str, float],
+    command: str,
+) -> None:
+    """Write captions, what they were scored against, scores and scores per image under `label`."""
+    folder.write_captions(label, captions)
+    folder.write_references(label, references)
+    folder.write_per_image(label, {name: one.per_image for name, one in scores.items()})
+    absent = {name: {"absent": why} for name, why in scores.absent.items()}
+    folder.update_result(
+        {
+            "scores": {label: scores.to_dict() | absent},
+            "baselines": {label: {name: one.to_dict() for name, one in baselines.items()}},
+            "diagnostics": {label: dict(diagnostics)},
+            "commands": {label: command},
+        }
+    )
 
 
 def caption_examples(

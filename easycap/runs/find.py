@@ -65,9 +65,14 @@ def checkpoint_of(run: Path) -> Path:
             return folder
     if (run / ENSEMBLE).is_file():
         raise UserError(f"{shown(run)} is an ensemble, without weights of its own: name one of its runs")
-    from easycap.runs.reading import is_run  # loads a parser of YAML, which finding a run does not need
+    # loads a parser of YAML, which finding a run does not need
+    from easycap.runs.reading import is_run, read_result
 
     if is_run(run):
+        if "imported" in (read_result(run) or {}):
+            raise UserError(
+                f"{shown(run)} holds captions that were imported, and no model: `easycap compare` puts it beside others"
+            )
         raise UserError(
             f"{shown(run)} has no checkpoint yet; `easycap runs` shows how far it is, and `easycap train "
             f"resume={shown(run)}` continues it if it has stopped"

@@ -52,6 +52,20 @@ class WordVocabulary:
             )
         self._number([*_SPECIAL, *(word for _, word in kept)])
 
+    @classmethod
+    def of_words(cls, words: Sequence[str]) -> WordVocabulary:
+        """Return the vocabulary of these words, special ids not among them, in this order of ids.
+
+        Raises `UserError` for a word that is there twice.
+        """
+        if len({*words, *_SPECIAL}) < len(words) + len(_SPECIAL):
+            twice = [word for word, count in Counter([*words, *_SPECIAL]).items() if count > 1]
+            raise UserError(f"the vocabulary has the word {twice[0]!r} twice")
+        vocabulary = cls.__new__(cls)
+        vocabulary._split, vocabulary._segmenter = split_words, SPACES
+        vocabulary._number([*_SPECIAL, *words])
+        return vocabulary
+
     def _number(self, words: list[str]) -> None:
         self.words = words
         self._ids = {word: index for index, word in enumerate(words)}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.region_files import write_folder, write_hdf5
+from helpers.released_files import write_m2, write_ruotianluo
 from PIL import Image
 from run_blocks import run_here
 
@@ -76,6 +77,10 @@ def make_files(folder: Path) -> None:
     names = [str(number) for number in range(12)]
     write_folder(folder / "cocobu_att", names)
     write_hdf5(folder / "coco_detections.hdf5", names)
+    write_m2(folder)
+    write_ruotianluo(folder, "updown")[1].rename(folder / "infos_updown-best.pkl")
+    results = [{"image_id": n, "caption": f"a photo of thing {n % 2}"} for n in (10, 11)]
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
     captions = [{"image_id": n, "caption": f"a dog number {n % 3} runs"} for n in range(5)]
     references = {
         "images": [{"id": n} for n in range(5)],

@@ -1,0 +1,107 @@
+"""Released weights as a run: config, checkpoint, status and where they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from easycap.config.compose import compose
+from easycap.config.schema import config_hash, to_plain, to_yaml
+from easycap.config.validate import validate
+from easycap.errors import UserError
+from easycap.models.build import build_captioner
+from easycap.models.captioner import Captioner
+from easycap.releases.release import Release
+from easycap.releases.systems import read_release
+from easycap.runs.environment import environment
+from easycap.runs.find import shown
+from easycap.runs.run_folder import RunFolder, new_run_folder
+from easycap.training.checkpoint_files import save_checkpoint
+from easycap.utils.cache import atomic_dir
+from easycap.utils.paths import outputs_dir
+
+
+def import_release(
+    system: str,
+    files: Sequence[Path],
+    overrides: Sequence[str] = (),
+    *,
+    folder: Path | None = None,
+    command: str,
+) -> tuple[Path, Release]:
+    """Write a run with the released weights in `files`; return its folder and what was read.
+
+    `overrides` change the config, as in training; `folder` is the run's, a new one in outputs/runs if None. Nothing is
+    left behind if it fails. Raises `UserError` for files and settings that do not fit.
+    """
+    folder = free_folder(folder, ["imported", system])
+    release = read_release(system, files)
+    config = validate(compose([*release.overrides, *overrides]).config)
+    torch.manual_seed(config["seed"])
+    vocabulary: Any = release.vocabulary
+    captioner = build_captioner(config, vocabulary)
+    load_release(captioner, release)
+
+    def write(partial: Path) -> None:
+        run = RunFolder(partial, command=command)
+        run.write_config(to_yaml(config))
+        save_checkpoint(
+            partial / "checkpoints" / "best", captioner, vocabulary, to_plain(config), progress={"step": 0}
+        )
+        run.update_result(
+            {
+                "imported": {
+                    "system": system,
+                    "model": release.model,
+                    "files": origins(files),
+                    "not_known": list(release.not_known),
+                },
+                "vocabulary": {"size": len(vocabulary)},
+                "config_hash": config_hash(config),
+                "seed": config["seed"],
+                "environment": environment(torch.device("cpu")),
+            }
+        )
+        run.write_status("completed")
+
+    atomic_dir(folder, write)
+    return folder, release
+
+
+def free_folder(folder: Path | None, choices: Sequence[str]) -> Path:
+    """Return the folder of a new run, which is not made yet; `UserError` if it is there already."""
+    if folder is None:
+        return new_run_folder(outputs_dir() / "runs", choices)
+    if folder.exists():
+        raise UserError(f"{shown(folder)} exists already: choose another --folder")
+    return folder.absolute()
+
+
+def origins(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return name, size and sha256 of files."""
+    found = []
+    for file in files:
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        found.append({"name": file.name, "bytes": file.stat().st_size, "sha256": digest})
+    return found
+
+
+def load_release(captioner: Captioner, release: Release) -> None:
+    """Put released weights into a captioner; `UserError` names the first that does not fit."""
+    own = captioner.state_dict()
+    given = release.weights
+    for name in sorted(own.keys() | given.keys()):
+        here, there = ([*one[name].shape] if name in one else None for one in (own, given))
+        if here != there:
+            raise UserError(
+                f"the weights do not fit the config: {name} is {there or 'missing'} there and {here or 'missing'} "
+                "here; leave out the settings that change the model"
+            )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(given[name])

@@ -1,0 +1,91 @@
+"""ImageCaptioning.pytorch: weights drawn by ruotianluo's code, saved as it saves, imported, compared.
+
+usage: python experiments/imports/ruotianluo.py CHECKOUT [newfc updown att2in2 transformer]
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+import torch
+from compare import WORDS, imported, randomise, report, write_data
+
+DIM = 32
+checkout = Path(sys.argv[1])
+sys.path.insert(0, str(checkout))
+package = types.ModuleType("captioning.models")  # their __init__.py imports models that need other packages
+package.__path__ = [str(checkout / "captioning" / "models")]
+sys.modules["captioning.models"] = package
+
+from captioning.models import AttModel, TransformerModel  # noqa: E402
+
+CLASSES = {
+    "newfc": AttModel.NewFCModel,
+    "updown": AttModel.UpDownModel,
+    "att2in2": AttModel.Att2in2Model,
+    "transformer": TransformerModel.TransformerModel,
+}
+
+
+def compare(name: str, folder: Path) -> None:
+    """Draw, save, import and compare one model."""
+    words = {str(index): word for index, word in enumerate([*WORDS, "UNK"], 1)}
+    opt = argparse.Namespace(
+        caption_model=name,
+        vocab_size=len(words),
+        input_encoding_size=24,
+        rnn_size=24,
+        num_layers=2 if name == "transformer" else 1,
+        num_att_heads=4,
+        drop_prob_lm=0.5,
+        seq_length=16,
+        max_length=20,
+        fc_feat_size=DIM,
+        att_feat_size=DIM,
+        att_hid_size=16,
+        vocab=words,
+    )
+    torch.manual_seed(0)
+    model = randomise(CLASSES[name](opt))
+    output = model.model.generator.proj if name == "transformer" else model.logit
+    output.weight.data.mul_(4)  # some words likelier than others
+    root, features, arrays = write_data(folder, DIM, (10, 60))
+    files = [folder / "model-best.pth", folder / "infos_x-best.pkl"]
+    torch.save(model.state_dict(), files[0])
+    with files[1].open("wb") as file:
+        pickle.dump({"opt": opt, "vocab": words, "iter": 100, "best_val_score": 1.0}, file, protocol=2)
+    task = imported("ruotianluo", files, folder, [f"data.root={root}", f"encoder.features={features}"])
+    model.double()
+    index = {word: int(number) for number, word in words.items()}
+
+    def image(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        regions = torch.from_numpy(arrays[number]).double()
+        return regions.mean(0, keepdim=True), regions.unsqueeze(0)
+
+    def theirs(number: int, caption: list[str]) -> list[float]:
+        ids = [0, *(index[word] for word in caption), 0]
+        found = model(*image(number), torch.tensor([ids[:-1]]), None)[0]
+        return [float(row[word]) for row, word in zip(found, ids[1:], strict=True)]
+
+    def generated(number: int, **options: int) -> str:
+        sequence, _ = model(*image(number), None, opt={"suppress_UNK": 1, **options}, mode="sample")
+        ids = sequence[0].tolist()
+        return " ".join(words[str(word)] for word in (ids[: ids.index(0)] if 0 in ids else ids))
+
+    report(
+        name,
+        task,
+        theirs,
+        lambda number: generated(number, beam_size=1),
+        lambda number: generated(number, beam_size=5, sample_n=1),
+    )
+
+
+for one in sys.argv[2:] or CLASSES:
+    with tempfile.TemporaryDirectory() as path:
+        compare(one, Path(path))

@@ -1,0 +1,346 @@
+"""`easycap import SYSTEM FILE...`: log-probabilities are those of the releases' formulas on the files' own weights, and
+the run is one as any.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.region_files import regions, write_folder
+from helpers.released_files import (
+    RELEASES,
+    RUOTIANLUO,
+    WORDS,
+    m2_shapes,
+    random_weights,
+    write_m2,
+    write_ruotianluo,
+)
+
+from easycap.cli import main
+from easycap.errors import UserError
+from easycap.releases.imported_run import import_release
+from easycap.releases.systems import SYSTEMS
+from easycap.runs.find import checkpoint_of
+from easycap.tasks.create import load_task
+
+CAPTION = ["a", "photo", "of", "dog"]
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with COCO (Karpathy's splits of 6 images, without pixels) and features of its images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EASYCAP_OUTPUTS", str(tmp_path / "outputs"))
+    for folder in ("train2014", "val2014"):
+        (tmp_path / "COCO" / folder).mkdir(parents=True)
+    images = [
+        {"cocoid": n, "filename": f"{n}.jpg", "filepath": "val2014", "split": split}
+        | {"sentences": [{"raw": f"A photo of thing {n % 3}."}] * 2}
+        for n, split in enumerate(["train", "train", "val", "val", "test", "test"])
+    ]
+    (tmp_path / "COCO" / "dataset_coco.json").write_text(json.dumps({"images": images}))
+    write_folder(tmp_path / "features", [str(n) for n in range(6)])
+    return tmp_path
+
+
+DATA = ["data.root=COCO", "encoder.features=features", "encoder.min_regions=1"]
+
+
+def run_of(place: Path, system: str, files: list[Path], *overrides: str) -> Path:
+    return import_release(system, files, [*DATA, *overrides], folder=place / "run", command="test")[0]
+
+
+@torch.no_grad()
+def log_probabilities(run: Path, image: int) -> torch.Tensor:
+    """Those of the words of CAPTION and the end, for an image of the test split."""
+    task = load_task(checkpoint_of(run), device="cpu", with_data=True)
+    example = next(one for one in task.examples("test") if one.id == str(image))
+    vocabulary = task.vocabulary
+    ids = [vocabulary.bos_id, *vocabulary.encode(" ".join(CAPTION)), vocabulary.eos_id]
+    logits = task.model(task.pipeline.inputs([example]), torch.tensor([ids[:-1]]), torch.tensor([0])).logits
+    return logits[0].log_softmax(-1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
+
+
+# ------------------------------------------------------------------------------------------- the formulas
+
+
+def linear(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+    return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)
+
+
+def maxout(sums: torch.Tensor, c: torch.Tensor, more: torch.Tensor | float = 0.0) -> tuple[torch.Tensor, ...]:
+    write, forget, show = sums[: len(c) * 3].sigmoid().chunk(3)
+    first, second = (sums[len(c) * 3 :] + more).chunk(2)
+    c = forget * c + write * torch.maximum(first, second)
+    return show * c.tanh(), c
+
+
+def lstm(
+    w: Weights, name: str, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    sums = (
+        w[f"{name}.weight_ih"] @ x + w[f"{name}.bias_ih"] + w[f"{name}.weight_hh"] @ h + w[f"{name}.bias_hh"]
+    )
+    write, forget, value, show = sums.chunk(4)
+    c = forget.sigmoid() * c + write.sigmoid() * value.tanh()
+    return show.sigmoid() * c.tanh(), c
+
+
+def attend(w: Weights, h: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
+    keys = linear(w, "ctx2att", embedded) + linear(w, "core.attention.h2att", h)
+    return linear(w, "core.attention.alpha_net", keys.tanh()).squeeze(1).softmax(0) @ embedded
+
+
+def newfc(w: Weights, seen: torch.Tensor, ids: list[int]) -> list[torch.Tensor]:
+    h = c = torch.zeros(w["_core.h2h.weight"].shape[1])
+    found = []
+    for x in [linear(w, "fc_embed", seen.mean(0)), *w["embed.weight"][ids]]:
+        h, c = maxout(linear(w, "_core.i2h", x) + linear(w, "_core.h2h", h), c)
+        found.append(linear(w, "logit", h))
+    return found[1:]
+
+
+def updown(w: Weights, seen: torch.Tensor, ids: list[int]) -> list[torch.Tensor]:
+    embedded = linear(w, "att_embed.0", seen).relu()
+    mean = linear(w, "fc_embed.0", seen.mean(0)).relu()
+    h1 = c1 = h2 = c2 = torch.zeros(w["logit.weight"].shape[1])
+    found = []
+    for x in w["embed.0.weight"][ids].relu():
+        h1, c1 = lstm(w, "core.att_lstm", torch.cat([h2, mean, x]), h1, c1)
+        h2, c2 = lstm(w, "core.lang_lstm", torch.cat([attend(w, h1, embedded), h1]), h2, c2)
+        found.append(linear(w, "logit", h2))
+    return found
+
+
+def att2in2(w: Weights, seen: torch.Tensor, ids: list[int]) -> list[torch.Tensor]:
+    embedded = linear(w, "att_embed.0", seen).relu()
+    h = c = torch.zeros(w["logit.weight"].shape[1])
+    found = []
+    for x in w["embed.0.weight"][ids].relu():
+        more = linear(w, "core.a2c", attend(w, h, embedded))
+        h, c = maxout(linear(w, "core.i2h", x) + linear(w, "core.h2h", h), c, more)
+        found.append(linear(w, "logit", h))
+    return found
+
+
+def layer_norm(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"])
+
+
+def one_head(w: Weights, name: str, x: torch.Tensor, seen: torch.Tensor, causal: bool) -> torch.Tensor:
+    """Attention with its residual and norm; memory vectors where there are some."""
+    part = f"{name}.attention"
+    q, k, v = linear(w, f"{part}.fc_q", x), linear(w, f"{part}.fc_k", seen), linear(w, f"{part}.fc_v", seen)
+    if f"{part}.m_k" in w:
+        vectors = w[f"{part}.m_k"][0], w[f"{part}.m_v"][0]
+        k = torch.cat([k, vectors[0] * k.shape[1] ** 0.5])
+        v = torch.cat([v, vectors[1] * len(vectors[1]) ** 0.5])
+    scores = q @ k.T / k.shape[1] ** 0.5
+    if causal:
+        scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), float("-inf"))
+    out = linear(w, f"{part}.fc_o", scores.softmax(-1) @ v)
+    return layer_norm(w, f"{name}.layer_norm", x + out)
+
+
+def feed_forward(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+    out = linear(w, f"{name}.pwff.fc2", linear(w, f"{name}.pwff.fc1", x).relu())
+    return layer_norm(w, f"{name}.pwff.layer_norm", x + out)
+
+
+def m2(w: Weights, seen: torch.Tensor, ids: list[int]) -> torch.Tensor:
+    """With zeros for the regions that are missing of 50; positions begin at row 1 of their table."""
+    seen = torch.cat([seen, torch.zeros(50 - len(seen), seen.shape[1])])
+    x = layer_norm(w, "encoder.layer_norm", linear(w, "encoder.fc", seen).relu())
+    levels = []
+    for layer in range(2):
+        place = f"encoder.layers.{layer}"
+        x = feed_forward(w, place, one_head(w, f"{place}.mhatt", x, x, causal=False))
+        levels.append(x)
+    y = w["decoder.word_emb.weight"][ids] + w["decoder.pos_emb.weight"][1 : len(ids) + 1]
+    for layer in range(2):
+        place = f"decoder.layers.{layer}"
+        y = one_head(w, f"{place}.self_att", y, y, causal=True)
+        total = torch.zeros_like(y)
+        for number, level in enumerate(levels, 1):
+            c = one_head(w, f"{place}.enc_att", y, level, causal=False)
+            total = total + linear(w, f"{place}.fc_alpha{number}", torch.cat([y, c], -1)).sigmoid() * c
+        y = feed_forward(w, place, total / len(levels) ** 0.5)
+    return linear(w, "decoder.fc", y)
+
+
+def unbiased_norm(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+    return w[f"{name}.a_2"] * (x - x.mean(-1, True)) / (x.std(-1, keepdim=True) + 1e-6) + w[f"{name}.b_2"]
+
+
+def pre_norm_layer(
+    w: Weights, place: str, x: torch.Tensor, memory: torch.Tensor | None, causal: bool
+) -> torch.Tensor:
+    def attention(name: str, x: torch.Tensor, seen: torch.Tensor, causal: bool) -> torch.Tensor:
+        q, k, v = (linear(w, f"{name}.linears.{i}", y) for i, y in enumerate((x, seen, seen)))
+        scores = q @ k.T / k.shape[1] ** 0.5
+        if causal:
+            scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), float("-inf"))
+        return linear(w, f"{name}.linears.3", scores.softmax(-1) @ v)
+
+    y = unbiased_norm(w, f"{place}.sublayer.0.norm", x)
+    x = x + attention(f"{place}.self_attn", y, y, causal)
+    if memory is not None:
+        y = unbiased_norm(w, f"{place}.sublayer.1.norm", x)
+        x = x + attention(f"{place}.src_attn", y, memory, False)
+    y = unbiased_norm(w, f"{place}.sublayer.{1 if memory is None else 2}.norm", x)
+    y = linear(w, f"{place}.feed_forward.w_1", y).relu()
+    return x + linear(w, f"{place}.feed_forward.w_2", y)
+
+
+def transformer(w: Weights, seen: torch.Tensor, ids: list[int]) -> torch.Tensor:
+    x = linear(w, "att_embed.0", seen).relu()
+    for layer in range(2):
+        x = pre_norm_layer(w, f"model.encoder.layers.{layer}", x, None, False)
+    memory = unbiased_norm(w, "model.encoder.norm", x)
+    width = memory.shape[1]
+    angles = torch.arange(len(ids)).unsqueeze(1) / 10_000 ** (torch.arange(0, width, 2) / width)
+    y = w["model.tgt_embed.0.lut.weight"][ids] * width**0.5
+    y = y + torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
+    for layer in range(2):
+        y = pre_norm_layer(w, f"model.decoder.layers.{layer}", y, memory, True)
+    return linear(w, "model.generator.proj", unbiased_norm(w, "model.decoder.norm", y))
+
+
+def test_m2_equals_the_release(place: Path) -> None:
+    run = run_of(place, "m2", write_m2(place / "files"), "decoder.num_heads=1")
+    itos = ["<unk>", "<pad>", "<bos>", "<eos>", *WORDS]
+    w = random_weights(m2_shapes(len(itos)))
+    ids = [itos.index(word) for word in ["<bos>", *CAPTION, "<eos>"]]
+    for image in (4, 5):
+        expected = m2(w, torch.from_numpy(regions(str(image))), ids[:-1]).log_softmax(-1)
+        expected = expected[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
+        torch.testing.assert_close(log_probabilities(run, image), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("formula", [newfc, updown, att2in2, transformer])
+def test_ruotianluos_models_equal_the_release(place: Path, formula: Callable) -> None:
+    name = formula.__name__
+    run = run_of(place, "ruotianluo", write_ruotianluo(place / "files", name))
+    w = random_weights(RUOTIANLUO[name](len(WORDS) + 2))
+    ids = [0, *(WORDS.index(word) + 1 for word in CAPTION), 0]  # 0 begins and ends a caption
+    for image in (4, 5):
+        logits = torch.stack(list(formula(w, torch.from_numpy(regions(str(image))), ids[:-1])))
+        expected = logits.log_softmax(-1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
+        torch.testing.assert_close(log_probabilities(run, image), expected, rtol=1e-4, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------- the run
+
+
+@pytest.mark.parametrize(("system", "model"), RELEASES)
+def test_a_run_of_released_weights_is_one_as_any(
+    place: Path, system: str, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is evaluated, compared and trained further."""
+    files = RELEASES[system, model](place / "files")
+    assert main(["import", system, *map(str, files), *DATA, "--folder", "run"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("run: run\n") and "not known: " in printed
+    about = json.loads((place / "run" / "result.json").read_text())["imported"]
+    assert [about["system"], about["model"]] == [system, model] and about["not_known"]
+    assert [file["name"] for file in about["files"]] == [file.name for file in files]
+    assert all(len(file["sha256"]) == 64 for file in about["files"])
+    assert main(["evaluate", "run", "--device", "cpu"]) == 0
+    assert main(["compare", "run"]) == 0
+    shown = json.loads((place / "run" / "captions.test.json").read_text())
+    assert [row["image_id"] for row in shown] == [4, 5]
+    assert all(set(row["caption"].split()) <= set(WORDS) for row in shown)
+    further = ["init_from=run", "trainer.max_steps=1", "trainer.batch_size=2", "tracking=none", "device=cpu"]
+    assert main(["train", *further, "trainer.workers=0", "hydra.run.dir=further"]) == 0
+    assert (place / "further" / "checkpoints" / "best").is_dir()
+
+
+def test_every_system_has_files_here() -> None:
+    assert {system for system, _ in RELEASES} == set(SYSTEMS)
+
+
+@pytest.fixture
+def left(place: Path) -> Callable[[], list[str]]:
+    """What lies in the current folder and in the outputs besides the files of the test."""
+    before = {"COCO", "features", "files", "other"}
+    return lambda: [path.name for path in place.iterdir() if path.name not in before]
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["import", *words]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("easycap: ") and printed.count("\n") == 1, printed
+    return printed
+
+
+def test_what_cannot_be_imported_is_told_in_one_sentence(
+    place: Path, left: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    m2_weights, m2_words = map(str, write_m2(place / "files"))
+    updown_weights, infos = map(str, write_ruotianluo(place / "files", "updown"))
+    _, others = map(str, write_m2(place / "other", [*WORDS, "more"]))
+    for words, sentence in (
+        (["m3", m2_weights], "no system is called 'm3'; did you mean 'm2'"),
+        (["m2"], "give the files of the release: easycap import m2 meshed_memory_transformer.pth vocab.pkl"),
+        (["m2", "nowhere.pth"], "nowhere.pth is not a file"),
+        (
+            ["m2", updown_weights, infos],
+            "holds the weights of ruotianluo's updown: use easycap import ruotianluo files/model-best.pth",
+        ),
+        (["ruotianluo", m2_weights, m2_words], "holds the weights of m2: use easycap import m2 "),
+        (["m2", m2_weights], "the vocabulary is missing"),
+        (["ruotianluo", updown_weights], "the vocabulary is missing"),
+        (["m2", m2_words], "holds weights of m2"),
+        (
+            ["m2", m2_weights, others],
+            "has 13 words, and the weights of files/meshed_memory_transformer.pth are for 12",
+        ),
+        (["m2", m2_weights, m2_words, "decoder.width=128"], "the weights do not fit the config: decoder."),
+        (["m2", m2_weights, m2_words, "--folder", "files"], "files exists already"),
+        (
+            ["m2", m2_weights, m2_words, "--split", "val"],
+            "--split and --name are for easycap import captions",
+        ),
+        (["m2", m2_weights, m2_words, "data.root=COCO"], "encoder.features"),
+    ):
+        given = [word for word in DATA if words[-1] != "data.root=COCO"]
+        paths = [str(Path(word).relative_to(place)) if word.startswith("/") else word for word in words]
+        assert sentence in refused([*paths, *given], capsys)
+        assert left() == []
+
+
+def test_a_file_cut_short_leaves_nothing(
+    place: Path, left: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for system, model in RELEASES:
+        weights, words = RELEASES[system, model](place / "files")
+        weights.write_bytes(weights.read_bytes()[:-500])
+        assert "cut off" in refused([system, str(weights), str(words), *DATA], capsys)
+        assert left() == []
+
+
+def test_models_and_options_without_an_importer_are_named(place: Path) -> None:
+    files = write_ruotianluo(place / "files", "updown", use_bn=2)
+    with pytest.raises(UserError, match="says use_bn=2, and only use_bn=0 can be imported"):
+        run_of(place, "ruotianluo", files)
+    torch.save({"core.a2h.weight": torch.zeros(2)}, files[0])
+    with pytest.raises(
+        UserError, match="ruotianluo's att2all2, which cannot be imported; those that can are newfc, updown"
+    ):
+        run_of(place, "ruotianluo", files)
+
+
+def test_words_that_a_release_lacks_have_no_probability(place: Path) -> None:
+    run = run_of(place, "ruotianluo", write_ruotianluo(place / "files", "newfc"))
+    task = load_task(checkpoint_of(run), device="cpu", with_data=True)
+    inputs = task.pipeline.inputs(task.examples("test"))
+    logits = task.model(inputs, torch.full((2, 1), task.vocabulary.bos_id), torch.arange(2)).logits
+    chances = logits[:, 0].softmax(-1)
+    assert not chances[:, [task.vocabulary.pad_id, task.vocabulary.bos_id]].any()
+    assert chances[:, [task.vocabulary.eos_id, task.vocabulary.unk_id]].all()
