@@ -79,8 +79,8 @@ def test_every_ready_search_space_composes(
 ) -> None:
     monkeypatch.setattr(sweep_module, "_run", lambda runs, folder, launcher: len(runs))
     checked = []
-    monkeypatch.setattr(sweep_plan, "dry_run", checked.append)
-    monkeypatch.setattr(sweep_plan, "validate", check)
+    monkeypatch.setattr(plan_runs, "DryRuns", lambda: checked.append)
+    monkeypatch.setattr(plan_runs, "validate", check)
     assert (
         sweep_module.run_sweep([*NEEDED.get(option, []), f"sweep={option}", f"hydra.sweep.dir={tmp_path}"])
         >= 1
@@ -369,7 +369,7 @@ def test_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
 
 
 def test_a_run_is_the_run_its_overrides_describe() -> None:
-    words = ["trainer.epochs=3", "seed=1,2", "image_tokens=split,grid", "launcher.jobs=2"]
+    words = ["trainer.epochs=3", "seed=1,2", "image_tokens=split,grid", "launcher.jobs=2", "tracking=wandb"]
     plan = sweep_plan.make_plan(sweep_plan.read_request(words))
     runs, folder = plan.runs, plan.folder
     assert plan.launcher["jobs"] == 2

@@ -15,6 +15,7 @@ from rich.text import Text
 from easycap.report.recipe import choice, image_tokens
 from easycap.report.scores import (
     HEADLINE,
+    TAG_HEADLINE,
     Cell,
     ScoreTable,
     main_split,
@@ -145,9 +146,13 @@ def _run_row(summary: RunSummary) -> dict[str, Text]:
     if summary.config.get("task") == "tags":
         values |= {"image tokens": numbers.NOTHING, "decoder": f"tagger {choice(summary.config, 'tagger')}"}
     values["steps"] = numbers.NOTHING if summary.steps is None else f"{summary.steps:,}"
+    split = main_split(summary.result or {})
+    mean_precision = score_of(summary.result, split, TAG_HEADLINE)
     for metric in (HEADLINE, "truth"):
-        score = score_of(summary.result, main_split(summary.result or {}), metric)
+        score = score_of(summary.result, split, metric)
         values[metric] = numbers.score_text(score["value"]) + oracle_mark(score) if score else numbers.NOTHING
+    if values[HEADLINE] == numbers.NOTHING and mean_precision:
+        values[HEADLINE] = f"{TAG_HEADLINE} {numbers.score_text(mean_precision['value'])}"
     values["time"] = numbers.duration_text(summary.seconds)
     values["started"] = numbers.time_text(summary.started)
     return row | {column: Text(value) for column, value in values.items()}

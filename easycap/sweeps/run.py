@@ -16,7 +16,7 @@ import torch
 
 from easycap.config.instantiate import build
 from easycap.errors import UserError
-from easycap.report.scores import HEADLINE, main_split, oracle_mark, score_of
+from easycap.report.scores import headline, main_split, oracle_mark, score_of
 from easycap.runs.environment import git_commit
 from easycap.runs.find import shown
 from easycap.runs.reading import read_result
@@ -92,13 +92,14 @@ def _line(run: PlannedRun, outcome: Outcome) -> str:
     if outcome.state != "completed":
         return f"{run.label}  {outcome.state}: {outcome.error or 'stopped'}"
     by = " by another sweep" if outcome.did == "waited" else " (resumed)" * (outcome.did == "resumed")
-    return f"{run.label}  {HEADLINE} {_score(run)}  {duration_text(outcome.seconds)}{by}"
+    return f"{run.label}  {_score(run)}  {duration_text(outcome.seconds)}{by}"
 
 
 def _score(run: PlannedRun) -> str:
     result = read_result(run.folder) or {}
-    score = score_of(result, main_split(result), HEADLINE)
-    return score_text(score["value"]) + oracle_mark(score) if score else NOTHING
+    metric = headline(result)
+    score = score_of(result, main_split(result), metric)
+    return f"{metric} {score_text(score['value']) + oracle_mark(score) if score else NOTHING}"
 
 
 def _summarise(outcomes: Mapping[PlannedRun, Outcome], folder: Path) -> None:

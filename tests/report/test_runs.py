@@ -90,6 +90,12 @@ def test_a_list_that_is_no_terminal_is_not_cut(outputs: Path, capsys: pytest.Cap
     assert all(part in line for part in ("completed", "scenes", "resampler", "causal_lm", "2025"))
 
 
+def test_a_tag_model_is_listed_with_its_mean_average_precision(outputs: Path, capsys) -> None:
+    write(outputs / "runs/second/result.json", {"scores": {"test": {"mAP": {"value": 0.4216}}}})
+    assert main(["runs", "run=second"]) == 0
+    assert "mAP 42.2" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("conditions", "expected"),
     [
