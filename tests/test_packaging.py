@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import configparser
 import importlib.util
+import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import venv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
@@ -20,6 +24,7 @@ from packaging.specifiers import SpecifierSet
 from versions import REUSED, SETS, requirements, wanted
 
 import easycap
+from easycap.utils.extras import MODULES
 
 ROOT = Path(__file__).parents[1]
 
@@ -115,8 +120,13 @@ def test_on_a_package_index_no_link_is_relative(repository: str, expected: str) 
     found = described()(README, repository)
     assert found == f"# easycap\n\n```console\n$ easycap data guess [DIR](x)\n```\n\n{expected}"
     whole = described()((ROOT / "README.md").read_text(encoding="utf-8"), repository)
-    outside_code = re.sub(r"^```.*?^```$", "", whole, flags=re.MULTILINE | re.DOTALL)
-    assert len(whole) > 5000 and not re.search(r"\]\((?!https:)", outside_code)
+    assert len(whole) > 5000 and not relative_links(whole)
+
+
+def relative_links(markdown: str) -> list[str]:
+    """Those outside code."""
+    outside = re.sub(r"^```.*?^```$", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"\]\((?!https:)[^)]*\)", outside)
 
 
 def described() -> Callable[[str, str], str]:
@@ -145,17 +155,29 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True, timeout=300)
+    # The core alone: no package of an extra can be imported.
+    absent = [module for modules in MODULES.values() for module in modules]
+    (site_of(environment) / "absent.pth").write_text(
+        f"import sys; sys.modules.update(dict.fromkeys({absent!r}))"
+    )
     # The parent's packages, less easycap itself: an editable install is a .pth file that is not read from here.
-    site = next((environment / "lib").glob("python*")) / "site-packages"
     parents = [path for path in sys.path if path.endswith("site-packages")]
-    (site / "parent.pth").write_text("\n".join(f"import sys; sys.path.append({path!r})" for path in parents))
+    lines = [f"import sys; sys.path.append({path!r})" for path in parents]
+    (site_of(environment) / "parent.pth").write_text("\n".join(lines))
     return environment
+
+
+def site_of(environment: Path) -> Path:
+    return next((environment / "lib").glob("python*")) / "site-packages"
 
 
 @pytest.mark.slow
 def test_the_wheel_carries_every_yaml_and_template(installed: Path) -> None:
     (wheel,) = installed.parent.glob("*.whl")
-    inside = set(zipfile.ZipFile(wheel).namelist())
+    archive = zipfile.ZipFile(wheel)
+    inside = set(archive.namelist())
+    (metadata,) = (name for name in inside if name.endswith(".dist-info/METADATA"))
+    assert not relative_links(archive.read(metadata).decode())
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"easycap/conf/{path.relative_to(ROOT / 'conf')}" in inside
     for path in (ROOT / "easycap" / "report" / "templates").iterdir():
@@ -205,29 +227,107 @@ def test_a_package_of_ones_own_is_found_by_the_installed_wheel(installed: Path, 
     assert code == 1 and "imports: no module my_gru" in printed
 
 
+@pytest.fixture(scope="module")
+def trained(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An empty folder in which the installed command has trained a run, and the run."""
+    folder = tmp_path_factory.mktemp("empty")
+    assert "CIDEr-D" in printed_by(installed, folder, "train", *TINY, "trainer.max_steps=2")
+    (run,) = (folder / "outputs" / "runs").iterdir()
+    return folder, run
+
+
+def printed_by(installed: Path, folder: Path, *words: str | Path) -> str:
+    code, printed = run_in(folder, installed / "bin" / "easycap", *words)
+    assert code == 0, printed
+    return printed
+
+
 @pytest.mark.slow
-def test_the_installed_wheel_trains_from_another_folder(installed: Path, tmp_path: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if k not in ("EASYCAP_OUTPUTS", "PYTHONPATH")}
-    environment["OMP_NUM_THREADS"] = "1"
-
-    def easycap(*argv: str) -> str:
-        command = [installed / "bin" / "easycap", *argv]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    where = [installed / "bin" / "python", "-c", "import easycap; print(easycap.__file__)"]
-    found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert str(installed) in found.stdout, "the wheel is tested, not the checkout"
-    assert "gpt2_tiny" in easycap("train", "--help")
-    assert "ResNet baseline, cross entropy" in easycap("table", "updown")
-    assert "CIDEr-D" in easycap("train", *TINY, "trainer.max_steps=2")
-    (run,) = (tmp_path / "outputs" / "runs").iterdir()
+def test_the_installed_wheel_trains_from_an_empty_folder(installed: Path, trained: tuple[Path, Path]) -> None:
+    folder, run = trained
+    code, where = run_in(
+        folder, installed / "bin" / "python", "-c", "import easycap; print(easycap.__file__)"
+    )
+    assert code == 0 and str(installed) in where, "the wheel is tested, not the checkout"
     assert (run / "report.html").is_file()
+    assert "gpt2_tiny" in printed_by(installed, folder, "train", "--help")
+    assert "ResNet baseline, cross entropy" in printed_by(installed, folder, "table", "updown")
     photo = next((run / "samples" / "images").glob("*.png"))
-    assert photo.name in easycap("caption", str(run), str(photo))
+    assert photo.name in printed_by(installed, folder, "caption", run, photo)
+    code, printed = run_in(folder, installed / "bin" / "easycap", "train", *TINY[:-1], "tracking=wandb")
+    assert code == 1 and 'tracking=wandb needs wandb: pip install "easycap[wandb]"' in printed
+
+
+IN_PYTHON = """
+import sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+import easycap
+
+run, *words = sys.argv[1:]
+photos = sorted(Path(run, "samples", "images").glob("*.png"))
+captioner = easycap.load(run, device="cpu")
+captions = captioner.caption([photos[0], Image.open(photos[0]), np.zeros((8, 8, 3), np.uint8)])
+assert isinstance(captioner.caption(photos[0]), str) and captions[0] == captions[1] and len(captions) == 3
+captioner.save_pretrained("shared")
+assert easycap.load("shared", device="cpu").caption(photos[0]) == captions[0]
+again = easycap.train([*words, "seed=2"])
+assert "CIDEr-D" in easycap.evaluate(again.folder, device="cpu")["test"]
+assert easycap.score({"1": "a dog"}, {"1": ["a dog", "the dog"]})["BLEU-1"].value > 0.99
+rows = easycap.compare([run, again.folder])
+assert [row["run"] for row in rows] and len(rows) == 2
+print("all of it")
+"""
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_in_python(installed: Path, trained: tuple[Path, Path]) -> None:
+    folder, run = trained
+    words = [*TINY, "trainer.max_steps=2"]
+    code, printed = run_in(folder, installed / "bin" / "python", "-c", IN_PYTHON, run, *words)
+    assert code == 0 and "all of it" in printed, printed
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_writes_captions_beside_photos(
+    installed: Path, trained: tuple[Path, Path]
+) -> None:
+    folder, run = trained
+    photos = shutil.copytree(run / "samples" / "images", folder / "photos")
+    count = len(list(photos.iterdir()))
+    assert f"{count}" in printed_by(installed, folder, "caption", run, photos, "--txt", "--dry-run")
+    assert not list(photos.glob("*.txt"))
+    printed_by(installed, folder, "caption", run, photos, "--txt")
+    assert len(list(photos.glob("*.txt"))) == count
+    removed = next(photos.glob("*.txt"))
+    text = removed.read_text()
+    removed.unlink()
+    printed_by(installed, folder, "caption", run, photos, "--txt")
+    assert removed.read_text() == text
+    printed_by(installed, folder, "caption", run, photos, "--csv", "captions.csv")
+    printed_by(installed, folder, "caption", run, photos, "--jsonl", "captions.jsonl")
+    assert len((folder / "captions.csv").read_text().splitlines()) == count + 1
+    assert len((folder / "captions.jsonl").read_text().splitlines()) == count
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_serves_a_page(installed: Path, trained: tuple[Path, Path]) -> None:
+    folder, run = trained
+    photo = next((run / "samples" / "images").glob("*.png")).read_bytes()
+    command = [installed / "bin" / "easycap", "demo", run, "--port", "0", "--device", "cpu"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as demo:
+        try:
+            address = re.match(r"demo: (http://127\.0\.0\.1:\d+)", demo.stdout.readline())[1]
+            with urlopen(address, timeout=60) as page:
+                assert b"<html" in page.read()
+            request = Request(f"{address}/api/caption", photo, {"X-Easycap-Demo": "1"})
+            with urlopen(request, timeout=60) as answer:
+                lines = [json.loads(line) for line in answer.read().splitlines()]
+        finally:
+            demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 0
+    assert "photo" in lines[0] and lines[1]["run"] == 0 and "error" not in lines[1]
 
 
 def test_the_citation_and_the_image_follow_the_package() -> None:
