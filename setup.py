@@ -14,6 +14,7 @@ from setuptools import setup
 _CODE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!-- .*? -->\n")  # notes for the tests
 _PICTURE = re.compile(r"!\[([^\]]*)\]\((?!https?:)([^)\s]+)\)\n*")
+_CAPTION = r"(?:\*[^*\n]+\*\n\n)?"  # the line in italics below a picture
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)([^)\s]+)\)")
 
 
@@ -27,7 +28,7 @@ def long_description(readme: str, repository: str) -> str:
 
 def _rewritten(text: str, repository: str) -> str:
     if not repository:
-        return _LINK.sub(r"\1", _PICTURE.sub("", text))
+        return _LINK.sub(r"\1", re.sub(_PICTURE.pattern + _CAPTION, "", text))
     text = _PICTURE.sub(rf"![\1]({repository}/raw/main/\2)\n\n", text)
     return _LINK.sub(rf"[\1]({repository}/blob/main/\2)", text)
 

@@ -100,17 +100,19 @@ $ easycap data guess [DIR](x)
 ![A picture
 of two](docs/a.png)
 
-See [the guide](docs/guide.md#here), [them](https://example.org/a) and [`x`](easycap/x.py).
+*What it shows.*
+
+*See* [the guide](docs/guide.md#here), [them](https://example.org/a) and [`x`](easycap/x.py).
 """
 
 
 @pytest.mark.parametrize(
     ("repository", "expected"),
     [
-        ("", "See the guide, [them](https://example.org/a) and `x`.\n"),
+        ("", "*See* the guide, [them](https://example.org/a) and `x`.\n"),
         (
             "https://host/me/easycap/",
-            "![A picture\nof two](https://host/me/easycap/raw/main/docs/a.png)\n\nSee [the guide]"
+            "![A picture\nof two](https://host/me/easycap/raw/main/docs/a.png)\n\n*What it shows.*\n\n*See* [the guide]"
             "(https://host/me/easycap/blob/main/docs/guide.md#here), [them](https://example.org/a) and "
             "[`x`](https://host/me/easycap/blob/main/easycap/x.py).\n",
         ),

@@ -94,7 +94,7 @@ def test_training_loads_what_only_some_runs_need_later() -> None:
     assert not loaded & late
 
 
-# Each takes a second and more: transformers imports all of them but hydra.
+# Each takes a tenth of a second to several seconds; transformers imports most of them.
 SLOW = {
     "transformers",
     "timm",
@@ -106,6 +106,7 @@ SLOW = {
     "h5py",
     "jinja2",
     "simplemma",
+    "hydra",
 }
 SLOW |= {"sympy", "triton", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "accelerate"}
 

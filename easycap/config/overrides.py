@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from typing import TYPE_CHECKING, Any
 
 from easycap.errors import UserError
 from easycap.utils.paths import expanded
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Override
 
 # Settings that name the user's files or folders: their values are plain text, not Hydra's grammar.
 PATHS = frozenset(
@@ -85,6 +85,9 @@ def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
 
     Paths are plain text; with `sweep`, commas separate several paths.
     """
+    from hydra.core.override_parser.overrides_parser import OverridesParser  # here: captioning parses none
+    from hydra.errors import HydraException
+
     parser = OverridesParser.create()
     parsed = []
     for override in overrides:
@@ -117,6 +120,8 @@ def _refuse_empty(override: str) -> None:
 
 def _parse_as_text(parser: OverridesParser, override: str) -> Override:
     """Parse an override whose value is not in Hydra's grammar, e.g. text with umlauts, as plain text."""
+    from hydra.errors import HydraException
+
     key, equals, value = override.partition("=")
     try:
         if not equals or value[:1] in "[{":

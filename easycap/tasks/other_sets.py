@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easycap.config.data_locations import with_locations, without_locations
-from easycap.config.other_set import OtherSetConfig
 from easycap.config.schema import to_plain
 from easycap.data.feature_files import precomputed_features
 from easycap.errors import UserError
@@ -25,6 +24,7 @@ from easycap.utils.segmenters import SPACES, Segmenter
 from easycap.vocab.survey import unknown_words
 
 if TYPE_CHECKING:
+    from easycap.config.other_set import OtherSetConfig
     from easycap.tasks.base import Task
 
 RESULT_KEY = "other_sets"  # key in result.json
