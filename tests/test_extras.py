@@ -14,17 +14,16 @@ import pytest
 
 import easycap
 from easycap.config.instantiate import build
+from easycap.config.options import option_values
 from easycap.config.schema import option_from_text
-from easycap.data.feature_files import PrecomputedFeatures
+from easycap.data.feature_files import precomputed_features
 from easycap.data.hub_datasets import library
-from easycap.data.parquet_tables import parquet_entries
+from easycap.data.parquet_tables import parquet_batches
 from easycap.errors import UserError
 from easycap.metrics.java import Absent, bundled_jar
 from easycap.models.decoders.language_models import Tune, set_tuning
 from easycap.sharing.onnx_export import check_packages
-from easycap.sweeps.launchers import Slurm
 from easycap.sweeps.search import _optuna
-from easycap.types import PrecomputedSettings
 from easycap.utils.extras import MODULES
 from easycap.utils.segmenters import segmenter
 from easycap.vocab.tags import _content_lemma, _lemmatize, content_lemmas
@@ -89,7 +88,7 @@ def _lora() -> None:
 def _hdf5(tmp_path: Path) -> None:
     file = tmp_path / "features.hdf5"
     file.touch()
-    PrecomputedFeatures(PrecomputedSettings(features=str(file), region_dim=4, min_regions=1, max_regions=2))
+    precomputed_features(dict(option_values("encoder", "precomputed"), features=str(file)))
 
 
 def _tags() -> None:
@@ -117,10 +116,8 @@ USES: dict[str, Callable[[Path], object]] = {
     "mlflow": lambda folder: _tracker("mlflow"),
     "onnx": lambda folder: check_packages(),
     "optuna": lambda folder: _optuna(),
-    "parquet": lambda folder: next(parquet_entries(folder / "x.parquet", ())),
-    "slurm": lambda folder: Slurm(
-        cluster="local", minutes=1, partition=None, gpus=0, cpus=1, memory_gb=1, options={}
-    ),
+    "parquet": lambda folder: next(parquet_batches(folder / "x.parquet", ())),
+    "slurm": lambda folder: build("launcher", option_from_text("launcher", "slurm")),
     "tags": lambda folder: _tags(),
     "tensorboard": lambda folder: _tracker("tensorboard"),
     "wandb": lambda folder: _tracker("wandb"),
