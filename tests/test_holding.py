@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +48,52 @@ def test_the_second_process_is_refused(tmp_path: Path, monkeypatch) -> None:
         pass
 
 
-def test_a_live_run_of_another_host_is_refused_and_a_dead_one_taken_up(tmp_path: Path, caplog) -> None:
-    alive = running_elsewhere(tmp_path / "alive", silent=20)
-    expected = r"trained on node17 \(last sign of life 2\d s ago\): stop it first"
-    with pytest.raises(ValueError, match=expected), hold_run(alive):
+@contextmanager
+def beating(run: Path) -> Iterator[None]:
+    """Another host writes that it trains the run."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(0.2):
+            (run / ".seconds").touch()
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def refused(run: Path) -> None:
+    expected = "is being trained on node17: stop it there first"
+    with beating(run), pytest.raises(ValueError, match=expected), hold_run(run):
         pytest.fail("two at once")
-    assert read_status(alive).state == "running"
-    dead = running_elsewhere(tmp_path / "dead", silent=SILENT_SECONDS + 20)
-    assert read_status(dead).state == "killed"
+
+
+def test_a_live_run_of_another_host_is_refused(tmp_path: Path) -> None:
+    run = running_elsewhere(tmp_path / "run", silent=20)
+    assert read_status(run).state == "running"
+    refused(run)
+
+
+@pytest.mark.parametrize("silent", [SILENT_SECONDS + 20, SILENT_SECONDS - 1])
+def test_a_dead_run_of_another_host_is_taken_up_when_it_was_silent_for_long(
+    tmp_path: Path, caplog, silent: float
+) -> None:
+    dead = running_elsewhere(tmp_path / "dead", silent=silent)
     with hold_run(dead):
+        assert silent_seconds(dead) >= SILENT_SECONDS
         assert "node17 trained this run and has been silent for 3 min" in caplog.text
+        assert read_status(dead).state == "killed"
+    assert ("is it still?" in caplog.text) == (silent < SILENT_SECONDS)
 
 
 def test_without_a_clock_in_common_the_disk_decides(tmp_path: Path, monkeypatch) -> None:
     run = running_elsewhere(tmp_path / "run", silent=20)
     monkeypatch.setattr(holding.time, "time", lambda: 1e10)  # this host's clock is far ahead
-    with pytest.raises(ValueError, match="trained on node17"), hold_run(run):
-        pytest.fail("two at once")
+    refused(run)
 
 
 @pytest.mark.parametrize("error", [NotImplementedError("no flock"), OSError(37, "No locks available")])
@@ -69,12 +101,10 @@ def test_where_nothing_can_be_locked_the_signs_of_life_decide(tmp_path: Path, mo
     def fails(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("easycap.utils.processes.FileLock.acquire", fails)
+    monkeypatch.setattr("filelock.FileLock.acquire", fails)
     with hold_run(a_run(tmp_path / "own")):
         pass
-    alive = running_elsewhere(tmp_path / "alive", silent=20)
-    with pytest.raises(ValueError, match="trained on node17"), hold_run(alive):
-        pytest.fail("two at once")
+    refused(running_elsewhere(tmp_path / "alive", silent=20))
 
 
 def test_the_latest_sign_of_life_counts(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ LOCK, SECONDS, STATUS = ".lock", ".seconds", "status.json"
 # Disks shared by hosts may show a file's changes a minute late.
 SILENT_SECONDS = 180.0
 # A killed training's loader processes end, and let go of its lock, within seconds.
-_SECONDS_TO_WAIT = 10.0
+_SECONDS_TO_WAIT = 30.0
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def is_alive(status: Mapping[str, Any]) -> bool:
@@ -43,16 +44,23 @@ def is_dead(run: Path, status: Mapping[str, Any]) -> bool:
 
 def silent_seconds(run: Path, now: float | None = None) -> float:
     """Return how long ago the process that trains a run last wrote that it does; `now` is by the clock of its disk."""
+    return (time.time() if now is None else now) - _last_sign(run)
+
+
+def _last_sign(run: Path) -> float:
     written = [0.0]
     for name in (SECONDS, STATUS):
         with suppress(OSError):
             written.append((run / name).stat().st_mtime)
-    return (time.time() if now is None else now) - max(written)
+    return max(written)
 
 
 @contextmanager
 def hold_run(run: Path) -> Iterator[None]:
-    """Keep other processes from training the run in the folder `run`; `UserError` if one does already."""
+    """Keep other processes from training the run in the folder `run`; `UserError` if one does already.
+
+    A process of another host that has just fallen silent is given time for a sign of life.
+    """
     with ExitStack() as stack:
         try:
             held = stack.enter_context(lock(run / LOCK, wait=_SECONDS_TO_WAIT))
@@ -69,15 +77,18 @@ def _refuse_if_trained_elsewhere(run: Path) -> None:
     status = _status(run)
     if status.get("status") != "running" or _is_here(status):
         return
-    host = status.get("host")
+    host, sign = status.get("host"), _last_sign(run)
     silent = silent_seconds(run, now=(run / LOCK).stat().st_mtime if (run / LOCK).exists() else None)
     if silent <= SILENT_SECONDS:
-        ago, limit = duration_text(max(0.0, silent)), duration_text(SILENT_SECONDS)
-        raise UserError(
-            f"{run} is being trained on {host} (last sign of life {ago} ago): stop it first; it counts as dead after "
-            f"{limit} of silence"
+        logger.warning(
+            "%s was in training on %s %s ago: is it still?", run, host, duration_text(max(0.0, silent))
         )
-    logger.warning("%s trained this run and has been silent for %s", host, duration_text(silent))
+    deadline = time.monotonic() + SILENT_SECONDS - silent
+    while time.monotonic() < deadline:
+        if _last_sign(run) != sign:
+            raise UserError(f"{run} is being trained on {host}: stop it there first")
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    logger.warning("%s trained this run and has been silent for %s", host, duration_text(SILENT_SECONDS))
 
 
 def _named(run: Path) -> str:

@@ -113,19 +113,22 @@ def two_at_once(place: Place) -> Iterator[Attack]:
 
 
 def node_death(place: Place) -> Iterator[Attack]:
-    """A run whose status says that another host trains it."""
-    for silent in (10, 3600):
+    """A run whose status says that another host trains it: one that still writes, and one that died."""
+    for silent in (0, 170, 3600):
         run = place.copy(place.killed)
         status = json.loads((run / "status.json").read_text()) | {"status": "running", "host": ELSEWHERE}
         (run / "status.json").write_text(json.dumps(status))
         (run / ".seconds").touch()
         for name in ("status.json", ".seconds"):
             os.utime(run / name, (time.time() - silent,) * 2)
-        if silent == 10:
-            outcome = refused(*command(["train", f"resume={run}"]), f"is being trained on {ELSEWHERE}")
+        if silent == 0:
+            wait = begin(["train", f"resume={run}"])
+            for _ in range(60):
+                (run / ".seconds").touch()
+                time.sleep(1)
+            yield "another host", "alive, then resume", refused(*wait(), f"is being trained on {ELSEWHERE}")
         else:
-            outcome = place.resumed(run)
-        yield "another host", f"silent for {silent} s, then resume", outcome
+            yield "another host", f"dead for {silent} s, then resume", place.resumed(run)
 
 
 def jobs_on_one_node(place: Place) -> Iterator[Attack]:
