@@ -29,6 +29,7 @@ def default_port(environment: Mapping[str, str]) -> int:
 
 def job_token(environment: Mapping[str, str]) -> str:
     """Return what the ranks of a job, and as far as possible only they, have in common."""
+    names: tuple[str, ...]
     if "TORCHELASTIC_RUN_ID" in environment:
         names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
     elif not {"RANK", "WORLD_SIZE"} <= environment.keys():  # srun: every rank has the names of its step
