@@ -28,6 +28,7 @@ AUTO = "auto"
 # Where loader processes on Linux hand over batches, in containers often only 64 MB.
 SHARED_MEMORY = "/dev/shm"
 _BATCHES_AHEAD = 2  # of each process: torch's default
+_BYTES_OF_TEXT = 2**16  # more than the ids of a batch: each tensor takes whole pages
 _SECONDS_FOR_A_BATCH = 600.0
 _REMEDY = "give it more (docker run --shm-size=1g), or set trainer.workers=0 or a smaller trainer.batch_size"
 _MOST_BESIDE_A_GPU = 8
@@ -72,7 +73,7 @@ def workers_with_room(
     """
     if not workers or not examples or is_remote(examples[0]) or not os.path.isdir(SHARED_MEMORY):
         return workers
-    size = batch_size * _image_bytes(examples, view)
+    size = batch_size * _image_bytes(examples, view) + _BYTES_OF_TEXT
     disk = os.statvfs(SHARED_MEMORY)
     free = disk.f_bavail * disk.f_frsize
     needed = (_BATCHES_AHEAD * workers + 1) * size

@@ -106,7 +106,7 @@ def two_at_once(place: Place) -> Iterator[Attack]:
     children = [begin(["train", f"resume={run}"], before_step=lambda step: time.sleep(15)) for _ in range(2)]
     ends = [wait() for wait in children]
     (lost,) = [end for end in ends if end[0] != 0] or [(0, "both trained")]
-    outcome = refused(*lost, "is being trained by another process")
+    outcome = refused(*lost, "stop it first")  # by the lock, or sooner by the status
     yield "two at once", "the second of two resumes of one run", outcome
     same = SURVIVED if bits(run) == bits(place.whole) else f"{FAILED}: other weights"
     yield "two at once", "the first of two resumes of one run", same
@@ -207,8 +207,9 @@ def data_and_weights(place: Place) -> Iterator[Attack]:
     words = [word for word in SHORT_RUN if not word.startswith("data.")]
     words += ["data=folder", f"data.images={photos}", f"data.captions={place.folder / 'captions.jsonl'}"]
     words += ["data.val_share=0.2", "data.test_share=0.2", "encoder=small", "vocab.min_count=1"]
-    code, said = command(["train", *words, f"hydra.run.dir={place.folder / 'surrogates'}"])
-    told = code == 0 and "half a character" in said
+    run = place.folder / "surrogates"
+    code, said = command(["train", *words, f"hydra.run.dir={run}"])
+    told = code == 0 and json.loads((run / "result.json").read_text())["data"]["fixed_count"] == len(rows)
     yield "lone surrogate", "in every caption", SURVIVED if told else f"{FAILED}: {said[-200:]}"
     marker = place.folder / "attacked"
     torch.save({"state_dict": MakesFolder(marker)}, place.folder / "x.pth")

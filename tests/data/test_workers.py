@@ -82,9 +82,9 @@ def shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def test_too_many_loader_processes_for_the_shared_memory_are_refused(shared_memory) -> None:
-    shared_memory(2.7)  # 9 batches of 10 images of 30 kB
+    shared_memory(3.3)  # 9 batches of 10 images of 30 kB and their texts
     assert workers_with_room(4, PHOTOS, View(), 10, given=4) == 4
-    shared_memory(2.6)
+    shared_memory(3.2)
     with pytest.raises(
         ValueError, match=r"has 3 MB free, but 4 loader processes need 3 MB there: give it more"
     ):
@@ -92,7 +92,7 @@ def test_too_many_loader_processes_for_the_shared_memory_are_refused(shared_memo
     assert workers_with_room(0, PHOTOS, View(), 10, given=0) == 0
 
 
-@pytest.mark.parametrize(("megabytes", "number"), [(2.7, 4), (2.6, 3), (0.9, 1), (0.8, 0), (0.0, 0)])
+@pytest.mark.parametrize(("megabytes", "number"), [(3.3, 4), (3.2, 3), (1.1, 1), (1.0, 0), (0.0, 0)])
 def test_auto_starts_as_many_as_there_is_room_for(shared_memory, caplog, megabytes, number) -> None:
     shared_memory(megabytes)
     assert workers_with_room(4, PHOTOS, View(), 10, given=AUTO) == number
