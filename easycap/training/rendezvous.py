@@ -16,7 +16,7 @@ _DEFAULT_PORT = 29500  # torch's
 # Below the ports that systems give to outgoing connections.
 _FIRST_PORT, _PORTS = 15_000, 17_000
 _STEPS_PER_JOB = 7
-_JOB = "easycap/job"
+_ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
 
 
 def default_port(environment: Mapping[str, str]) -> int:
@@ -31,7 +31,7 @@ def job_token(environment: Mapping[str, str]) -> str:
     """Return what the ranks of a job, and as far as possible only they, have in common."""
     names: tuple[str, ...]
     if "TORCHELASTIC_RUN_ID" in environment:
-        names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+        names = ("TORCHELASTIC_RUN_ID", _ATTEMPT)
     elif not {"RANK", "WORLD_SIZE"} <= environment.keys():  # srun: every rank has the names of its step
         names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
     else:  # started by hand, maybe not all of them inside the job
@@ -48,9 +48,10 @@ def meet(here: Place) -> dist.Store:
     address, token = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}", job_token(os.environ)
     try:
         store, _, _ = next(dist.rendezvous("env://", here.rank, here.world_size, timeout=_TIME_TO_MEET))
+        key = f"easycap/job/{os.environ.get(_ATTEMPT, 0)}"  # torchrun's store outlives an attempt
         if here.rank == 0:
-            store.set(_JOB, token)
-        found = store.get(_JOB).decode()
+            store.set(key, token)
+        found = store.get(key).decode()
     except RuntimeError as error:
         raise UserError(_why_not(error, here, address)) from error
     if found != token:

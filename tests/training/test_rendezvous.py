@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 from helpers.rank_processes import free_port, together, with_variables
 from helpers.waiting import wait_for
 
@@ -78,6 +80,23 @@ def test_a_rank_that_does_not_come_is_not_waited_for(monkeypatch) -> None:
     monkeypatch.setenv("MASTER_PORT", str(free_port()))
     with pytest.raises(ValueError, match=r"rank 0 of 2 did not meet the others at 127.0.0.1:\d+ \(MASTER_"):
         meet(Place(0, 2, 0))
+
+
+def test_the_second_attempt_of_torchrun_meets_in_the_store_of_the_first(tmp_path: Path) -> None:
+    port = free_port()
+    agent = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+
+    def late() -> None:
+        time.sleep(1)
+        gathered(tmp_path, 7001, 0)()
+
+    for attempt in ("0", "1"):
+        own = shared | {"TORCHELASTIC_RESTART_COUNT": attempt}
+        pairs = [(late, own | {"RANK": "0"}), (gathered(tmp_path, 7001, 1), own | {"RANK": "1"})]
+        assert with_variables(pairs) == [0, 0]
+    del agent
 
 
 def test_ports_belong_to_jobs() -> None:
