@@ -19,6 +19,7 @@ from easycap.commands.evaluate import main as evaluate
 from easycap.config.compose import compose
 from easycap.config.other_set import split_other_set
 from easycap.config.schema import check
+from easycap.evaluation.evaluation_set import OtherSet, split_of_other
 from easycap.evaluation.groups import examples_by_value
 from easycap.metrics import RougeL
 from easycap.metrics.corpus import Corpus
@@ -70,6 +71,16 @@ def result(run: Path) -> dict[str, Any]:
 def test_a_known_set_is_called_by_its_own_name_not_its_readers() -> None:
     about = {"data": {"name": "tables", "dataset": "nocaps"}, "split": "val", "images": 8}
     assert set_lines({"other_sets": {"n": about}}, ["n"]) == ["n: 8 images, split val of data=nocaps"]
+
+
+def test_a_test_split_that_is_val_too_is_called_val() -> None:
+    val = [Example("1", None, ("a dog",))]  # type: ignore[arg-type]
+    other = OtherSet("nocaps", {}, Dataset("nocaps", {"train": [], "val": val, "test": val}))
+    for split in (None, "val", "test"):
+        images = split_of_other(other, split)
+        assert (images.label, images.split) == ("nocaps", split or "val")
+    other = other._replace(data=Dataset("nocaps", {"val": val, "test": list(val)}))
+    assert split_of_other(other, None).split == "test" and split_of_other(other, "val").label == "nocaps_val"
 
 
 def test_another_set_is_scored_under_its_name(

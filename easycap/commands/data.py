@@ -18,6 +18,7 @@ from easycap.utils.paths import outputs_dir
 from easycap.utils.progress_bar import Progress
 from easycap.utils.segmenters import SPACES
 from easycap.utils.shell import joined
+from easycap.utils.text import count_text
 
 if TYPE_CHECKING:
     from easycap.data.guess import Reading
@@ -147,7 +148,8 @@ def _what_is_there(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
     data = build_dataset(_config(overrides))
     lines = [
-        f"{split}: {len(examples):,} images, {sum(len(e.references) for e in examples):,} captions"
+        f"{split}: {count_text(len(examples), 'image')}, "
+        f"{count_text(sum(len(e.references) for e in examples), 'caption')}"
         for split, examples in data.splits.items()
     ]
     notes = [*data.notes, *grouped(data.issues)]
@@ -261,7 +263,7 @@ def _show(argv: Sequence[str]) -> int:
     examples = data.splits[args.split]
     every = max(1, len(examples) // args.images)
     transform = Transform(preprocessing_of(config["encoder"]))
-    title = f"{data.name}, {args.split}: {len(examples):,} images"
+    title = f"{data.name}, {args.split}: {count_text(len(examples), 'image')}"
     out = args.out or outputs_dir() / "data.html"
     out.parent.mkdir(parents=True, exist_ok=True)
     html = page(title, examples[::every][: args.images], transform, vocabulary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,23 @@ class ExampleTable(Sequence[Example]):
             counts = first[rows + 1] - first[rows]
             within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
             yield from self.columns.captions.at(np.repeat(first[rows], counts) + within)
+
+
+def fingerprint_of(splits: Mapping[str, ExampleTable]) -> str:
+    """Return 16 hex digits of the ids and captions of all tables that splits are read from, and of their rows."""
+    digest = hashlib.blake2b(digest_size=8)
+    seen: list[ExampleColumns] = []
+    for split, table in splits.items():
+        columns = table.columns
+        if not any(columns is one for one in seen):
+            seen.append(columns)
+            for texts in (columns.ids, columns.captions):
+                digest.update(texts.data)
+                digest.update(texts.ends)
+            digest.update(columns.first)
+        digest.update(split.encode())
+        digest.update(np.ascontiguousarray(table.rows))
+    return digest.hexdigest()
 
 
 def ids_of(examples: Sequence[Example]) -> Iterator[str]:

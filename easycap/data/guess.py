@@ -16,6 +16,7 @@ from easycap.data.table_files import PARQUET
 from easycap.data.table_settings import file_patterns, matching
 from easycap.errors import UserError
 from easycap.utils.shell import quoted
+from easycap.utils.text import count_text
 
 Settings = Mapping[str, Any]
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z", ".rar")
@@ -105,8 +106,7 @@ def _unknown(folder: Path, files: list[str]) -> tuple[list[Reading], list[str]]:
     if not found and not reasons:
         kinds = sorted({Path(path).suffix or path for path in others})[:8]
         there = f"; other files: {', '.join(kinds)}" if kinds else ""
-        number = "1 image" if len(images) == 1 else f"{len(images):,} images"
-        reasons = [f"{number} found, but no captions{there}"]
+        reasons = [f"{count_text(len(images), 'image')} found, but no captions{there}"]
     return found, reasons
 
 

@@ -64,6 +64,10 @@ def table_readings(
         alike = _SHARD.sub("#", with_split_words(path, "*"))
         for table in tables:
             groups[alike, table.columns.image, table.columns.caption].append(table)
+    every = [table for group in groups.values() for table in group]
+    splits = [table.split for table in every]
+    if len(groups) > 1 and all(splits) and len(set(splits)) == len(splits):
+        groups = {("", "", ""): every}  # their columns differ, and each is read by its own
     found = []
     for group in groups.values():
         try:
@@ -129,15 +133,17 @@ def _reading(folder: Path, group: Sequence[_Table]) -> Found:
     for part in (part for part in ("captions", *SPLITS) if part in parts):
         settings[part] = pattern_of(folder, parts[part], part)
     columns = group[0].columns
-    settings |= {"image_column": columns.image, "caption_column": columns.caption}
-    settings |= {"split_column": columns.split} if columns.split else {}
+    if all(table.columns == columns for table in group):
+        settings |= {"image_column": columns.image, "caption_column": columns.caption}
+        settings |= {"split_column": columns.split} if columns.split else {}
     ids = [table.ids for table in group]
     if all(ids) and len(frozenset().union(*ids)) == sum(map(len, ids)):
         settings["id_column"] = "id"
     if any(table.rejected for table in group):
         settings["rejected_column"] = "is_rejected"
     files = " and ".join(table.path for table in group[:3]) + (" ..." if len(group) > 3 else "")
-    return settings, f"{files}: {columns.describe()}"
+    found = list(dict.fromkeys(table.columns.describe() for table in group))
+    return settings, f"{files}: {'; or '.join(found)}"
 
 
 def split_of_path(path: str) -> str | None:

@@ -15,6 +15,7 @@ from easycap.data.table_settings import matching
 from easycap.data.text_files import read_text
 from easycap.errors import UserError
 from easycap.utils.ids import without_suffix
+from easycap.utils.text import count_text
 
 _SUFFIXES = (".txt", ".caption", ".captions", ".cap", ".text", ".json")
 _LARGEST = 50_000_000  # bytes; a list of images and its captions are smaller
@@ -33,7 +34,7 @@ def sidecar_readings(folder: Path, files: Sequence[str], index: ImageIndex) -> l
     if not counts:
         return []
     most = min(counts, key=lambda suffix: (_SUFFIXES.index(_ending(suffix)), -counts[suffix]))
-    why = f"{counts[most]:,} of {len(images):,} images have a {most} file next to them"
+    why = f"{counts[most]:,} of {count_text(len(images), 'image')} have a {most} file next to them"
     return [({"root": str(folder), "sidecar": most}, why)]
 
 
@@ -52,7 +53,8 @@ def folder_readings(folder: Path, files: Sequence[str], index: ImageIndex) -> li
     if not pairs:
         return []
     (images, texts), count = pairs.most_common(1)[0]
-    why = f"{count:,} of {len(index.images):,} images, in {images or folder}, have a .txt file in {texts or folder}"
+    every = count_text(len(index.images), "image")
+    why = f"{count:,} of {every}, in {images or folder}, have a .txt file in {texts or folder}"
     return [({"images": str(folder / images), "captions": str(folder / texts)}, why)]
 
 

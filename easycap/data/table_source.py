@@ -13,7 +13,7 @@ import numpy as np
 
 from easycap.data.assemble import finish
 from easycap.data.data_splits import SPLITS, hashed_split_numbers
-from easycap.data.example_table import ExampleTable
+from easycap.data.example_table import ExampleTable, fingerprint_of
 from easycap.data.image_places import ImagePlaces
 from easycap.data.issues import DataIssues, OnBadImage
 from easycap.data.known_sets import incomplete
@@ -27,6 +27,7 @@ from easycap.registry import register
 from easycap.types import Dataset
 from easycap.utils.paths import expanded
 from easycap.utils.string_column import StringColumn, first_rows
+from easycap.utils.text import count_text
 
 
 @register("data", "tables")
@@ -61,7 +62,7 @@ def tables(pixels: bool, with_tags: bool, *, settings: TableSettings, on_bad_ima
     splits, made = _splits(table, settings, records.ranks(table))
     matcher = RecordMatcher(table, place, paths, issues, table_objects(folder, settings, with_tags=with_tags))
     read = _dataset(settings.dataset, splits, matcher, there, records, issues)
-    return read._replace(notes=(*made, *notes))
+    return read._replace(notes=(*made, *notes), fingerprint=_fingerprint(read))
 
 
 def _place_of_images(folder: Path, settings: TableSettings, issues: DataIssues) -> Path:
@@ -74,6 +75,11 @@ def _place_of_images(folder: Path, settings: TableSettings, issues: DataIssues) 
     return place
 
 
+def _fingerprint(dataset: Dataset) -> str:
+    tables = {split: of for split, of in dataset.splits.items() if isinstance(of, ExampleTable)}
+    return fingerprint_of(tables)
+
+
 def _rejected(table: RecordTable, column: str | None) -> list[str]:
     """Describe what was left out on purpose."""
     captions, without = (
@@ -82,7 +88,8 @@ def _rejected(table: RecordTable, column: str | None) -> list[str]:
     )
     if not captions:
         return []
-    return [f"{captions:,} captions that {column!r} marks were left out, and with them {without:,} images"]
+    lost = count_text(without, "image")
+    return [f"{count_text(captions, 'caption')} that {column!r} marks left out, and with them {lost}"]
 
 
 def _dataset(

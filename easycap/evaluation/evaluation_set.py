@@ -66,11 +66,16 @@ def split_of_other(other: OtherSet, split: str | None) -> EvaluationSet:
         why = next((f": {i.file} {i.what}" for i in other.data.issues if i.split == split and not i.id), "")
         there = ", ".join(name for name, of in splits.items() if of) or "none"
         raise UserError(f"{other.name} has no images in split {split!r}{why}; splits with images: {there}")
-    label = other.name if split == usual else f"{other.name}_{split}"
+    label = other.name if splits.get(split) is splits.get(usual) else f"{other.name}_{split}"
     return EvaluationSet(label, split, examples, other.data.scorers, other)
 
 
 def _usual_split(splits: Mapping[str, Sequence[Example]]) -> str:
-    """The split that a set is tested on: the first of test, val, train and the others that has images."""
+    """The split that a set is tested on: the first of test, val, train and the others that has images.
+
+    A test split that is val too, as the data has no other, is called val.
+    """
+    if splits.get("val") and splits.get("test") is splits["val"]:
+        return "val"
     names = [*(name for name in _USUAL if name in splits), *(name for name in splits if name not in _USUAL)]
     return next((name for name in names if splits[name]), "test")

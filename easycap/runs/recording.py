@@ -28,6 +28,7 @@ class NoRunFolder(RunFolder):
 
     def write_config(self, yaml: str) -> None: ...
     def write_status(self, status: str, error: str | None = None) -> None: ...
+    def restore_status(self, content: bytes | None) -> None: ...
     def append_metrics(self, values: Mapping[str, float], *, step: int) -> None: ...
     def write_samples(self, name: str, rows: Any, *, images: str = "") -> None: ...
     def update_result(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,16 +50,18 @@ def open_run(path: Path, *, command: str, resume: bool, writes: bool) -> RunFold
 class Recording:
     """While entered, a run's status is running; how it ends, status.json and the `tracker` say.
 
-    A new run that fails before its first step leaves nothing behind; `steps` returns how
-    many it has taken.
+    A new run that fails before its first step leaves nothing behind, and a completed one whose
+    resuming is refused stays completed; `steps` returns how many steps it has taken.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self.tracker: Tracker = FileTracker(run)
         self.steps: Callable[[], int] = lambda: 0
+        self._before: bytes | None = None
 
     def __enter__(self) -> Recording:
+        self._before = self.run.completed_status()
         self.run.write_status("running")
         return self
 
@@ -74,6 +77,8 @@ class Recording:
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             status = "interrupted" if isinstance(error, OutOfTime) else "failed"
             self.tracker.finish(None, status=status, error=reason)
+        if isinstance(error, UserError) and not self.steps():
+            self.run.restore_status(self._before)
         if self.run.is_new and not self.steps():
             _remove(self.run.path)
 

@@ -87,6 +87,16 @@ class RunFolder:
                 raise
             overwrite(path, json.dumps(values, indent=1, ensure_ascii=False))
 
+    def completed_status(self) -> bytes | None:
+        """Return the content of status.json if it says that the run is completed, else None."""
+        status = self._read_json("status.json") or {}
+        return (self.path / "status.json").read_bytes() if status.get("status") == "completed" else None
+
+    def restore_status(self, content: bytes | None) -> None:
+        """Write back what `completed_status` returned, if that is not None."""
+        if content is not None:
+            write_atomically(self.path / "status.json", content.decode("utf-8"))
+
     def _note_time(self, running: bool) -> None:
         """Begin to note the clock in the background, or stop it."""
         if self._over is not None:

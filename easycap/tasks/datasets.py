@@ -76,8 +76,8 @@ def check_unchanged(dataset: Dataset, run: Path) -> None:
     if began and dataset.fingerprint and began != dataset.fingerprint:
         raise UserError(
             f"the data of {run} has changed since the run started (fingerprint {began}, now {dataset.fingerprint}): "
-            f"to resume, pass the location of the original data as data.path=DIR, or start a new run; "
-            "for a set on the hub, data.revision=COMMIT pins one version"
+            "to resume, pass the location of the original data (data.root=DIR or data.path=DIR), or start "
+            "a new run; for a set on the hub, data.revision=COMMIT pins one version"
         )
 
 

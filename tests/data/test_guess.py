@@ -240,6 +240,30 @@ def test_a_table_of_one_split_is_read_as_that(split: str, tmp_path: Path) -> Non
     assert settings(tmp_path) == {split: f"captions_{split}.json"}
 
 
+def test_tables_of_splits_may_name_their_columns_differently(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_images(tmp_path, *NAMES)
+    write_json(tmp_path / "train.json", rows_of(NAMES[:3]))
+    write_json(tmp_path / "val.json", [{"bild": name, "satz": text} for name, text in PAIRS[3:]])
+    assert settings(tmp_path) == {"train": "train.json", "val": "val.json"}
+    assert main(["guess", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "train: 3 images, 3 captions" in printed.err and "'caption'; or images are" in printed.err
+
+
+def test_coco_with_one_split_is_read_without_the_other(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_images(tmp_path / "train2017", *NAMES)
+    images = [{"id": n, "file_name": name} for n, name in enumerate(NAMES)]
+    captions = [{"image_id": n, "caption": text} for n, text in enumerate(TEXTS)]
+    stored = {"images": images, "annotations": captions}
+    write_json(tmp_path / "annotations" / "captions_train2017.json", stored)
+    assert main(["guess", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"data=coco data.root={tmp_path} data.val=null\n"
+    assert "its file of val is missing" in printed.err and "val: 1 image, 1 caption\n" in printed.err
+
+
 def test_a_pattern_names_no_other_files(tmp_path: Path) -> None:
     write_images(tmp_path, *NAMES)
     for number in range(2):

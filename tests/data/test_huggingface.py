@@ -348,6 +348,7 @@ def test_a_run_is_not_resumed_on_data_that_changed(run: Path, tmp_path: Path) ->
     ):
         resume(changed)
     assert (tmp_path / "run" / "result.json").read_bytes() == before
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "completed"
     resume(run.parent / "before")
 
 

@@ -151,7 +151,7 @@ def test_rejected_captions_are_left_out_and_images_that_have_no_other(tmp_path: 
     dataset = read(tmp_path, "vizwiz")
     assert counts(dataset) == {"train": (2, 2), "val": (3, 3), "test": (3, 3)} and not dataset.issues
     assert [e.fields["text_detected"] for e in dataset.splits["train"]] == ["true", "false"]
-    assert "3 captions that 'is_rejected' marks were left out, and with them 1 images" in dataset.notes
+    assert "3 captions that 'is_rejected' marks left out, and with them 1 image" in dataset.notes
 
 
 def test_a_view_is_chosen_by_its_index(tmp_path: Path) -> None:
@@ -360,6 +360,18 @@ def test_columns_with_many_values_are_no_fields_and_read_no_more(tmp_path: Path)
     assert "url" in next(entries).values
     unused.add("url")
     assert "url" not in list(entries)[-1].values
+
+
+def test_the_fingerprint_is_that_of_ids_captions_and_splits(tmp_path: Path) -> None:
+    write_images(tmp_path, *(f"{n}.jpg" for n in range(12)))
+    rows = [{"image": f"{n}.jpg", "caption": TEXTS[n % 6]} for n in range(12)]
+    write_json(tmp_path / "c.json", rows)
+    first = read(tmp_path, "tables", "captions=c.json").fingerprint
+    assert first and read(tmp_path, "tables", "captions=c.json").fingerprint == first
+    assert read(tmp_path, "tables", "captions=c.json", "seed=1").fingerprint != first
+    rows[5]["caption"] = "a red bus."
+    write_json(tmp_path / "c.json", rows)
+    assert read(tmp_path, "tables", "captions=c.json").fingerprint != first
 
 
 @pytest.mark.parametrize(
