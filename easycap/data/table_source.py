@@ -89,7 +89,7 @@ def _rejected(table: RecordTable, column: str | None) -> list[str]:
     if not captions:
         return []
     lost = count_text(without, "image")
-    return [f"{count_text(captions, 'caption')} that {column!r} marks left out, and with them {lost}"]
+    return [f"{count_text(captions, 'caption')} left out, as {column!r} marks them, and with them {lost}"]
 
 
 def _dataset(

@@ -151,7 +151,7 @@ def test_rejected_captions_are_left_out_and_images_that_have_no_other(tmp_path: 
     dataset = read(tmp_path, "vizwiz")
     assert counts(dataset) == {"train": (2, 2), "val": (3, 3), "test": (3, 3)} and not dataset.issues
     assert [e.fields["text_detected"] for e in dataset.splits["train"]] == ["true", "false"]
-    assert "3 captions that 'is_rejected' marks left out, and with them 1 image" in dataset.notes
+    assert "3 captions left out, as 'is_rejected' marks them, and with them 1 image" in dataset.notes
 
 
 def test_a_view_is_chosen_by_its_index(tmp_path: Path) -> None:
