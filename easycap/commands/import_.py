@@ -43,6 +43,7 @@ def _weights(args: argparse.Namespace, overrides: Sequence[str], command: str) -
     print(f"run: {shown(folder)}")
     for sentence in release.not_known:
         print(f"not known: {sentence}")
+    print(f"score it: easycap evaluate {shown(folder)}")
     return 0
 
 

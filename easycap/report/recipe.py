@@ -49,3 +49,16 @@ def recipe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     parts += [("image tokens", image_tokens(config))]
     parts += [(group, choice(config, group)) for group in ("tags", "draft", "decoder", "vocab", "objective")]
     return [(part, name) for part, name in parts if name not in (NOTHING, "none")]
+
+
+def origin(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (part, text) that says where an imported run's weights or captions come from; nothing for other runs."""
+    imported = result.get("imported")
+    if not isinstance(imported, Mapping):
+        return []
+    files = [f"{file['name']} (sha256 {file['sha256'][:12]})" for file in imported.get("files", [])]
+    model, system = imported.get("model"), imported.get("system")
+    whose = system if model in (None, system) else f"{system}'s {model}"
+    if model is None:
+        return [("captions", ", ".join(files) or "a folder of texts")]
+    return [("weights", f"{whose}, released: {', '.join(files)}")]

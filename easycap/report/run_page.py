@@ -15,7 +15,7 @@ from easycap.report.caption_history import History, histories, repeated
 from easycap.report.curve_panels import curves
 from easycap.report.evaluated_sets import set_lines
 from easycap.report.group_scores import group_score_tables
-from easycap.report.recipe import recipe
+from easycap.report.recipe import origin, recipe
 from easycap.report.scores import diagnostics_table, headline, mapping, score_tables, tag_tables
 from easycap.report.thumbnails import Pictures, Thumbnails, write_page
 from easycap.report.tiles import tiles
@@ -49,7 +49,7 @@ def render(files: RunFiles, pictures: Pictures) -> str:
     context = {
         "run": files,
         "pictures": pictures,
-        "recipe": recipe(files.config),
+        "recipe": [*recipe(files.config), *origin(files.result or {})],
         "alerts": _alerts(files),
         "seconds": files.status.seconds,
         "tiles": tiles(files),

@@ -73,6 +73,7 @@ def test_captions_become_a_run_with_scores_and_a_page(
         CAPTIONS.values()
     )
     page = (place / "run" / "report.html").read_text()
+    assert "coco.json (sha256 " in page
     assert CAPTIONS["5"] in page and (place / "run" / "samples" / "images" / "4.png").is_file()
     assert main(["import", "captions", "texts", *DATA, "--name", "another", "--folder", "two"]) == 0
     assert main(["compare", "run", "two"]) == 0

@@ -252,6 +252,8 @@ def test_a_run_of_released_weights_is_one_as_any(
     assert [file["name"] for file in about["files"]] == [file.name for file in files]
     assert all(len(file["sha256"]) == 64 for file in about["files"])
     assert main(["evaluate", "run", "--device", "cpu"]) == 0
+    page = (place / "run" / "report.html").read_text()
+    assert f"{files[0].name} (sha256 {about['files'][0]['sha256'][:12]})" in page
     assert main(["compare", "run"]) == 0
     shown = json.loads((place / "run" / "captions.test.json").read_text())
     assert [row["image_id"] for row in shown] == [4, 5]

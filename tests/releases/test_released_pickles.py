@@ -130,6 +130,15 @@ def test_tensors_of_both_formats(tmp_path: Path, zipped: bool) -> None:
         assert torch.equal(found[name], tensor.detach()) and found[name].dtype == tensor.dtype
 
 
+def test_a_state_dict_has_attributes_too(tmp_path: Path) -> None:
+    """torch keeps versions of modules as an attribute of the dict."""
+    module = torch.nn.BatchNorm1d(3)
+    torch.save(module.state_dict(), tmp_path / "some.pth")
+    file = read_released(tmp_path / "some.pth")
+    found = file.tensors(file.content)
+    assert found.keys() == module.state_dict().keys() and torch.equal(found["weight"], module.weight.detach())
+
+
 def saved(path: Path, content: bytes | None = None, **entries: bytes) -> Path:
     """A file of torch.save with a tensor of 3 numbers, its pickle replaced, and further entries."""
     torch.save({"a": torch.zeros(3)}, path)
