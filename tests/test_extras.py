@@ -14,7 +14,6 @@ import pytest
 
 import easycap
 from easycap.config.instantiate import build
-from easycap.config.options import option_values
 from easycap.config.schema import option_from_text
 from easycap.data.feature_files import precomputed_features
 from easycap.data.hub_datasets import library
@@ -88,7 +87,7 @@ def _lora() -> None:
 def _hdf5(tmp_path: Path) -> None:
     file = tmp_path / "features.hdf5"
     file.touch()
-    precomputed_features(dict(option_values("encoder", "precomputed"), features=str(file)))
+    precomputed_features(option_from_text("encoder", f"precomputed,features={file}"))
 
 
 def _tags() -> None:
