@@ -89,7 +89,7 @@ class RunFolder:
 
     def completed_status(self) -> bytes | None:
         """Return the content of status.json if it says that the run is completed, else None."""
-        status = self._read_json("status.json") or {}
+        status = self._read("status.json")
         return (self.path / "status.json").read_bytes() if status.get("status") == "completed" else None
 
     def restore_status(self, content: bytes | None) -> None:
