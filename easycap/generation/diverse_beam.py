@@ -1,4 +1,4 @@
-"""Diverse beam search: groups of beams, each kept from the words that the groups before it choose (1610.02424).
+"""Diverse beam search: groups of beams, each of which avoids the words that the groups before it choose (1610.02424).
 
 Shape legend: n images still searched, g groups, k beams of a group, c candidates, t words so far, V vocabulary.
 """

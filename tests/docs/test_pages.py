@@ -155,6 +155,7 @@ def test_options_named_in_a_sentence_exist(capsys: pytest.CaptureFixture[str]) -
         "train",
         "data",
         "evaluate",
+        "average",
         "caption",
         "score",
         "compare",
