@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import easycap
 from easycap.cli import main
+from easycap.data.image_inputs import as_examples
 from easycap.errors import UserError
 
 RECURRENT = [
@@ -60,6 +61,8 @@ def test_an_ensemble_is_a_run_that_can_be_compared_and_used_again(
     ]
     assert result["cost"]["total_parameters"] == sum(sizes)
     assert whole_runs.read(ensemble, "status.json")["status"] == "completed"
+    assert main(["train", f"resume={ensemble}"]) == 1
+    assert "has no training to resume: resume one of its runs" in capsys.readouterr().err
     # its folder is as good as its members' names
     assert main(["evaluate", ensemble.name]) == 0
     capsys.readouterr()
@@ -84,6 +87,29 @@ def test_the_scores_of_a_run_with_itself_are_its_own(runs: Path, tmp_path: Path)
     }
     captions = [whole_runs.read(run, "captions.test.json") for run in (one, tmp_path / "twice")]
     assert captions[0] == captions[1]
+
+
+def test_each_member_reads_what_it_was_trained_to_read(
+    runs: Path, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    drafted = whole_runs.run(tmp_path / "drafted", "draft=noise", "refine.rounds=1", "trainer.max_steps=1")
+    captioner = easycap.load([runs / "one", drafted], ensemble=True, device="cpu")
+    pipeline = captioner.task.pipeline
+    assert list(pipeline.conditions) == ["draft"]
+    (example,) = as_examples(photo)
+    pixels = pipeline.transform(example.image)
+    inputs = pipeline.inputs([example], [pixels], {"draft": ["a dog"]})
+    ids = pipeline.vocabulary.encode("a dog")
+    assert [list(of.context) for of in inputs.members] == [[], ["draft"]]
+    assert inputs.members[1].context["draft"].tolist() == [ids]
+    inputs = pipeline.with_draft(inputs, ["a red boat"])
+    assert inputs.members[0].context == {}
+    assert inputs.members[1].context["draft"].tolist() == [pipeline.vocabulary.encode("a red boat")]
+    assert captioner.caption(photo, draft="a dog", rounds=2)
+    scores = easycap.evaluate([drafted, runs / "one"], ensemble=True, folder=tmp_path / "both", device="cpu")
+    assert set(scores) == {"test", "test@round0"}, "the first run's rounds"
+    with pytest.raises(UserError, match="takes no draft"):
+        easycap.load([runs / "one", runs / "two"], ensemble=True, device="cpu").caption(photo, draft="a dog")
 
 
 def test_a_sweep_stands_for_its_runs(runs: Path, tmp_path: Path) -> None:
@@ -168,6 +194,10 @@ def test_the_last_epochs_are_kept_and_averaged(
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "mean"), "--split", "val"]) == 0
     assert main(["caption", str(tmp_path / "mean"), photo]) == 0
+    capsys.readouterr()
+    assert main(["train", f"resume={tmp_path / 'mean'}"]) == 1
+    assert "train on with init_from=RUN" in capsys.readouterr().err
+    assert main(["train", f"init_from={tmp_path / 'mean'}", *TINY, "trainer.max_steps=1"]) == 0
     rows = easycap.compare([runs / "one", tmp_path / "mean"], split="val")
     assert {row["run"]: row["average.size"] for row in rows} == {"one": "–", "mean": "2"}
 

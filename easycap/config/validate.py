@@ -17,6 +17,8 @@ from easycap.utils.segmenters import SPACES
 
 Config = dict[str, Any]
 
+# Keys of the config of a run that was made of others, and what can be trained instead.
+_NEVER_TRAINED = {"ensemble": ": resume one of its runs", "average": ": train on with init_from=RUN"}
 _DEFAULT_OBJECTIVE = "xe"  # of conf/train.yaml
 
 
@@ -39,8 +41,14 @@ def _resumed(run: Path, requested: Config) -> Config:
         raise UserError(
             f"resume={run} is not a run's folder (config.yaml is missing); `easycap runs` lists runs"
         )
+    written = read_yaml(run / "config.yaml")
+    for kind, remedy in _NEVER_TRAINED.items():
+        if kind in written:
+            raise UserError(
+                f"resume={run} is an {kind} of trained models and has no training to resume{remedy}"
+            )
     try:
-        stored = check_stored(read_yaml(run / "config.yaml"))
+        stored = check_stored(written)
     except UserError as error:
         raise UserError(f"{error} (in {run / 'config.yaml'})") from None
     return stored | {"device": requested["device"], "resume": str(run)}
