@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
+from helpers.tiny_captioners import batch_of, captioner_of
+from helpers.tiny_vocabularies import tiny_vocabulary
 from helpers.toy_decoder import BOS, EOS, ToyDecoder, made, tables, without_padding
 
+from easycap.config.instantiate import build
+from easycap.config.schema import option_from_text
+from easycap.generation.attention_weights import caption_details
 from easycap.generation.beam import Beam
 from easycap.generation.diverse_beam import DiverseBeam
+from easycap.generation.generate import decode
+from easycap.registry import names
+from easycap.types import Inputs
 
 USUAL = {"num_beams": 6, "num_groups": 3, "diversity_strength": 0.7, "length_penalty": 1.0}
 ALLOWED_FROM = 4  # ids below are pad, bos, eos and unk
@@ -157,3 +167,17 @@ def test_fewer_words_than_beams_make_no_captions_up():
     ):
         assert caption in decoder.captions()
         assert score == pytest.approx(decoder.log_prob(table, caption), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", names("decoder"))
+def test_every_decoder_keeps_the_state_of_each_beam(name: str) -> None:
+    """The scores of all groups' captions are those of reading them: no beam goes on with another's state."""
+    words = tiny_vocabulary("word")
+    model, inputs = captioner_of(name, words).eval(), batch_of(words).inputs
+    text = "diverse_beam,num_beams=6,num_groups=3,num_samples=6"
+    found = decode(model, inputs, build("decoding", option_from_text("decoding", text), vocabulary=words))
+    ids = [[word for word in row if word != words.pad_id] for row in found.words.tolist()]
+    assert len({tuple(one) for one in ids[:6]}) > 3
+    each = Inputs(inputs.images.repeat_interleave(6, 0))
+    read = [one.log_probabilities.sum() for one in caption_details(model, each, ids, words, nullcontext)]
+    torch.testing.assert_close(found.scores, torch.tensor(read), rtol=1e-4, atol=1e-3)

@@ -106,7 +106,10 @@ def test_members_see_their_own_images_and_read_their_own_drafts() -> None:
     members, inputs = [captioner("lstm", 0), captioner("transformer", 1)], batch_of(WORDS).inputs
     turned = type(inputs)(inputs.images.flip(0), {})
     ensemble = Ensemble(members)
-    mixed = decode(ensemble, EnsembleInputs.of([inputs, turned]), generator("greedy")).scores
+    of_each = EnsembleInputs.of([inputs, turned])
+    mixed = decode(ensemble, of_each, generator("greedy")).scores
+    encoded = decode(ensemble, of_each, generator("greedy"), ensemble.features_of(of_each)).scores
+    assert torch.equal(encoded, mixed)
     assert not torch.allclose(mixed, decode(ensemble, both(inputs), generator("greedy")).scores)
     calls = [member.encoder.calls for member in members]
     given: list[EnsembleInputs] = []
