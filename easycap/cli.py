@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _let_all_text_be_printed() -> None:
-    """Names of files may hold what no encoding can: better printed as an escape than an error after hours."""
+    """File names may contain what the encoding cannot: print it escaped rather than fail after hours of work."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
@@ -107,7 +107,7 @@ def _refuse_empty(argv: Sequence[str]) -> None:
     for before, word in zip(("", *argv), argv, strict=False):
         name = before if before.startswith("-") and "=" not in before else "an argument"
         if not word.strip() or (_WITHOUT_VALUE.fullmatch(word) and not os.path.exists(word)):
-            raise UserError(f"{word or name} is empty; is a variable of the shell unset?")
+            raise UserError(f"{word or name} is empty; is a shell variable unset?")
 
 
 def _without_reader() -> list[int]:

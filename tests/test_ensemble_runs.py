@@ -140,9 +140,9 @@ def test_an_ensemble_from_python(runs: Path, photo: str) -> None:
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["evaluate", "one", "two"], "2 runs where one is expected"),
+        (["evaluate", "one", "two"], "2 runs given where one is expected"),
         (["evaluate", "one", "--ensemble"], "needs two runs or more"),
-        (["evaluate", "one", "words", "--ensemble"], "has another vocabulary than"),
+        (["evaluate", "one", "words", "--ensemble"], "has a different vocabulary from"),
         (["evaluate", "one", "nothing", "--ensemble"], "is not a folder"),
         (["evaluate", "one", "--folder", "new"], "only the scores of an ensemble"),
         (["evaluate", "one", "two", "--ensemble", "--folder", "one"], "not an ensemble of these runs"),
@@ -150,13 +150,13 @@ def test_an_ensemble_from_python(runs: Path, photo: str) -> None:
         (["evaluate", "one", "two", "--ensemble", "--decoding", "beem"], "did you mean"),
         (["caption", "one", "two", "--ensemble"], "no images"),
         (["train", "trainer.keep_checkpoints=-1"], "must be at least 0"),
-        (["average", "two"], "has kept 0 epochs, and 2 are needed"),
-        (["average", "one", "--last", "4"], "has kept 3 epochs, and 4 are needed"),
+        (["average", "two"], "kept 0 epochs, but 2 are needed"),
+        (["average", "one", "--last", "4"], "kept 3 epochs, but 4 are needed"),
         (["average", "one", "--last", "1"], "must be at least 2"),
-        (["average", "one", "two", "--last", "2"], "--last is for the epochs of one run"),
+        (["average", "one", "two", "--last", "2"], "--last applies to the epochs of one run"),
         (["average", "one", "decoder"], "are different models"),
         (["average", "one", "words"], "have different vocabularies"),
-        (["average", "one", "--folder", "two"], "is there already"),
+        (["average", "one", "--folder", "two"], "already exists"),
     ],
 )
 def test_what_does_not_go_together_is_refused_and_leaves_nothing(

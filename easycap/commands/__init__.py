@@ -26,7 +26,7 @@ COMMANDS = {
     "export": ("easycap.commands.export", "export a captioner to ONNX: RUN --onnx FOLDER"),
     "import": (
         "easycap.commands.import_",
-        "make a run of released weights, or of captions: SYSTEM FILE ... | captions FILE data=...",
+        "make a run from released weights or from captions: SYSTEM FILE ... | captions FILE data=...",
     ),
     "score": ("easycap.commands.score", "score any captions: captions.json references.json"),
     "demo": ("easycap.commands.demo", "try out models in the browser: RUN ..."),

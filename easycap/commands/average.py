@@ -14,12 +14,12 @@ from easycap.utils.console import say
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="easycap average",
-        description="Average weights: of the last epochs of one run, trained with trainer.keep_checkpoints=N, or the "
-        "best ones of several runs that started from the same weights. The result is a run like any other.",
+        description="Average the weights of the last epochs of one run, trained with trainer.keep_checkpoints=N, or "
+        "the best weights of several runs that started from the same weights. The result is a run like any other.",
     )
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="folders or names of runs, checkpoints or a sweep")
-    add("--last", type=int, metavar="N", help="of one run, only its last N epochs (default: all it has kept)")
+    add("--last", type=int, metavar="N", help="only the last N epochs of one run (default: all that it kept)")
     add("--folder", type=Path, help="folder of the averaged run (default: a new one in outputs/runs)")
     return parser
 

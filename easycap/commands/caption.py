@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ensemble",
         action="store_true",
-        help="average the probabilities of several runs, or of a sweep's: RUN RUN --ensemble IMAGE",
+        help="average the probabilities of several runs or of a sweep's runs: RUN RUN --ensemble IMAGE",
     )
     parser.add_argument(
         "--json", action="store_true", help="print a JSON list of {file, caption} or {file, error}"
@@ -164,7 +164,7 @@ def _take_runs(args: argparse.Namespace) -> list[Path]:
     while args.ensemble and args.images and is_model(find_run(args.images[0])):
         runs.append(args.images.pop(0))
     if not args.images:
-        raise UserError(f"no images: name them after the runs {' '.join(map(shown, runs))}")
+        raise UserError(f"no images: give them after the runs {' '.join(map(shown, runs))}")
     return runs
 
 

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--ensemble",
         action="store_true",
-        help="average the probabilities of several runs or of a sweep's; the scores are a run of their own",
+        help="average the probabilities of several runs or of a sweep's runs; the scores go to a run of their own",
     )
     add("--folder", type=Path, help="folder of the ensemble's run (default: a new one in outputs/runs)")
     add(

@@ -1,4 +1,4 @@
-"""`easycap import`: a run made of released weights, or of captions from anywhere."""
+"""`easycap import`: make a run from released weights, or from captions of any origin."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ examples:
   easycap import ruotianluo model-best.pth infos_updown-best.pkl data.root=COCO encoder.features=cocobu_att
   easycap import captions results.json data=coco_karpathy data.root=COCO
 
-Pickles are read as data and never executed. A run of weights can be evaluated, compared, shared
-and trained further (init_from=RUN); one of captions has scores and a place in easycap compare.
+Pickles are read as data and never executed. A run with weights can be evaluated, compared, shared
+and trained further (init_from=RUN); a run with captions only has scores and can be compared.
 """
 
 
@@ -79,6 +79,6 @@ def _parser() -> argparse.ArgumentParser:
         help="files of the release, in any order; or a file or folder of captions",
     )
     add("--folder", type=Path, metavar="DIR", help="the run's folder (default: a new one in outputs/runs)")
-    add("--split", metavar="NAME", help="captions: which images they are of (default: test, else val)")
-    add("--name", metavar="NAME", help="captions: what they are called in tables (default: the file's name)")
+    add("--split", metavar="NAME", help="captions: the split they belong to (default: test, else val)")
+    add("--name", metavar="NAME", help="captions: their name in tables (default: the file's name)")
     return parser

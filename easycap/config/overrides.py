@@ -115,7 +115,7 @@ def _refuse_empty(override: str) -> None:
     key, equals, value = override.partition("=")
     name, value = key.lstrip("+~"), value.strip()
     if equals and (not value or (name in PATHS and not value.strip("'\""))):
-        raise UserError(f"{name}={value} is empty; is a variable of the shell unset?")
+        raise UserError(f"{name}={value} is empty; is a shell variable unset?")
 
 
 def _parse_as_text(parser: OverridesParser, override: str) -> Override:
@@ -143,7 +143,7 @@ def as_text(override: str, *, sweep: bool = False) -> str:
     one = not sweep or "," not in value or expanded(value).exists()
     paths = [value] if one else value.split(",")
     if "" in paths:
-        raise UserError(f"{override}: one of the paths is empty; is a variable of the shell unset?")
+        raise UserError(f"{override}: one of the paths is empty; is a shell variable unset?")
     return f"{key}=" + ",".join(map(_quoted_path, paths))
 
 

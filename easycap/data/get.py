@@ -114,8 +114,8 @@ def _download(archive: Archive, part: Path, advance: Advance, patience: float) -
                 if have > archive.size:
                     part.unlink()
                     raise UserError(
-                        f"{archive.url} sends more than the {archive.size:,} bytes of the file that is known: stopped "
-                        "there, and removed"
+                        f"{archive.url} sends more than the {archive.size:,} bytes of the expected file: stopped and "
+                        "removed; try again later"
                     )
                 advance(archive.name, have, total or archive.size)
                 if have > furthest:

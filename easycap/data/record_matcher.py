@@ -80,9 +80,7 @@ class RecordMatcher:
         if scored := self.objects.of(splits):
             known = np.fromiter((image_id in scored for image_id in columns.ids.at(rows)), bool, len(rows))
             for row in rows[~known].tolist():
-                self._drop(
-                    split, row, "has no entry in the file of objects, which must list all images or none"
-                )
+                self._drop(split, row, "has no entry in the objects file, which must list all images or none")
             rows = rows[known]
         return ExampleTable(columns, rows.astype(np.int32), self.objects.tagged, scored)
 

@@ -117,7 +117,7 @@ def loaded_batches(loader: DataLoader) -> Iterator[Any]:
             raise
         why = " ".join(str(error).split())[:200]
         raise UserError(
-            f"a loader process of trainer.workers={loader.num_workers} was lost ({why}): if {SHARED_MEMORY} is full, "
+            f"a loader process of trainer.workers={loader.num_workers} died ({why}): if {SHARED_MEMORY} is full, "
             f"{_REMEDY}"
         ) from error
     finally:

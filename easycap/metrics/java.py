@@ -25,7 +25,7 @@ def bundled_jar(relative: str) -> Path:
     for folder in folders:
         if (Path(folder) / relative).is_file():
             return Path(folder) / relative
-    raise Absent(f"the installed pycocoevalcap has no {Path(relative).name}: install it again")
+    raise Absent(f"the installed pycocoevalcap has no {Path(relative).name}: reinstall it")
 
 
 def run_java(

@@ -28,7 +28,7 @@ def read_any_captions(path: Path) -> dict[str, str]:
         return _texts(path)
     if path.suffix.lower() not in (*_TABLES, ".json"):
         raise UserError(
-            f"{path} is not a file of captions: give COCO's results as .json, a table ({', '.join(_TABLES)}), or a "
+            f"{path} is not a captions file: give COCO results as .json, a table ({', '.join(_TABLES)}), or a "
             "folder of .txt"
         )
     return captions_by_id(read_captions(path) if path.suffix.lower() == ".json" else _rows(existing(path)))
@@ -62,6 +62,6 @@ def _column(path: Path, row: Mapping[str, Any], names: Sequence[str]) -> str:
     found = next((name for name in names if name in row), None)
     if found is None:
         raise UserError(
-            f"{path} has the columns {', '.join(map(str, row))}, and none is called {' or '.join(names)}: rename one"
+            f"{path} has the columns {', '.join(map(str, row))}, none of them called {' or '.join(names)}: rename one"
         )
     return found

@@ -58,7 +58,7 @@ def import_captions(
         raise UserError("give one file or folder of captions: easycap import captions FILE data=NAME ...")
     if not any(word.lstrip("+").startswith("data=") for word in overrides):
         raise UserError(
-            "name the data that the captions are of: data=coco_karpathy data.root=DIR, or the like"
+            "name the data set that the captions belong to, e.g. data=coco_karpathy data.root=DIR"
         )
     folder = free_folder(folder, ["imported", "captions"])
     captions = read_any_captions(paths[0])
@@ -89,7 +89,7 @@ def _of_images(captions: dict[str, str], ids: Sequence[str], path: Path, split: 
     if missing:
         raise UserError(
             f"{path} has no caption for {len(missing):,} of the {len(ids):,} images of {split}, e.g. {missing[0]!r}: "
-            "add them, or name the images that it is of with --split"
+            "add them, or choose the right split with --split"
         )
     if others := len(found) - len(ids):
         logger.warning(

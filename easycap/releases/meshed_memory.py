@@ -106,7 +106,7 @@ def read(files: Sequence[ReleasedFile]) -> Release:
 
 
 def _absent(word: str, file: ReleasedFile) -> int:
-    raise UserError(f"the vocabulary of {file.path} lacks {word}: it is not one of Meshed-Memory's")
+    raise UserError(f"the vocabulary of {file.path} lacks {word}: give the vocab.pkl of Meshed-Memory")
 
 
 def _overrides(theirs: Mapping[str, torch.Tensor], file: ReleasedFile) -> list[str]:
@@ -132,8 +132,8 @@ def _overrides(theirs: Mapping[str, torch.Tensor], file: ReleasedFile) -> list[s
 
 
 _NOT_KNOWN = (
-    "number of heads: taken as width / 64, as the release has it (decoder.num_heads)",
-    "features: the release reads 50 regions an image, zeros in the place of missing ones (encoder.features)",
+    "number of heads: assumed to be width / 64, as in the release (decoder.num_heads)",
+    "features: the release reads 50 regions per image, with zeros for missing ones (encoder.features)",
     "doubled words: the release merges them before scoring (a a dog -> a dog), easycap does not",
     "stage: cross entropy or CIDEr",
 )

@@ -178,7 +178,7 @@ def unpickle(file: IO[bytes], path: Path) -> Any:
     try:
         return _Unpickler(file, encoding="latin-1").load()
     except Refused as error:
-        raise UserError(f"{path} is not read, as it holds more than data: {error}") from None
+        raise UserError(f"{path} was not read because it contains more than data: {error}") from None
     except EOFError:
         raise UserError(f"{path} is cut off: download it again") from None
     except Exception as error:  # a damaged pickle raises whatever its parsing stumbles on

@@ -55,7 +55,7 @@ def weights_among(files: Sequence[ReleasedFile], system: System) -> ReleasedFile
         names = ", ".join(str(file.path) for file in files)
         how_many = "none" if not found else "more than one"
         raise UserError(
-            f"{how_many} of {names} holds weights of {system.name}: easycap import {system.name} {system.files}"
+            f"{how_many} of {names} holds weights of {system.name}: use easycap import {system.name} {system.files}"
         )
     return found[0]
 
@@ -70,8 +70,8 @@ def vocabulary_among(
                 raise UserError(f"{file.path} has a vocabulary without words, or one that is not of words")
             return file, words
     raise UserError(
-        f"the vocabulary is missing: easycap import {system.name} {system.files} (without it the weights' words are "
-        "numbers)"
+        f"the vocabulary is missing: use easycap import {system.name} {system.files} (without it, words "
+        "are only numbers)"
     )
 
 
@@ -79,7 +79,7 @@ def check_vocabulary_size(vocabulary: ReleasedFile, words: int, weights: Release
     """Raise `UserError` unless a vocabulary is as large as the word table of the weights."""
     if words != rows:
         raise UserError(
-            f"{vocabulary.path} has {words:,} words, and the weights of {weights.path} are for {rows:,}: give the "
+            f"{vocabulary.path} has {words:,} words, but the weights of {weights.path} are for {rows:,}: give the "
             "vocabulary they were trained with"
         )
 
@@ -100,7 +100,7 @@ def renamed(
                 break
         else:
             raise UserError(
-                f"{file.path} has a weight {name} that this model does not have: another version?"
+                f"{file.path} has a weight {name} that this model does not have; is it from another version?"
             )
     return found
 
@@ -108,7 +108,7 @@ def renamed(
 def need(weights: Mapping[str, torch.Tensor], name: str, file: ReleasedFile) -> torch.Tensor:
     """Return a weight; `UserError` if it is missing."""
     if name not in weights:
-        raise UserError(f"{file.path} lacks the weight {name}: it is not whole")
+        raise UserError(f"{file.path} lacks the weight {name}: download it again")
     return weights[name]
 
 

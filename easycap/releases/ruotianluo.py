@@ -96,7 +96,7 @@ def _option(infos: ReleasedFile, name: str) -> Any:
 def _check_options(infos: ReleasedFile) -> None:
     for name, usual in _UNUSUAL.items():
         if (value := _option(infos, name)) not in (None, usual, False):
-            raise UserError(f"{infos.path} says {name}={value}, and only {name}={usual} can be imported")
+            raise UserError(f"{infos.path} says {name}={value}, but only {name}={usual} can be imported")
 
 
 def _lengths(infos: ReleasedFile) -> list[str]:

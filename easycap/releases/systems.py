@@ -21,7 +21,7 @@ def read_release(name: str, paths: Sequence[Path]) -> Release:
     Raises `UserError` for a system that is not known, files that cannot be read, and weights of another system.
     """
     if name not in SYSTEMS:
-        raise UserError(f"no system is called {name!r}; {describe_choices(name, [*SYSTEMS, 'captions'])}")
+        raise UserError(f"there is no system {name!r}; {describe_choices(name, [*SYSTEMS, 'captions'])}")
     if not paths:
         raise UserError(f"give the files of the release: easycap import {name} {SYSTEMS[name].files}")
     files = [read_released(path) for path in paths]

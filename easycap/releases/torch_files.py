@@ -101,13 +101,17 @@ def _zipped(path: Path) -> ReleasedFile:
                 (name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")), None
             )
             if root is None:
-                raise UserError(f"{path} is a zip archive without weights of torch.save (no data.pkl)")
+                raise UserError(
+                    f"{path} is a zip archive, but not from torch.save (no data.pkl): give the weights"
+                )
             if f"{root}constants.pkl" in entries:
                 raise UserError(f"{path} is a TorchScript archive, which holds a program: give a state dict")
             if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
-                raise UserError(f"{path} is compressed, which torch.save never does: it is not read")
+                raise UserError(f"{path} is compressed, which torch.save never does: give the original file")
             if entries.get(f"{root}byteorder") and archive.read(f"{root}byteorder") != b"little":
-                raise UserError(f"{path} was written on a big-endian machine: save it anew on another")
+                raise UserError(
+                    f"{path} was written on a big-endian machine: save it again on another machine"
+                )
             with archive.open(f"{root}data.pkl") as file:
                 content = unpickle(file, path)
     except (zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
@@ -134,7 +138,7 @@ def _of_before_zip(path: Path, file: IO[bytes]) -> ReleasedFile:
     places: dict[str, tuple[int, int]] = {}
     for key in keys if isinstance(keys, list) else ():
         if key not in kinds or kinds[key] not in _DTYPES:
-            raise UserError(f"{path} is damaged: it holds numbers of an unknown kind")
+            raise UserError(f"{path} is damaged: it holds numbers of an unknown type")
         length = int.from_bytes(file.read(8), "little") * _DTYPES[kinds[key]].itemsize
         places[key] = (file.tell(), length)
         file.seek(length, 1)

@@ -14,8 +14,8 @@ from easycap.utils import text as numbers
 _ABOUT = {
     HEADLINE: "against all references, as in papers",
     TAG_HEADLINE: "average precision, mean over the tags",
-    "truth": "% of captions with two claims or more, all true",
-    "F1@3": "of the three likeliest tags",
+    "truth": "% of captions with two or more claims, all of them true",
+    "F1@3": "of the three most likely tags",
 }
 _LOGGED = (f"val/{HEADLINE}", f"val/{TAG_HEADLINE}", "val/truth", "val/loss", "train/loss")
 
@@ -50,7 +50,7 @@ def _scores(result: Mapping[str, Any], split: str) -> Iterator[Tile]:
     values: list[Any] = [mapping(baselines, key, HEADLINE).get("value") for key in keys]
     model, reference = values
     if numbers.is_number(model) and numbers.is_number(reference) and reference > 0:
-        about = f"{HEADLINE} of both against the other references"
+        about = f"{HEADLINE} of both, against the other references"
         yield Tile("relative to a reference caption", f"{100 * model / reference:.0f} %", "", about)
 
 

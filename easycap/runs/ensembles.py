@@ -34,7 +34,7 @@ def members_to_load(folders: Sequence[Path], *, ensemble: bool) -> list[Path] | 
         return expanded_members(folders)
     if len(folders) > 1:
         raise UserError(
-            f"{len(folders)} runs where one is expected; --ensemble (ensemble=True) averages their probabilities"
+            f"{len(folders)} runs given where one is expected; --ensemble (ensemble=True) averages their probabilities"
         )
     return members_of(folders[0]) if is_ensemble(folders[0]) else None
 
@@ -50,7 +50,7 @@ def evaluation_folder(names: Sequence[Path], *, ensemble: bool, folder: Path | N
         return ensemble_folder(members, folder)
     if folder is not None:
         raise UserError(
-            f"{folder}: only the scores of an ensemble (--ensemble, ensemble=True) go to another folder"
+            f"{folder}: only an ensemble's scores (--ensemble, ensemble=True) can go to another folder"
         )
     return folders[0]
 
@@ -72,7 +72,7 @@ def members_of(ensemble: Path) -> list[Path]:
     for member in members:
         if not member.is_dir():
             raise UserError(
-                f"{shown(ensemble)} is an ensemble whose run {os.path.normpath(member)} is not there"
+                f"{shown(ensemble)} is an ensemble, but its run {os.path.normpath(member)} is missing; move it back"
             )
     return [Path(os.path.normpath(member)) for member in members]
 
@@ -94,7 +94,7 @@ def expanded_members(names: Sequence[str | os.PathLike[str]]) -> list[Path]:
     for folder in found:
         checkpoint_of(folder)
     if len(found) < 2:
-        raise UserError(f"an ensemble needs two runs or more, and {' '.join(map(shown, names))} is one")
+        raise UserError(f"an ensemble needs at least two runs, but {' '.join(map(shown, names))} is one")
     return found
 
 
@@ -107,7 +107,7 @@ def ensemble_folder(members: Sequence[Path], folder: Path | None) -> Path:
     if folder is not None:
         if folder.exists() and not (is_ensemble(folder) and _resolved(members_of(folder)) == wanted):
             raise UserError(
-                f"{folder} is there already and not an ensemble of these runs: choose another folder"
+                f"{folder} already exists and is not an ensemble of these runs: choose another folder"
             )
         return folder
     root = outputs_dir() / "runs"

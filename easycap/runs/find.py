@@ -64,7 +64,7 @@ def checkpoint_of(run: Path) -> Path:
             _check_intact(folder)
             return folder
     if (run / ENSEMBLE).is_file():
-        raise UserError(f"{shown(run)} is an ensemble, without weights of its own: name one of its runs")
+        raise UserError(f"{shown(run)} is an ensemble and has no weights of its own: name one of its runs")
     # loads a parser of YAML, which finding a run does not need
     from easycap.runs.reading import is_run, read_result
 

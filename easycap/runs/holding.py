@@ -81,14 +81,19 @@ def _refuse_if_trained_elsewhere(run: Path) -> None:
     silent = silent_seconds(run, now=(run / LOCK).stat().st_mtime if (run / LOCK).exists() else None)
     if silent <= SILENT_SECONDS:
         logger.warning(
-            "%s was in training on %s %s ago: is it still?", run, host, duration_text(max(0.0, silent))
+            "%s was being trained on %s %s ago: waiting to see whether it still is",
+            run,
+            host,
+            duration_text(max(0.0, silent)),
         )
     deadline = time.monotonic() + SILENT_SECONDS - silent
     while time.monotonic() < deadline:
         if _last_sign(run) != sign:
             raise UserError(f"{run} is being trained on {host}: stop it there first")
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-    logger.warning("%s trained this run and has been silent for %s", host, duration_text(SILENT_SECONDS))
+    logger.warning(
+        "%s was training this run but has given no sign of life for %s", host, duration_text(SILENT_SECONDS)
+    )
 
 
 def _named(run: Path) -> str:

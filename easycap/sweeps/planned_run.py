@@ -173,7 +173,7 @@ def _run_locked(
     return Outcome(did, state_of(run), error_of(run), time.monotonic() - started)
 
 
-_TRAINED_OUTSIDE = Outcome("waited", "failed", "it is being trained by another process, outside of any sweep")
+_TRAINED_OUTSIDE = Outcome("waited", "failed", "another process, outside any sweep, is training it")
 
 
 def _is_elsewhere(run: PlannedRun) -> bool:

@@ -41,7 +41,7 @@ def checkpoints_to_average(runs: Sequence[Path], *, last: int | None) -> list[Pa
     if len(sources) > 1:
         if last is not None:
             raise UserError(
-                "--last is for the epochs of one run; of several runs the best checkpoints are averaged"
+                "--last applies to the epochs of one run; leave it out to average the best checkpoints of several runs"
             )
         return [checkpoint_of(source) for source in sources]
     kept = epochs_kept(sources[0] / "checkpoints")
@@ -49,7 +49,7 @@ def checkpoints_to_average(runs: Sequence[Path], *, last: int | None) -> list[Pa
         raise UserError(f"--last {last} must be at least 2")
     if len(kept) < (last or 2):
         raise UserError(
-            f"{shown(sources[0])} has kept {len(kept)} epochs, and {last or 2} are needed: train with "
+            f"{shown(sources[0])} kept {len(kept)} epochs, but {last or 2} are needed: train with "
             f"trainer.keep_checkpoints={max(last or 5, 2)}, or name several runs"
         )
     return kept[-(last or 0) :]
@@ -67,7 +67,7 @@ def make_averaged_run(checkpoints: Sequence[Path], folder: Path, *, command: str
     logged if they did not start from the same weights.
     """
     if folder.exists():
-        raise UserError(f"{folder} is there already: choose another folder")
+        raise UserError(f"{folder} already exists: choose another folder")
     configs = [checkpoint_config(one, device="auto") for one in checkpoints]
     _check_alike(checkpoints, configs)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def _check_alike(checkpoints: Sequence[Path], configs: Sequence[dict[str, Any]])
     for checkpoint, config in zip(checkpoints[:-1], configs[:-1], strict=True):
         pair = f"{shown(checkpoint)} and {shown(last)}"
         if config["task"] != of_last["task"] or condition_names(config) != condition_names(of_last):
-            raise UserError(f"{pair} are different models: average runs of one architecture")
+            raise UserError(f"{pair} are different models: average runs with the same architecture")
         for group in groups:
             if (key := _differing(config[group], of_last[group])) is not None:
                 raise UserError(
@@ -122,14 +122,14 @@ def _check_alike(checkpoints: Sequence[Path], configs: Sequence[dict[str, Any]])
                     f"{to_plain(of_last[group].get(key))}"
                 )
         if not same_vocabulary(task_class(config).load_vocabulary(config, checkpoint), vocabulary):
-            raise UserError(f"{pair} have different vocabularies: average runs with the same words")
+            raise UserError(f"{pair} have different vocabularies: average runs with the same one")
     starts = {
         (str(config["init_from"]), None if config["init_from"] else config["seed"]) for config in configs
     }
     if len(starts) > 1:
         logger.warning(
             "these runs did not start from the same weights (other seed or init_from): their average is usually "
-            "worse than each of them; an ensemble (easycap evaluate RUN RUN --ensemble) is not"
+            "worse than each of them; use an ensemble instead (easycap evaluate RUN RUN --ensemble)"
         )
 
 

@@ -108,18 +108,18 @@ def _check_members(
     first, first_config = members[0], configs[0]
     for member, config in zip(members, configs, strict=True):
         if task_class(config) is not CaptioningTask:
-            raise UserError(f"{shown(member)} is a tag model: an ensemble is made of captioners")
+            raise UserError(f"{shown(member)} is a tag model: an ensemble takes only captioners")
     vocabulary = CaptioningTask.load_vocabulary(first_config, checkpoints[0])
     for member, checkpoint, config in zip(members[1:], checkpoints[1:], configs[1:], strict=True):
         if not same_vocabulary(CaptioningTask.load_vocabulary(config, checkpoint), vocabulary):
             raise UserError(
-                f"{shown(member)} has another vocabulary than {shown(first)}: an ensemble needs runs with the same "
-                "words"
+                f"{shown(member)} has a different vocabulary from {shown(first)}: an ensemble needs runs with the "
+                "same one"
             )
         if same_data and _data_of(config) != _data_of(first_config):
             raise UserError(
-                f"{shown(member)} was trained on other data than {shown(first)}: name the data to evaluate on, e.g. "
-                "data=coco data.root=DIR"
+                f"{shown(member)} was trained on different data from {shown(first)}: name the data to evaluate on, "
+                "e.g. data=coco data.root=DIR"
             )
 
 

@@ -40,7 +40,7 @@ def load_other_set(task: Task, other: OtherSetConfig, locations: Mapping[str, st
     """
     if task.is_ensemble and reads_features(task.pipeline):
         raise UserError(
-            "an ensemble whose runs read precomputed features is evaluated on the runs' own data alone"
+            "an ensemble whose runs read precomputed features can only be evaluated on the runs' own data"
         )
     config = task.config | {"data": other.data}
     if "features" in config["encoder"] and "encoder.features" not in locations:

@@ -56,8 +56,8 @@ def meet(here: Place) -> dist.Store:
         raise UserError(_why_not(error, here, address)) from error
     if found != token:
         raise UserError(
-            f"another job ({found}) has the port {address} of this one ({token}): give each job a MASTER_PORT of its "
-            "own"
+            f"another job ({found}) uses the port {address} of this one ({token}): give each job its own "
+            "MASTER_PORT"
         )
     own = dist.PrefixStore(f"ranks/{token}", store)
     _wait_for_all(own, here, address)
@@ -78,6 +78,6 @@ def _why_not(error: RuntimeError, here: Place, address: str) -> str:
     if "EADDRINUSE" in reason or "already in use" in reason:
         return f"the port {address} is in use, perhaps by another training: set MASTER_PORT to a free one"
     return (
-        f"rank {here.rank} of {here.world_size} did not meet the others at {address} (MASTER_ADDR, MASTER_PORT): "
+        f"rank {here.rank} of {here.world_size} did not connect to the others at {address} (MASTER_ADDR, MASTER_PORT): "
         f"{reason[:200]}"
     )

@@ -32,8 +32,8 @@ def check_shared_disk(ranks: Ranks, run: Path) -> None:
     blind = [f"rank {rank} on {host}" for rank, (host, is_seen) in enumerate(seen) if not is_seen]
     if blind:
         raise UserError(
-            f"{', '.join(blind)} cannot see {run}, which rank 0 on {seen[0][0]} has made: all ranks need the same "
-            "disk; name a folder of it with EASYCAP_OUTPUTS"
+            f"{', '.join(blind)} cannot see {run}, which rank 0 on {seen[0][0]} created: all ranks need a shared "
+            "disk; set EASYCAP_OUTPUTS to a folder on it"
         )
 
 

@@ -34,7 +34,7 @@ def save_average(checkpoints: Sequence[Path], folder: Path) -> None:
             encoding="utf-8"
         ):
             raise UserError(
-                f"{shown(other)} and {shown(last)} see images differently: average runs of one encoder"
+                f"{shown(other)} and {shown(last)} preprocess images differently: average runs with the same encoder"
             )
     averages, metadata = _averages(checkpoints)
     shutil.copytree(last, folder, ignore=shutil.ignore_patterns(MODEL, TRAINING, CHECKSUMS))

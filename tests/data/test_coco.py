@@ -181,6 +181,6 @@ def test_objects_must_be_known_of_all_images_or_of_none(root: Path) -> None:
     content = {"images": [{"id": 7}], "annotations": [], "categories": [{"id": 3, "name": "car"}]}
     (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     splits = {"root": str(root), "train": "train2017", "val": "val2017", "test": None}
-    with pytest.raises(ValueError, match="no entry in the file of objects"):
+    with pytest.raises(ValueError, match="no entry in the objects file"):
         coco(**splits)
     assert [e.id for e in coco(**splits, on_bad_image="skip").splits["val"]] == ["7"]

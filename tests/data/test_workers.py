@@ -114,7 +114,7 @@ def test_a_lost_loader_process_is_one_sentence(monkeypatch, deed: str) -> None:
     monkeypatch.setattr(workers, "_SECONDS_FOR_A_BATCH", 2.0)
     loader = data_loader(Items(), workers=1, batch_size=1)
     with pytest.raises(
-        UserError, match=r"a loader process of trainer.workers=1 was lost \(DataLoader .*--shm-size"
+        UserError, match=r"a loader process of trainer.workers=1 died \(DataLoader .*--shm-size"
     ):
         list(loaded_batches(loader))
 

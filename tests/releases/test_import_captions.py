@@ -95,10 +95,10 @@ def test_equal_to_easycap_score(place: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["coco.json"], "name the data that the captions are of"),
+        (["coco.json"], "name the data set that the captions belong to"),
         ([*DATA], "give one file or folder of captions"),
         (["nowhere.json", *DATA], "'nowhere.json' is not a file"),
-        (["nowhere.docx", *DATA], "nowhere.docx is not a file of captions"),
+        (["nowhere.docx", *DATA], "nowhere.docx is not a captions file"),
         (
             ["coco.json", *DATA, "--split", "train"],
             "coco.json has no caption for 2 of the 2 images of train, e.g. '0'",
@@ -106,7 +106,7 @@ def test_equal_to_easycap_score(place: Path) -> None:
         (["coco.json", *DATA, "--split", "dev"], "has no split 'dev'"),
         (["few.json", *DATA], "few.json has no caption for 1 of the 2 images of test, e.g. '5'"),
         (["twice.csv", *DATA], "image '4' has two captions"),
-        (["named.csv", *DATA], "has the columns picture, words, and none is called image_id"),
+        (["named.csv", *DATA], "has the columns picture, words, none of them called image_id"),
         (["coco.json", *DATA, "--folder", "COCO"], "COCO exists already"),
     ],
 )

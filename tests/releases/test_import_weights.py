@@ -288,7 +288,7 @@ def test_what_cannot_be_imported_is_told_in_one_sentence(
     updown_weights, infos = map(str, write_ruotianluo(place / "files", "updown"))
     _, others = map(str, write_m2(place / "other", [*WORDS, "more"]))
     for words, sentence in (
-        (["m3", m2_weights], "no system is called 'm3'; did you mean 'm2'"),
+        (["m3", m2_weights], "there is no system 'm3'; did you mean 'm2'"),
         (["m2"], "give the files of the release: easycap import m2 meshed_memory_transformer.pth vocab.pkl"),
         (["m2", "nowhere.pth"], "nowhere.pth is not a file"),
         (
@@ -301,7 +301,7 @@ def test_what_cannot_be_imported_is_told_in_one_sentence(
         (["m2", m2_words], "holds weights of m2"),
         (
             ["m2", m2_weights, others],
-            "has 13 words, and the weights of files/meshed_memory_transformer.pth are for 12",
+            "has 13 words, but the weights of files/meshed_memory_transformer.pth are for 12",
         ),
         (["m2", m2_weights, m2_words, "decoder.width=128"], "the weights do not fit the config: decoder."),
         (["m2", m2_weights, m2_words, "--folder", "files"], "files exists already"),
@@ -329,7 +329,7 @@ def test_a_file_cut_short_leaves_nothing(
 
 def test_models_and_options_without_an_importer_are_named(place: Path) -> None:
     files = write_ruotianluo(place / "files", "updown", use_bn=2)
-    with pytest.raises(UserError, match="says use_bn=2, and only use_bn=0 can be imported"):
+    with pytest.raises(UserError, match="says use_bn=2, but only use_bn=0 can be imported"):
         run_of(place, "ruotianluo", files)
     torch.save({"core.a2h.weight": torch.zeros(2)}, files[0])
     with pytest.raises(

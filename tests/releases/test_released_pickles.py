@@ -73,7 +73,7 @@ def test_hostile_pickles_are_refused_and_nothing_is_called(
 def test_the_function_that_would_be_called_is_named(tmp_path: Path) -> None:
     path = tmp_path / "some.pkl"
     path.write_bytes(HOSTILE["os.system"])
-    with pytest.raises(UserError, match="holds more than data: it would call os.system"):
+    with pytest.raises(UserError, match="contains more than data: it would call os.system"):
         read_released(path)
 
 

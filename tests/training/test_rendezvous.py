@@ -59,8 +59,8 @@ def test_a_rank_at_the_port_of_another_job_is_refused(tmp_path: Path, capfd) -> 
     assert with_variables([(stranger, srun(7002, 1, **port)), *own]) == [3, 0, 0]
     assert (tmp_path / "7001.0").read_text() == (tmp_path / "7001.1").read_text() == "[7001, 7001]"
     said = capfd.readouterr().out
-    assert "rank 1: another job (7001.0.0) has the port 127.0.0.1:" in said
-    assert "give each job a MASTER_PORT of its own" in said
+    assert "rank 1: another job (7001.0.0) uses the port 127.0.0.1:" in said
+    assert "give each job its own MASTER_PORT" in said
 
 
 def test_a_port_in_use_is_named(monkeypatch) -> None:
@@ -78,7 +78,9 @@ def test_a_rank_that_does_not_come_is_not_waited_for(monkeypatch) -> None:
     monkeypatch.setattr(rendezvous, "_TIME_TO_MEET", timedelta(seconds=1))
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(free_port()))
-    with pytest.raises(ValueError, match=r"rank 0 of 2 did not meet the others at 127.0.0.1:\d+ \(MASTER_"):
+    with pytest.raises(
+        ValueError, match=r"rank 0 of 2 did not connect to the others at 127.0.0.1:\d+ \(MASTER_"
+    ):
         meet(Place(0, 2, 0))
 
 
