@@ -275,7 +275,7 @@ def test_an_old_page_stays_whole_if_writing_fails(run: Path, monkeypatch: pytest
     before = write_report(run).read_bytes()
 
     def full_disk(*_: object) -> None:
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(OSError, match="no space"):
