@@ -60,7 +60,8 @@ def _known(folder: Path, name: str, mark: str, settings: Settings) -> Reading | 
         if len(missing) == len(parts):
             return None
         changed |= dict.fromkeys(missing)
-        why += f"; its file of {' and '.join(missing)} is missing" if missing else ""
+        files = "its file of {} is" if len(missing) == 1 else "its files of {} are"
+        why += f"; {files.format(' and '.join(missing))} missing" if missing else ""
     return Reading(name, changed, why)
 
 
