@@ -154,9 +154,9 @@ def average(
 ) -> Run:
     """Average weights as `easycap average` does; return the run that has them, to be evaluated like any run.
 
-    Of one run it takes the epochs that trainer.keep_checkpoints kept, or only the `last` of them; of several runs,
-    checkpoints or a sweep the best weights. `folder` is the new run's, one in outputs/runs if None. Raises `UserError`
-    for models that differ, in architecture or vocabulary, before anything is written.
+    For one run, it averages the epochs that trainer.keep_checkpoints kept, or only the `last` of them; for several
+    runs, checkpoints or a sweep, the best weights. `folder` is that of the new run (None: one in outputs/runs). Raises
+    `UserError`, before anything is written, if architectures or vocabularies differ.
     """
     from easycap.tasks.averaged_run import checkpoints_to_average, make_averaged_run
 

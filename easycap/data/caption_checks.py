@@ -23,8 +23,8 @@ def cleaned(text: Any) -> tuple[str, int]:
     """Return a caption as one line in NFC, "" if nothing is left, and its flags NOT_TEXT, EMPTY, LINES or SURROGATES.
 
     In NFC "é" is one word with "e" and an accent. COCO captions that merely end with a line break are not
-    reported. Half a character, as JSON has it of an emoji that was cut, becomes the replacement character: no file
-    can hold it.
+    reported. A lone surrogate, as JSON has when an emoji was cut in half, becomes the replacement character, because
+    UTF-8 cannot encode it.
     """
     if not isinstance(text, str):
         return "", NOT_TEXT
@@ -47,7 +47,7 @@ def cleaned(text: Any) -> tuple[str, int]:
 def are_clean(captions: Sequence[str]) -> bool:
     """Return whether none of `captions`, which are stripped, has a flag, and `cleaned` changes none.
 
-    This is quicker than to ask for each.
+    This is quicker than asking for each one.
     """
     whole = "\n".join(captions)
     return (

@@ -23,7 +23,7 @@ def values_at(entry: Any, path: str) -> list[Any]:
     """Return the values of an entry at a path: `caption`, `meta.title`, `sentences[].raw`, `image_path[0]`.
 
     `[]` stands for all elements of a list, `[0]` for the first, `[-1]` for the last; `caption_*` for
-    all columns that begin so, `caption_#` for those of them that end in a number. A column whose
+    all columns that start with it, `caption_#` for those of them that end in a number. A column whose
     name is the whole path comes first, as CSV files may have dots in their names. A value that is
     null counts as absent; nothing there gives an empty list. `{folder}/{file}` joins columns: those that
     are absent are left out, and without the last one nothing is there.

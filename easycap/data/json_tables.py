@@ -24,7 +24,7 @@ _SAMPLES = 200  # entries that a format is recognised by
 class Entry(NamedTuple):
     """A row of a table or an object of a JSON file: where it stands, its values, and the split it stands under.
 
-    `has_caption` is false for an image that no annotation is of.
+    `has_caption` is false for an image without annotations.
     """
 
     where: str
@@ -211,7 +211,7 @@ def _joined(
 
 
 def _known_ids(images: Mapping[str, Entry]) -> KnownIds:
-    """The ids of images, each of which the names of its files stand for too."""
+    """The ids of images; the names of an image's files stand for its id too."""
     names = {
         value: image_id
         for image_id, entry in images.items()

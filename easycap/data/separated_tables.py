@@ -1,4 +1,4 @@
-"""Tables whose cells a character separates (CSV, TSV, pipe), and Flickr's token files."""
+"""Tables whose cells are separated by a character (CSV, TSV, pipe), and Flickr's token files."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _pass(lines: Iterator[str], done: int, until: int) -> int:
 
 
 def is_token_file(path: Path) -> bool:
-    """Return whether a file is of the lines of Flickr's token files."""
+    """Return whether a file has the format of Flickr's token files."""
     ending = Path(path.name.lower().removesuffix(".gz")).suffix
     return ending in SEPARATED and _of_tokens(next(lines_of(path), "").removesuffix("\n"))
 

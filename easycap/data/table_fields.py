@@ -1,4 +1,4 @@
-"""The columns of tables that scores may be grouped by, and those that need not be read any more."""
+"""The columns of tables that scores may be grouped by, and those that no longer need to be read."""
 
 from __future__ import annotations
 

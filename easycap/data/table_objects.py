@@ -1,4 +1,4 @@
-"""The objects in the images of tables, of COCO's instances_<split>.json: tags, and what captions are scored by."""
+"""The objects in the images of tables, from COCO's instances_<split>.json: used as tags and to score captions."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class TableObjects:
 
 
 def table_objects(root: Path, settings: TableSettings, *, with_tags: bool) -> TableObjects:
-    """Return the objects that the files below `root` hold, as far as they are there.
+    """Return the objects from the files below `root` that exist.
 
-    Those of training images are read only `with_tags`: COCO's file has 450 MB, and training captions are not scored.
+    Those of training images are read only `with_tags`: COCO's file is 450 MB, and training captions are not scored.
     """
     scored: dict[str, Any] = {}
     for path in dict.fromkeys(_path(root, settings, settings.objects, split) for split in _SCORED):

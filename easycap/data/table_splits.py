@@ -21,7 +21,7 @@ NOT_READ = "not read"
 
 
 class NamedSplits:
-    """Tells the split of entries of tables below `root`; what is wrong with one goes to `issues`."""
+    """Finds the split of each entry of tables below `root`; problems go to `issues`."""
 
     def __init__(self, root: Path, settings: TableSettings, issues: DataIssues) -> None:
         self.root, self.settings, self.issues = root, settings, issues
@@ -29,7 +29,7 @@ class NamedSplits:
         self._named: set[str] = set()  # those of them that a table names
 
     def read_lists(self) -> None:
-        """Read the images of each split, where `split_list` names files of them; the first of two splits counts."""
+        """Read the images of each split from the files of `split_list`; the first counts if an image is in two."""
         pattern = self.settings.split_list
         for split in SPLITS if pattern and not self.listed else ():
             setting = f"data.split_list={pattern}"
@@ -64,7 +64,7 @@ class NamedSplits:
 
 
 def splits_of_folders(names: StringColumn) -> np.ndarray | None:
-    """Return the splits (N,) that the first folders of all names are called by, if there are several."""
+    """Return the splits (N,) that the first folders of all names are named after, if there are several."""
     splits = np.full(len(names), NO_SPLIT, np.int8)
     for row, name in enumerate(names):
         folder, slash, _ = name.partition("/")

@@ -12,7 +12,7 @@ from easycap.errors import UserError
 
 
 def _opened(path: Path) -> io.TextIOWrapper:
-    """A text file, compressed or not, in UTF-8, or in UTF-16 if it begins with the mark of that."""
+    """A text file, compressed or not, in UTF-8, or in UTF-16 if it starts with a byte order mark."""
     file = gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # noqa: SIM115
     marked = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     return io.TextIOWrapper(file, encoding="utf-16" if marked else "utf-8-sig")
@@ -35,7 +35,7 @@ def read_text(path: Path, *, most: int | None = None) -> str:
 
 
 def lines_of(path: Path, most: int | None = None) -> Iterator[str]:
-    r"""Yield the lines of a text file with their ends, as \n; what cannot be read is said as `read_text` says it.
+    r"""Yield the lines of a text file with their ends, as \n; raises the same errors as `read_text`.
 
     `most`: only the whole lines in its first so many characters.
     """

@@ -1,4 +1,4 @@
-"""Loader processes: how many for `trainer.workers=auto`, whether they have room, and what is said if they die."""
+"""Loader processes: how many for `trainer.workers=auto`, whether shared memory suffices, and the error if they die."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from easycap.utils.processes import STOP_SIGNALS
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-# Where loader processes on Linux hand over batches, in containers often only 64 MB.
+# Loader processes on Linux pass batches through this; it is often only 64 MB in containers.
 SHARED_MEMORY = "/dev/shm"
 _BATCHES_AHEAD = 2  # of each process: torch's default
 _BYTES_OF_TEXT = 2**16  # more than the ids of a batch: each tensor takes whole pages
@@ -66,9 +66,9 @@ def max_workers(workers: int | str, *, ranks: int = 1) -> int:
 def workers_with_room(
     workers: int, examples: Sequence[Example], view: ImageInput, batch_size: int, *, given: int | str
 ) -> int:
-    """Return `workers`, or as many as the shared memory has room for if the number was not `given` ("auto").
+    """Return `workers`, or as many as fit into shared memory if the number was not `given` ("auto").
 
-    Without room for its batches a loader process is killed, or waits for ever. `batch_size` is that of one process, of
+    Without room for its batches, a loader process is killed or waits forever. `batch_size` is that of one process, of
     what `view` has of `examples`. Raises `UserError` if there is no room for a given number.
     """
     if not workers or not examples or is_remote(examples[0]) or not os.path.isdir(SHARED_MEMORY):

@@ -23,7 +23,7 @@ class DiverseBeam:
     captions, image by image.
 
     At each step the groups choose one after the other, and a word's log-probability is lowered by
-    `diversity_strength` for each beam of the groups before that has just chosen it (Hamming diversity; Vijayakumar et
+    `diversity_strength` for each beam of an earlier group that has just chosen it (Hamming diversity; Vijayakumar et
     al. 2018, section 4). The captions that have been found are ranked without that penalty, as those of `Beam`: first
     the best of each group, then the second of each, and so on. With one group this is beam search. Raises `UserError`
     for settings out of range.

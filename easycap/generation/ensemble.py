@@ -53,9 +53,9 @@ class _EnsembleState:
 
 
 class EnsembleDecoder:
-    """Decoders of one vocabulary as one: log-probabilities of the mean of their probabilities, for any way of decoding.
+    """Decoders of one vocabulary as one: log-probabilities of the mean of their probabilities, for any decoding method.
 
-    It takes captions as long as all of them take. `autocasts` make the contexts that the members compute in.
+    Its maximum length is the smallest of theirs. `autocasts` make the contexts that the members compute in.
     """
 
     prefix = False

@@ -1,1 +1,1 @@
-"""Weights that others have released, and captions from anywhere, as runs."""
+"""Released weights, and captions of any origin, as runs."""

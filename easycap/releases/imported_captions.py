@@ -1,4 +1,4 @@
-"""Captions from anywhere as a run: scores, a page of captions, a place in comparisons."""
+"""Captions of any origin as a run: scores, a report with the captions, comparisons."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ class _Unpickler(pickle._Unpickler):
 def unpickle(file: IO[bytes], path: Path) -> Any:
     """Return the next pickle of a file as plain data and `Opaque` objects.
 
-    Raises `UserError` if it asks for more than data, is cut off or is no pickle.
+    Raises `UserError` if it asks for more than data, is cut off or is not a pickle.
     """
     try:
         return _Unpickler(file, encoding="latin-1").load()

@@ -113,8 +113,8 @@ def _short_names(keys: Sequence[str]) -> dict[str, str]:
 def _levels(result: Mapping[str, Any] | None) -> tuple[Level, ...]:
     """The baselines of the validation split, once it is evaluated (`easycap evaluate RUN --split val`).
 
-    They are no scores of the curve's protocol: it may have fewer images, and the reference caption lacks itself among
-    its references.
+    They do not follow the curve's protocol: the curve may use fewer images, and a reference caption is not among its
+    own references.
     """
     baselines = mapping(result, "baselines", "val")
     found = []

@@ -1,4 +1,4 @@
-"""The pictures of a page: in the page itself as data URIs, so that it is one file, or as files beside a large one."""
+"""The pictures of a page: as data URIs in the page, which is then one file, or as files beside a large page."""
 
 from __future__ import annotations
 

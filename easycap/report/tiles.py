@@ -1,4 +1,4 @@
-"""The few numbers at the top of a report: first the score that is cited, then what it is worth and what it cost."""
+"""The few numbers at the top of a report: first the score to cite, then its context and cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from easycap.report.scores import HEADLINE, TAG_HEADLINE, headline, main_split, 
 from easycap.runs.reading import RunFiles, series
 from easycap.utils import text as numbers
 
-# What is said of a score below it.
+# The line below each score.
 _ABOUT = {
     HEADLINE: "against all references, as in papers",
     TAG_HEADLINE: "average precision, mean over the tags",

@@ -1,4 +1,4 @@
-"""Ensembles on disk: a run whose `ensemble.json` names the runs that it is made of."""
+"""Ensembles on disk: a run whose `ensemble.json` lists its member runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_ensemble(folder: Path) -> bool:
 def members_to_load(folders: Sequence[Path], *, ensemble: bool) -> list[Path] | None:
     """Return the members if `folders` are to be an `ensemble`, or are the run of one; None for a single model.
 
-    Raises `UserError` for several folders that are no ensemble.
+    Raises `UserError` for several folders without `ensemble`.
     """
     if ensemble:
         return expanded_members(folders)
@@ -101,7 +101,7 @@ def expanded_members(names: Sequence[str | os.PathLike[str]]) -> list[Path]:
 def ensemble_folder(members: Sequence[Path], folder: Path | None) -> Path:
     """Return the folder of an ensemble's run: `folder`, else the one that these members have, else a new one.
 
-    It is not made yet. Raises `UserError` if `folder` is something else already.
+    It is not created yet. Raises `UserError` if `folder` already is something else.
     """
     wanted = _resolved(members)
     if folder is not None:
@@ -156,7 +156,7 @@ def _resolved(members: Iterable[Path]) -> list[str]:
 def merged_config(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     """Return the plain configs of an ensemble's members as one: where values differ "1 + 2", and the `names`.
 
-    How captions are generated is the first's.
+    The decoding settings are those of the first.
     """
     about = {"ensemble": {"size": len(configs), "members": list(names)}}
     return about | _merged(configs) | {key: configs[0][key] for key in _OF_FIRST}

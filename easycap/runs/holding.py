@@ -1,7 +1,7 @@
 """Who trains a run: a lock on its folder for as long as it is trained, and signs of life for other hosts.
 
-Locks of files work among the processes of a host; whether they do on a disk that several hosts share depends on that
-disk. There a running run's `.seconds`, which it writes every few seconds, decides.
+File locks work between processes of one host; on a disk shared by several hosts it depends on the disk.
+There a running run's `.seconds`, which it writes every few seconds, decides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 LOCK, SECONDS, STATUS = ".lock", ".seconds", "status.json"
 # Disks shared by hosts may show a file's changes a minute late.
 SILENT_SECONDS = 180.0
-# A killed training's loader processes end, and let go of its lock, within seconds.
+# The loader processes of a killed training run end, and release its lock, within seconds.
 _SECONDS_TO_WAIT = 30.0
 _SECONDS_BETWEEN_LOOKS = 0.5
 

@@ -124,7 +124,7 @@ _TOKENS = "|Flickr8k.token.txt"
 
 
 def _as_tables(data: dict[str, Any], _config: Mapping[str, Any]) -> dict[str, Any]:
-    """COCO and Flickr were read by readers of their own."""
+    """COCO and Flickr used to have their own readers."""
     former = str(data["name"])
     own = {key: value for key, value in data.items() if key not in ("name", "annotations")}
     dataset = "coco2014" if data.get("train") == "train2014" and data.get("val") == "val2014" else former

@@ -21,8 +21,7 @@ SILENT = "SILENT"  # SLURM does not answer
 
 
 def job_states(ids: Sequence[str]) -> dict[str, str]:
-    """Return the state of each job by SLURM's name of it; UNKNOWN if neither squeue nor accounting knows it.
-
+    """Return the state of each job by SLURM's name of it; UNKNOWN if neither squeue nor accounting knows it;
     SILENT if the controller does not answer.
     """
     shown = _ask(

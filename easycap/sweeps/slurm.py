@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _JOBS = ".jobs"
 _ARRAY_FROM = 21  # runs
 _SECONDS_BETWEEN_LOOKS = 5.0
-_SECONDS_TO_END = 90.0  # from a job's result, or its cancellation, to its end
+_SECONDS_TO_END = 90.0  # from a job's result or cancellation to its end
 _SECONDS_WITHOUT_START = 60.0
 
 
@@ -158,7 +158,7 @@ class Slurm:
         return True
 
     def _final_state(self, job: Any) -> str:
-        """Return a job's state, which may need a moment to become final."""
+        """Return a job's final state, which SLURM may report a moment late."""
         deadline = time.monotonic() + _SECONDS_TO_END
         while (state := self._states([job])[job.job_id]) in ("RUNNING", "COMPLETING", SILENT):
             if time.monotonic() > deadline:

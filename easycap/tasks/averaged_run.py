@@ -31,8 +31,8 @@ _FREE = ("dropout", "pretrained", "weights", "features", "embedding")
 
 
 def checkpoints_to_average(runs: Sequence[Path], *, last: int | None) -> list[Path]:
-    """Return what to average: of one run the checkpoints of its `last` epochs (None: all that it kept), of several
-    runs, checkpoints or of a sweep's runs the best ones.
+    """Return what to average: for one run, the checkpoints of its `last` epochs (None: all that it kept); for several
+    runs, checkpoints or a sweep, the best ones.
 
     Raises `UserError` if there are fewer than two, or fewer than `last`.
     """
@@ -61,7 +61,7 @@ def _is_one(folder: Path) -> bool:
 
 
 def make_averaged_run(checkpoints: Sequence[Path], folder: Path, *, command: str) -> None:
-    """Make the run `folder` whose best weights are the mean of those of `checkpoints`; it can be used as any run.
+    """Make the run `folder` whose best weights are the mean of those of `checkpoints`; it can be used like any run.
 
     Raises `UserError`, before the folder is made, unless all are of one architecture and vocabulary. A warning is
     logged if they did not start from the same weights.

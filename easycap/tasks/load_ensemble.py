@@ -44,7 +44,7 @@ def load_models(run: Path, members: Sequence[Path] | None, **options: Any) -> Ta
 def evaluated_run(folder: Path, members: Sequence[Path] | None, *, command: str) -> Iterator[RunFolder]:
     """Open the folder that scores are added to, made first if it is that of a new ensemble of `members`.
 
-    A new one goes again if its evaluation fails.
+    A new one is removed if its evaluation fails.
     """
     is_new = members is not None and not is_ensemble(folder)
     run = RunFolder(folder, command=command)

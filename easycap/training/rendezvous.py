@@ -1,4 +1,4 @@
-"""How the ranks of one job find each other, and never those of another job."""
+"""How the ranks of one job find each other, and never connect to those of another."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`torchrun --max-restarts`: a training that is started again resumes the run that it had begun.
+"""`torchrun --max-restarts`: a restarted job resumes the run that it had started.
 
-torchrun repeats its command, which would begin a new run. Rank 0 therefore writes down which run it trains, by the
+torchrun repeats its command, which would start a new run. Rank 0 therefore records which run it trains, under the
 name that torchrun gives to all attempts of one job.
 """
 

@@ -1,4 +1,4 @@
-"""Several ranks train one run in one folder: whether all of them see it is found out before they begin."""
+"""Several ranks train one run in one folder: check that all of them see it before training starts."""
 
 from __future__ import annotations
 

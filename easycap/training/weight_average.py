@@ -21,9 +21,8 @@ from easycap.utils.checksums import CHECKSUMS, damage, write_checksums
 def save_average(checkpoints: Sequence[Path], folder: Path) -> None:
     """Write the checkpoint `folder`: the last of `checkpoints` with the mean of the weights of all.
 
-    The mean of BatchNorm's statistics is taken too; whole numbers are those of the last. Equal weights stay the same
-    bit by bit. Raises `UserError` if the checkpoints have other weights or another view of the image, or if one is
-    damaged.
+    BatchNorm statistics are averaged too; integers are those of the last. Equal weights stay bit-identical.
+    Raises `UserError` if the checkpoints have different weights or preprocessing, or if one is damaged.
     """
     last = checkpoints[-1]
     for one in checkpoints:

@@ -1,4 +1,4 @@
-"""Checksums of the files of a folder: a bit that changed on the disk must not go unnoticed."""
+"""Checksums of the files of a folder: detect bits that changed on disk."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What is installed only on request: the packages of each extra, and the sentence that names the extra to install.
 
-Who imports one of these packages calls `check_extra` first, and imports it inside a function.
+Code that needs one of these packages calls `check_extra` first and imports it inside a function.
 """
 
 from __future__ import annotations

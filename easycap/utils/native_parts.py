@@ -14,7 +14,7 @@ class Native:
 
 
 class KeyValueCache:
-    """The keys and values of our own GPT-2's layers; used as a cache of transformers is."""
+    """The keys and values of our own GPT-2's layers; used like a cache of transformers."""
 
     def __init__(self) -> None:
         self.layers: list[LayerKeyValues] = []

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Environment variable: a training whose parent (this process id) is gone saves and ends.
 PARENT = "EASYCAP_PARENT"
-# By these, besides Ctrl-C, people and schedulers ask a process to end: a container is stopped, a connection dropped, a
-# job's time is nearly over. Windows has the first alone.
+# Besides Ctrl-C, these ask a process to end: a container is stopped, a connection dropped, a job's time is nearly over.
+# Windows has only the first.
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGQUIT") if hasattr(signal, name)
 )
@@ -28,7 +28,7 @@ KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 def end_as_on_interrupt() -> None:
-    """Let the signals of STOP_SIGNALS end this process as Ctrl-C does: with a status, not without a word."""
+    """Let the signals of STOP_SIGNALS end this process as Ctrl-C does, not silently."""
     for number in heeded(STOP_SIGNALS):
         signal.signal(number, _interrupt)
 
@@ -39,7 +39,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def leave_dead_terminal() -> None:
-    """Let what is written to a terminal that is gone go nowhere: it would fail, while there is still work to save."""
+    """Discard output to a terminal that is gone: writing would fail while there is still work to save."""
     for descriptor in (1, 2):
         with suppress(OSError):
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):

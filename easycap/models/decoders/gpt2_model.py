@@ -28,7 +28,7 @@ _SIZES = {
     "n_head": ("num_attention_heads", 12),
     "n_positions": ("max_position_embeddings", 1024),
 }
-# What a GPT-2 of transformers may have and this has not: other values than these.
+# Settings for which transformers' GPT-2 allows other values than these.
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # one formula
     "scale_attn_weights": (True,),
@@ -225,7 +225,7 @@ class _Layers(nn.Module, Native):
 
 
 class GPT2(nn.Module, Native):
-    """A GPT-2 whose output layer is its word table."""
+    """A GPT-2 whose output layer is tied to its token embedding."""
 
     _supports_sdpa = True
 

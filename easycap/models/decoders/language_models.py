@@ -46,7 +46,7 @@ def untrained_lm(
 ) -> LanguageModel:
     """Return a language model with random weights: our own `GPT2` if the architecture is one, else of transformers.
 
-    LoRA needs layers of transformers, which peft knows.
+    LoRA needs the layers of transformers, which peft supports.
     """
     config = GPT2Config.of(architecture, vocab_size=vocab_size, dropout=dropout)
     if config is None or tune is Tune.lora:

@@ -28,7 +28,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def _where_distinct(shorter: list[str], names: Sequence[str]) -> list[str]:
-    """The shorter names, but for those that several have."""
+    """The shorter names, except where several would be the same."""
     counts = Counter(shorter)
     found = [short if counts[short] == 1 else name for short, name in zip(shorter, names, strict=True)]
     return found if len(set(found)) == len(set(names)) else list(names)
