@@ -1,4 +1,4 @@
-"""Rows of a batch that need not be examined one by one: an image's name, a split and a text, each in a column of its own."""
+"""Rows of a batch that need no check one by one: image name, split and text, each in a column of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of tables, many at a time: as columns if all rows have the same ones, so that millions of rows need no object each."""
+"""Rows of tables in batches: as columns if all rows have the same, so that millions of rows need no object each."""
 
 from __future__ import annotations
 
