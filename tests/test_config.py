@@ -230,6 +230,22 @@ def test_impossible_values_end_before_any_work(override: str, word: str) -> None
         try_out(checked(override))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "tracking.project=mine",
+            "tracking.project does not exist for tracking 'none'; choose tracking=wandb$",
+        ),
+        ("tags.run=RUN", "tags.run does not exist for tags 'none'; choose tags=mixed or tags=predicted$"),
+        ("tracking.projet=mine", "allowed: nothing"),
+    ],
+)
+def test_a_setting_of_another_option_names_that_option(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        checked(override)
+
+
 def test_the_mode_of_wandb_ends_before_any_work() -> None:
     with pytest.raises(UserError, match="tracking.mode='ofline' does not exist; did you mean 'offline'"):
         try_out(checked("tracking=wandb", "tracking.mode=ofline"))

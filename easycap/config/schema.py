@@ -115,6 +115,14 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+def _instead(group: str, key: str, schema: Mapping[str, Any]) -> str:
+    """What to write instead of a setting that an option with `schema` has not."""
+    others = [name for name in options(group) if key in option_values(group, name).keys()]  # noqa: SIM118  with ???
+    if schema or not others:
+        return describe_choices(key, schema)
+    return f"choose {' or '.join(f'{group}={name}' for name in others)}"
+
+
 def check_group(group: str, values: DictConfig | None) -> dict[str, Any]:
     """Return one group's values, typed, with `name`; see `check`."""
     if not isinstance(values, DictConfig) or "name" not in values:
@@ -129,7 +137,7 @@ def check_group(group: str, values: DictConfig | None) -> dict[str, Any]:
             if renamed in schema:
                 raise UserError(f"{group}.{key} was renamed to {group}.{renamed}")
             raise UserError(
-                f"{group}.{key} does not exist for {group} {plain['name']!r}; {describe_choices(key, schema)}"
+                f"{group}.{key} does not exist for {group} {plain['name']!r}; {_instead(group, key, schema)}"
             )
     missing = [key for key in schema if plain.get(key, MISSING) == MISSING]
     if missing:
