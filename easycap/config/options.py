@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,14 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from yaml import YAMLError
 
 from easycap.errors import UserError
-from easycap.registry import SharedSettings, import_modules, load_plugins, own_components, settings_of
+from easycap.registry import (
+    SharedSettings,
+    describe_choices,
+    import_modules,
+    load_plugins,
+    own_components,
+    settings_of,
+)
 from easycap.utils.paths import config_files
 
 
@@ -91,3 +98,11 @@ def read_yaml(path: Path) -> DictConfig:
     if not isinstance(values, DictConfig):
         raise UserError(f"{path} must hold a mapping: KEY: VALUE")
     return values
+
+
+def instead_of(group: str, key: str, allowed: Iterable[str]) -> str:
+    """Return what to write instead of a setting that an option lacks: one it has, or an option that has this one."""
+    others = [name for name in options(group) if key in option_values(group, name).keys()]  # noqa: SIM118  with ???
+    if list(allowed) or not others:
+        return describe_choices(key, allowed)
+    return f"choose {' or '.join(f'{group}={name}' for name in others)}"

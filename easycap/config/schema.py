@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from easycap.config.data_locations import absolute, without_locations
-from easycap.config.options import has_option, option_values, options
+from easycap.config.options import has_option, instead_of, option_values, options
 from easycap.errors import UserError
 from easycap.registry import condition_groups, describe_choices, import_modules, lookup, settings_of
 from easycap.runs.migrate import (
@@ -115,14 +115,6 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _instead(group: str, key: str, schema: Mapping[str, Any]) -> str:
-    """What to write instead of a setting that an option with `schema` has not."""
-    others = [name for name in options(group) if key in option_values(group, name).keys()]  # noqa: SIM118  with ???
-    if schema or not others:
-        return describe_choices(key, schema)
-    return f"choose {' or '.join(f'{group}={name}' for name in others)}"
-
-
 def check_group(group: str, values: DictConfig | None) -> dict[str, Any]:
     """Return one group's values, typed, with `name`; see `check`."""
     if not isinstance(values, DictConfig) or "name" not in values:
@@ -137,7 +129,7 @@ def check_group(group: str, values: DictConfig | None) -> dict[str, Any]:
             if renamed in schema:
                 raise UserError(f"{group}.{key} was renamed to {group}.{renamed}")
             raise UserError(
-                f"{group}.{key} does not exist for {group} {plain['name']!r}; {_instead(group, key, schema)}"
+                f"{group}.{key} does not exist for {group} {plain['name']!r}; {instead_of(group, key, schema)}"
             )
     missing = [key for key in schema if plain.get(key, MISSING) == MISSING]
     if missing:
