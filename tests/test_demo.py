@@ -351,7 +351,7 @@ def test_the_command_names_its_address_and_ends_quietly(
     ("words", "sentence"),
     [
         (["nowhere"], "nowhere is not a folder"),
-        ([""], "a path is empty"),
+        ([""], "an argument is empty"),
         (["RUN", "--port", "70000"], "--port 70000 must be from 0 to 65535"),
         (["RUN", "--max-mb", "0"], "--max-mb and --max-megapixels must be above 0"),
     ],

@@ -48,8 +48,6 @@ def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap demo`; it serves until Ctrl-C."""
     words, locations = split_locations(use_config_dirs(argv)[0])
     args = _parser().parse_args(words)
-    if "" in words:  # else it would be the folder we are in
-        raise UserError("a path is empty; is a variable of the shell unset?")
     if not 0 <= args.port < 65536:
         raise UserError(f"--port {args.port} must be from 0 to 65535 (0: any free port)")
     if not (args.max_mb > 0 and args.max_megapixels > 0):

@@ -83,8 +83,8 @@ def header_of(content: bytes) -> tuple[str, tuple[int, int]]:
 @contextmanager
 def _opened(source: Path | BytesIO, path: Path, at_least: int | None) -> Iterator[Image.Image]:
     """An image of which only the header has been read; whatever is wrong with it becomes `BadImage`."""
-    if isinstance(source, Path) and (what := _other_than_file(source)):
-        raise BadImage(path, f"is {what}, not a file")
+    if isinstance(source, Path) and (other := _other_than_file(source)):
+        raise BadImage(path, f"is {other}, not a file")
     needs = _what_heif_needs() if _is_heif(source) else None
     try:
         with Image.open(source) as image:

@@ -30,7 +30,8 @@ from easycap.training.trainer import Trainer
 from easycap.types import Dataset
 from easycap.utils.allocator import keep_freed_memory
 
-_WARM_UP, _TIMED = 2, 5
+_WARM_UP, _TIMED = 1, 5
+_LONG = 2.0  # seconds of steps, or of a decoded batch, that tell enough
 # Seconds that every process of a run needs before our first line of code, nearly all for imports.
 _IMPORTS = time.process_time()
 
@@ -125,23 +126,29 @@ def estimate(config: dict[str, Any]) -> dict[str, float]:
 
 
 def _seconds_per_step(trainer: Trainer) -> float:
+    """The median of some steps after the first; slow ones, which vary less, are timed for a few seconds only."""
     trainer.model.train()
-    seconds = []
+    seconds: list[float] = []
     for batches in islice(trainer.epochs.batches(trainer.state), _WARM_UP + _TIMED):
         started = time.perf_counter()
         trainer.train_step(batches)
         _wait_for(trainer.device)
         seconds.append(time.perf_counter() - started)
+        if len(seconds) > _WARM_UP and sum(seconds) > _LONG:
+            break
     return statistics.median(seconds[_WARM_UP:] or seconds)
 
 
 def _seconds_per_caption(task: Task) -> float:
-    """Of decoding one batch: an untrained model writes until it may write no more, so this is rather too long."""
+    """Of decoding one batch: an untrained model writes until it may write no more, so this is rather too long.
+
+    Decoded again only if it was quick: the first time includes what is made once.
+    """
     examples = task.examples("val")[: task.config["validation"]["batch_size"]]
     task.model.eval()
-    seconds = []
+    seconds: list[float] = []
     with torch.no_grad(), task.pipeline.autocast():
-        for _ in range(2):
+        while not seconds or (len(seconds) == 1 and seconds[0] < _LONG):
             started = time.perf_counter()
             for batch in task.pipeline.batches(examples, len(examples)):
                 task.decode(batch.inputs.to(task.device))

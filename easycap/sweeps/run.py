@@ -170,7 +170,7 @@ def _show_plan(plan: Plan, launcher: Any) -> int:
         f"\n{_plural(len(runs), 'run')} in {shown(plan.folder)}, about {duration_text(total)} in all{at_once}"
     )
     print(
-        "Estimated on this machine from 5 timed steps and one decoded batch per distinct model, start-up\n"
+        "Estimated on this machine from up to 5 timed steps and one decoded batch per distinct model, start-up\n"
         "included; resumed runs take less."
     )
     for problem in problems:
