@@ -78,6 +78,8 @@ def overrides_of(overrides: Overrides) -> list[str]:
     """Return overrides as command-line arguments."""
     if isinstance(overrides, str):
         raise UserError(f"overrides {overrides!r} must be a list: [{overrides!r}]")
+    if not isinstance(overrides, Iterable):
+        raise UserError(f"overrides {overrides!r} must be a list of strings or a mapping")
     if not isinstance(overrides, Mapping):
         return [str(word) for word in overrides]
     return [override_text(key, value) for key, value in overrides.items()]

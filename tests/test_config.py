@@ -338,3 +338,12 @@ def test_lists_and_mappings_are_described_in_words(override: str, message: str) 
     choices = ["tracking=wandb", "objective=scst", "encoder=small"]
     with pytest.raises(UserError, match=re.escape(message)):
         check(compose([*choices, override])[0])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("tracking=[tensorboard,csv]", "tracking.also="), ("decoder=[lstm,updown]", "decoder takes one option")],
+)
+def test_a_list_of_options_is_refused(word: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        compose([word])

@@ -224,6 +224,9 @@ def _settable(override: Override) -> str:
 
 
 def _check_option(group: str, option: Any) -> None:
+    if isinstance(option, (list, dict)):
+        several = "; further trackers: tracking.also=[tensorboard,csv]" if group == "tracking" else ""
+        raise UserError(f"{group} takes one option, e.g. {group}={options(group)[0]}{several}")
     if not has_option(group, option):
         name = "null" if option is None else str(option)
         raise UserError(

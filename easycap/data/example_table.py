@@ -105,11 +105,11 @@ def fingerprint_of(splits: Mapping[str, ExampleTable]) -> str:
         if not any(columns is one for one in seen):
             seen.append(columns)
             for texts in (columns.ids, columns.captions):
-                digest.update(texts.data)
-                digest.update(texts.ends)
-            digest.update(columns.first)
+                digest.update(texts.data.data)
+                digest.update(texts.ends.data)
+            digest.update(columns.first.data)
         digest.update(split.encode())
-        digest.update(np.ascontiguousarray(table.rows))
+        digest.update(np.ascontiguousarray(table.rows).data)
     return digest.hexdigest()
 
 

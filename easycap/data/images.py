@@ -94,7 +94,7 @@ def _opened(source: Path | BytesIO, path: Path, at_least: int | None) -> Iterato
     except FileNotFoundError:
         raise BadImage(path, "does not exist") from None
     except UnidentifiedImageError as error:
-        what = error if source is path else "not of a known format"  # else it names an object in memory
+        what = str(error) if source is path else "not of a known format"  # else it names an object in memory
         raise BadImage(path, f"cannot be read as an image ({needs or what})") from None
     except OSError as error:
         if error.errno is not None and not path.is_dir():

@@ -78,19 +78,21 @@ def tokenizer_name(segmenter: Segmenter, texts: Iterable[str]) -> str:
 
 
 def prepare(
-    captions: Captions,
-    references: References,
+    captions: Captions | Sequence[str],
+    references: References | Sequence[Sequence[str]],
     *,
     partial: bool = False,
     segmenter: Segmenter = SPACES,
 ) -> Corpus:
     """Check captions against references and tokenise both; empty references are dropped with a warning.
 
-    Raises `UserError` for an unknown, duplicate or missing id (missing ones are left out with `partial`), a
-    caption or reference that is not a string, an image without references, and for nothing to score.
+    Two lists belong together by position. Raises `UserError` for an unknown, duplicate or missing id (missing ones are
+    left out with `partial`), a caption or reference that is not a string, an image without references, and for nothing
+    to score.
     """
-    wanted = references_by_id(references)
-    found = match_ids(captions_by_id(captions), wanted)
+    captions_with_ids, references_with_ids = _with_ids(captions, references)
+    wanted = references_by_id(references_with_ids)
+    found = match_ids(captions_by_id(captions_with_ids), wanted)
     unknown = sorted(found.keys() - wanted.keys())
     _refuse(unknown, "caption", "no references; remove them or add references", KnownIds(wanted).suggestion)
     missing = sorted(wanted.keys() - found.keys())
@@ -100,6 +102,23 @@ def prepare(
     if not ids:
         raise UserError("there is nothing to score: no image has a caption and references")
     return _tokenized(ids, found, wanted, len(missing), segmenter)
+
+
+def _with_ids(captions: Any, references: Any) -> tuple[Captions, References]:
+    """Return captions and references by id; those of two lists get their positions."""
+    if isinstance(references, Mapping):
+        return captions, references
+    if not (_is_list_of(captions, str) and _is_list_of(references, (list, tuple))):
+        raise UserError(
+            "references must be {id: [reference, ...]}; for a list of captions, a list of lists in the same order"
+        )
+    if len(captions) != len(references):
+        raise UserError(f"there are {len(captions)} captions but references of {len(references)} images")
+    return dict(enumerate(captions)), dict(enumerate(references))
+
+
+def _is_list_of(values: Any, kind: Any) -> bool:
+    return isinstance(values, (list, tuple)) and all(isinstance(value, kind) for value in values)
 
 
 def _tokenized(

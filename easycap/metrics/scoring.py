@@ -95,8 +95,8 @@ def _plain(score: Score) -> dict[str, Any]:
 
 
 def score(
-    captions: Captions,
-    references: References,
+    captions: Captions | Sequence[str],
+    references: References | Sequence[Sequence[str]],
     *,
     annotations: Mapping[Any, Any] | None = None,
     scorers: Sequence[str | Scorer] = DEFAULT_SCORERS,
@@ -107,7 +107,7 @@ def score(
     partial: bool = False,
     segmenter: Segmenter = SPACES,
 ) -> Scores:
-    """Score {id: caption} (or rows of a COCO results file) against {id: [reference, ...]}.
+    """Score {id: caption} (or rows of a COCO results file) against {id: [reference, ...]}, or two lists in one order.
 
     `scorers` are registered names or scorers; `df` goes to those that take document frequencies; `split` is
     only named in the signatures, and so are `oracles`, what the captioner was shown of the references (draft:oracle).

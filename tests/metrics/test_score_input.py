@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from easycap.errors import UserError
 from easycap.metrics import prepare, score
 from easycap.types import Score
 
@@ -123,3 +124,15 @@ def test_lone_surrogates_do_not_stop_the_scores() -> None:
 
 def test_a_prepared_corpus_is_sorted_by_id() -> None:
     assert prepare({"b": "x", "a": "y"}, {"a": ["y"], "b": ["x"]}).texts == ["y", "x"]
+
+
+def test_two_lists_belong_together_by_position() -> None:
+    captions, references = ["a dog runs", "a cat"], [["a dog is running"], ["a cat", "one cat"]]
+    by_id = score(dict(zip("ab", captions, strict=True)), dict(zip("ab", references, strict=True)))
+    assert score(captions, references)["BLEU-1"].value == by_id["BLEU-1"].value
+    for wrong, message in (
+        (references[:1], "2 captions but references of 1"),
+        (["a dog", "a cat"], "a list of lists in the same order"),
+    ):
+        with pytest.raises(UserError, match=message):
+            score(captions, wrong)
