@@ -41,7 +41,7 @@ format: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "easycap needs Python >= 3.11; '$(PYTHON)' is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@echo "Installing easycap and its dependencies into $(VENV) (about 6.7 GB, some minutes)"
+	@echo "Installing easycap and its dependencies into $(VENV) (about 7.1 GB, some minutes)"
 	@if command -v uv >/dev/null 2>&1; then \
 		uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) && uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[dev]"; \
 	else \
