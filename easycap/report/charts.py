@@ -164,7 +164,7 @@ def _y_scale(lines: Sequence[_Line], levels: Sequence[float], may_be_log: bool) 
     if low > 0 and high - low < SMALL_RANGE * high:
         low = 0.0
     elif high - low < 1e-9 * max(abs(high), 1e-30):
-        low, high = (low - 0.5 * abs(low), high + 0.5 * abs(high)) if high else (-1.0, 1.0)
+        low, high = (low - 0.5 * abs(low), high + 0.5 * abs(high)) if high else (0.0, 1.0)
     margin = 0.06 * (high - low)
     low = 0.0 if 0 <= low < 0.25 * high else low - margin
     high += margin if not len(levels) else 2.5 * margin  # room for a level's name

@@ -169,3 +169,12 @@ def test_pictures_of_a_large_page_are_files_beside_it(
     seen(tab, ".zoom img")
     assert tab.value("document.querySelector('.zoom img').getAttribute('src')").startswith("a%20%231_files/")
     assert tab.complaints() == []
+
+
+def test_columns_beyond_the_edge_fade_out(browser: Browser) -> None:
+    fades = "document.querySelector('.runs-scroll').classList.contains('more')"
+    browser.value("document.querySelector('.runs-scroll').style.width = '300px'")
+    browser.value("dispatchEvent(new Event('resize'))")
+    wait_for(lambda: browser.value(fades))
+    browser.value("document.querySelector('.runs-scroll').scrollLeft = 1e5")
+    wait_for(lambda: not browser.value(fades))

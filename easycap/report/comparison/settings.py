@@ -18,7 +18,7 @@ SEED = "seed"
 # Where a run reports to, what it started from, where and how fast it ran, do not affect what was trained.
 _LOCATIONS = ("data.root", "data.images")
 _NOT_SETTINGS = (
-    *("tracking", "resume", "device", "data.workers", "trainer.workers", "trainer.threads"),
+    *("tracking", "resume", "imports", "device", "data.workers", "trainer.workers", "trainer.threads"),
     *("trainer.max_hours", "trainer.checkpoint_every_steps", "trainer.keep_checkpoints"),
     *(*_LOCATIONS, "data.cache"),
     *("ensemble.members", "average.of"),

@@ -375,6 +375,12 @@ function draw() {
   drawCurves();
   showKept();
 }
+// Columns beyond the right edge: the last visible one fades out.
+const scroller = document.querySelector(".runs-scroll");
+const fade = () => scroller.classList.toggle("more", scroller.scrollLeft + scroller.clientWidth < scroller.scrollWidth - 2);
+scroller.onscroll = fade;
+addEventListener("resize", fade);
+fade();
 let pending;
 byId("filter").oninput = () => { clearTimeout(pending); pending = setTimeout(filter, 120); };
 colour.onchange = draw;
