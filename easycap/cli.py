@@ -131,6 +131,11 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError) and error.name:  # installed with --no-deps
+        package = error.name.partition(".")[0]
+        return (
+            f"this needs the package {package}, which is not installed: pip install easycap brings it along"
+        )
     text = " ".join(str(error).split())[:300]
     where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
     return f"unexpected {type(error).__name__}{where}: {text} (run again with --debug for the traceback)"

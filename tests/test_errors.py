@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,10 @@ def test_errors_of_shared_rooms_name_no_flags() -> None:
                 texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
                 named += [text for text in texts if re.search(r"(?<!\w)--[a-z]", str(text))]
     assert named == []
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "rich.table", None)  # as after pip install --no-deps
+    monkeypatch.delitem(sys.modules, "easycap.report.rich_tables", raising=False)
+    assert cli.main(["runs"]) == 1
+    assert "the package rich, which is not installed: pip install easycap" in capsys.readouterr().err
