@@ -77,7 +77,7 @@ def photo(tmp_path: Path) -> Path:
 
 def opened(server: DemoServer, browser: Browser, *files: Path) -> None:
     browser.open(server.address)
-    wait_for(lambda: browser.value("document.querySelector('#method')?.options.length") == 4)
+    wait_for(lambda: browser.value("document.querySelector('#method')?.options.length") == 5)
     browser.choose_files("#files", *files)
     done = "document.querySelectorAll('.photo[aria-busy=false]').length"
     wait_for(lambda: browser.value(done) == len(files))

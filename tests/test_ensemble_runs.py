@@ -133,7 +133,7 @@ def test_an_ensemble_from_python(runs: Path, photo: str) -> None:
     assert caption.log_probability == pytest.approx(float(caption.log_probabilities.sum()))
     with pytest.raises(UserError, match="cannot be saved as one model"):
         captioner.save_pretrained(runs / "saved")
-    with pytest.raises(UserError, match="draw the attention of one of its runs"):
+    with pytest.raises(UserError, match="draw those of one of its runs"):
         captioner.predictor().check_attention()
 
 

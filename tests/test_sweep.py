@@ -289,7 +289,7 @@ def test_a_run_that_another_process_began_meanwhile_is_left_to_it(tmp_path: Path
 
     monkeypatch.setattr(planned_run, "_train", faster)
     outcome = planned_run.train_planned(run, children=planned_run.Children())
-    assert outcome.state == "failed" and "trained by another process" in outcome.error
+    assert outcome.state == "failed" and "another process, outside any sweep" in outcome.error
     assert json.loads((run.folder / "status.json").read_text()) == status
 
 

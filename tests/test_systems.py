@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -43,11 +44,19 @@ def test_modes_follow_the_umask(tmp_path: Path, umask: int) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.txt"
     write_atomically(file, "before")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(file, "a" * 100_000 + "\ud800")
+
+    def half(path: Path, content: bytes) -> None:
+        with path.open("wb") as opened:
+            opened.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(Path, "write_bytes", half)
+        with pytest.raises(OSError, match="No space"):
+            write_atomically(file, "a" * 100_000)
     assert file.read_text() == "before" and list(tmp_path.iterdir()) == [file]
     with pytest.raises(IsADirectoryError):
         write_atomically(tmp_path, "text")

@@ -164,7 +164,7 @@ def measure(table: Path, *, pixels: bool, workers: int) -> dict[str, Any]:
             pass
         found["peak MiB"] = peak() - before
         found["main, MiB"] = memory("Rss") - before
-        found["workers, PSS MiB"] = sum(memory("Pss", int(child)) for child in children())
+        found["workers, PSS MiB"] = sum(map(pss_of, children()))
         found["all, PSS MiB"] = memory("Pss") + found["workers, PSS MiB"]
         found["all before, PSS MiB"] = found.get("all before, PSS MiB", found["all, PSS MiB"])
         del batches, loader
@@ -203,6 +203,14 @@ def memory(kind: str, process: int | str = "self") -> float:
     """MiB of a process: Rss, or Pss, in which shared pages count in part."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:")) / 1024
+
+
+def pss_of(child: str) -> float:
+    """MiB of a child process, 0 if it has ended meanwhile."""
+    try:
+        return memory("Pss", int(child))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
 
 
 def peak() -> float:

@@ -140,7 +140,7 @@ def training_of(config: dict[str, Any], captioner: Captioner, batch: Batch) -> T
         tracker=None,
         checkpoints=Path(),
         resume_from=None,
-        config={},
+        config=config,
         device=torch.device("cpu"),
         ranks=SINGLE_PROCESS,
     )

@@ -71,4 +71,5 @@ RECURRENT = {
     "lstm": ["decoder.embed_dim=16", "decoder.hidden_dim=16"],
     "attention_lstm": ["decoder.embed_dim=16", "decoder.hidden_dim=16", "decoder.attention_dim=8"],
     "updown": ["decoder.embed_dim=16", "decoder.hidden_dim=16", "decoder.attention_dim=8"],
+    "att2in2": ["decoder.embed_dim=16", "decoder.hidden_dim=16", "decoder.attention_dim=8"],
 }
