@@ -14,6 +14,7 @@ import sys
 import venv
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -318,7 +319,9 @@ def test_the_installed_wheel_serves_a_page(installed: Path, trained: tuple[Path,
     folder, run = trained
     photo = next((run / "samples" / "images").glob("*.png")).read_bytes()
     command = [installed / "bin" / "easycap", "demo", run, "--port", "0", "--device", "cpu"]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as demo:
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, preexec_fn=heeds) as demo:
         try:
             address = re.match(r"demo: (http://127\.0\.0\.1:\d+)", demo.stdout.readline())[1]
             with urlopen(address, timeout=60) as page:
@@ -326,9 +329,10 @@ def test_the_installed_wheel_serves_a_page(installed: Path, trained: tuple[Path,
             request = Request(f"{address}/api/caption", photo, {"X-Easycap-Demo": "1"})
             with urlopen(request, timeout=60) as answer:
                 lines = [json.loads(line) for line in answer.read().splitlines()]
-        finally:
             demo.send_signal(signal.SIGINT)
-        assert demo.wait(60) == 0
+            assert demo.wait(60) == 0
+        finally:
+            demo.kill()
     assert "photo" in lines[0] and lines[1]["run"] == 0 and "error" not in lines[1]
 
 

@@ -130,8 +130,8 @@ def test_at_its_time_limit_a_run_saves_and_goes_back_to_the_queue(node: dict[str
     (metrics,) = folder().glob("*/metrics.jsonl")
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     assert steps == sorted(steps)
-    (log,) = folder().glob("*/output.log")
-    assert log.read_text().count("asked to stop: saving") == 2
+    (log,) = (folder() / ".jobs").glob("*_log.out")
+    assert log.read_text().count("Requeued job") == 1
 
 
 def test_a_run_whose_node_went_down_is_resumed(node: dict[str, str]) -> None:
