@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import json
 import logging
@@ -28,7 +27,7 @@ from easycap.data.scenes.graph import Scene
 from easycap.data.scenes.sample_scene import sample
 from easycap.errors import UserError
 from easycap.types import Example
-from easycap.utils.machine import usable_cores
+from easycap.utils.machine import no_garbage_collection, usable_cores
 from easycap.utils.paths import share_as_usual
 from easycap.utils.processes import end_with_parent, lock
 from easycap.utils.progress_bar import Progress
@@ -69,20 +68,8 @@ def write_line(record: dict[str, Any]) -> str:
 def load_split(folder: Path, split: str) -> list[Example]:
     """Read one split's examples; their pixels stay on disk."""
     lines = (folder / f"{split}.jsonl").read_text().splitlines()
-    with _no_garbage_collection():
+    with no_garbage_collection():
         return _examples(json.loads(f"[{','.join(lines)}]"), folder / f"{split}.npy")
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Half a million new objects, all of them kept: looking for garbage among them takes most of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _examples(records: list[dict[str, Any]], pixels: Path) -> list[Example]:
