@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,19 @@ import pytest
 import torch
 from hypothesis import settings
 
+from easycap.utils.processes import STOP_SIGNALS
+
 # The first example may wait for imports, and any for other work on the machine.
 settings.register_profile("easycap", deadline=None)
 settings.load_profile("easycap")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_in_a_terminal() -> None:
+    # nohup and a shell's background jobs start programs that ignore these, and so would all that the tests start.
+    for kind in {signal.SIGINT, *STOP_SIGNALS}:
+        if signal.getsignal(kind) == signal.SIG_IGN:
+            signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
