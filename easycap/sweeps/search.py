@@ -195,15 +195,21 @@ class _Search:
         return f"{trial.suggest_float(key, values.low, values.high, log=values.log):.4g}"
 
     def _watch(self, trial: Any, run: PlannedRun, done: threading.Event) -> None:
-        """Report a run's validations as they are logged, and stop it if it is to be pruned."""
-        reported = 0
-        while not done.wait(_SECONDS_BETWEEN_LOOKS):
-            for value in self._validations(run)[reported:]:
+        """Report a run's validations as they are logged, the last after its end; stop it if it is to be pruned."""
+        reported, is_below, is_over = 0, False, False
+        while not is_over:
+            is_over = done.wait(_SECONDS_BETWEEN_LOOKS)
+            for value in [] if is_below else self._validations(run)[reported:]:
                 reported += 1
                 trial.report(value, reported)
-                if self.request.settings["prune"] and trial.should_prune() and _stop(run):
-                    trial.set_user_attr("stopped", reported)
-                    return
+                if self.request.settings["prune"] and not is_over and trial.should_prune():
+                    is_below = True
+                    break
+            if (
+                is_below and not is_over and _stop(run)
+            ):  # else at the next look: its process may not be known yet
+                trial.set_user_attr("stopped", reported)
+                return
 
     def _validations(self, run: PlannedRun) -> list[float]:
         """The best value so far at each validation that a run has logged."""
