@@ -20,7 +20,7 @@ _BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULT
 _HOW_TO_USE = re.compile(r"\*\*How to use this page\.\*\*.*?\n\n", re.DOTALL)
 _HERE = """**How to use this notebook.** Run it in an environment with easycap ([installation](install.md)), one cell
 after the other: about a minute on a laptop. Your decimals may differ slightly from those shown. It is made from the
-[tutorial](tutorial.md), which goes on with the command line and with components of your own.
+[tutorial](tutorial.md), which continues with the command line and with components of your own.
 
 """
 

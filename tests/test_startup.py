@@ -14,6 +14,22 @@ from helpers.tiny_config import TINY
 from easycap.cli import main
 from easycap.utils.cpu_threads import VARIABLES
 
+# Each takes a tenth of a second to several seconds; transformers imports most of them.
+SLOW_PACKAGES = {
+    "transformers",
+    "timm",
+    "torchvision",
+    "wandb",
+    "peft",
+    "datasets",
+    "pyarrow",
+    "h5py",
+    "jinja2",
+}
+SLOW = SLOW_PACKAGES | {"simplemma", "hydra", "accelerate"}
+SLOW |= {"sympy", "triton", "torch._dynamo", "torch._inductor", "torch.distributed.tensor"}
+
+
 _CODE = """
 import json, sys
 from easycap.cli import main
@@ -78,37 +94,7 @@ def test_training_loads_what_only_some_runs_need_later() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
-    late = {
-        "transformers",
-        "timm",
-        "torchvision",
-        "wandb",
-        "peft",
-        "datasets",
-        "pyarrow",
-        "huggingface_hub",
-        "jinja2",
-        "h5py",
-        "triton",
-    }
-    assert not loaded & late
-
-
-# Each takes a tenth of a second to several seconds; transformers imports most of them.
-SLOW = {
-    "transformers",
-    "timm",
-    "torchvision",
-    "wandb",
-    "peft",
-    "datasets",
-    "pyarrow",
-    "h5py",
-    "jinja2",
-    "simplemma",
-    "hydra",
-}
-SLOW |= {"sympy", "triton", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "accelerate"}
+    assert not loaded & (SLOW_PACKAGES | {"huggingface_hub", "triton"})
 
 
 def test_captioning_a_photo_loads_nothing_slow_and_uses_one_thread(tmp_path: Path) -> None:

@@ -205,9 +205,8 @@ class _Search:
                 if self.request.settings["prune"] and not is_over and trial.should_prune():
                     is_below = True
                     break
-            if (
-                is_below and not is_over and _stop(run)
-            ):  # else at the next look: its process may not be known yet
+            # If not now, then at the next look: its process may not be known yet.
+            if is_below and not is_over and _stop(run):
                 trial.set_user_attr("stopped", reported)
                 return
 

@@ -171,7 +171,7 @@ def test_fewer_words_than_beams_make_no_captions_up():
 
 @pytest.mark.parametrize("name", names("decoder"))
 def test_every_decoder_keeps_the_state_of_each_beam(name: str) -> None:
-    """The scores of all groups' captions are those of reading them: no beam goes on with another's state."""
+    """The scores of all groups' captions are those of reading them: no beam continues from another's state."""
     words = tiny_vocabulary("word")
     model, inputs = captioner_of(name, words).eval(), batch_of(words).inputs
     text = "diverse_beam,num_beams=6,num_groups=3,num_samples=6"
