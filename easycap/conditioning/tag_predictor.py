@@ -21,6 +21,7 @@ from easycap.data.transforms import Transform
 from easycap.errors import UserError
 from easycap.models.build import build_tag_model, untrained_model
 from easycap.models.checkpoint import PREPROCESSING, load_weights, read_preprocessing
+from easycap.models.stored_weights import weight_files
 from easycap.models.tag_model import TagModel
 from easycap.runs.find import CONFIG, MODEL, checkpoint_of, task_of
 from easycap.types import Example, Inputs
@@ -50,8 +51,10 @@ def tag_checkpoint(run: str, saved: Path | None) -> Path:
 
 def copy_tag_model(checkpoint: Path, folder: Path) -> None:
     """Copy what predictions need of a tag model's checkpoint into an existing folder."""
-    for name in (MODEL, CONFIG, PREPROCESSING, FILE):
-        shutil.copyfile(checkpoint / name, folder / name)
+    for old in weight_files(folder)[1:]:
+        old.unlink()
+    for file in (*weight_files(checkpoint), *(checkpoint / name for name in (CONFIG, PREPROCESSING, FILE))):
+        shutil.copyfile(file, folder / file.name)
 
 
 class TagPredictions:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model
+from safetensors import SafetensorError
 from torch import nn
 
 from easycap.errors import UserError
+from easycap.models.stored_weights import read_weights, stored_shapes, tied_names
 from easycap.runs.find import MODEL
 from easycap.types import Preprocessing
 
@@ -20,7 +20,13 @@ PREPROCESSING = "preprocessing.json"
 def load_weights(captioner: nn.Module, folder: Path) -> None:
     """Load the weights of a checkpoint into `captioner`; `UserError` if they belong to another model."""
     try:
-        load_model(captioner, str(folder / MODEL))
+        stored = read_weights(folder)
+        missing, unexpected = captioner.load_state_dict(stored, strict=False)
+        tied = tied_names(captioner.state_dict())
+        present = {tied.get(name, name) for name in stored}
+        missing = [name for name in missing if tied.get(name, name) not in present]
+        if missing or unexpected:
+            raise RuntimeError(f"missing: {', '.join(missing)}; unexpected: {', '.join(unexpected)}")
     except (RuntimeError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{folder / MODEL} cannot be loaded into this model ({reason})") from error
@@ -28,9 +34,7 @@ def load_weights(captioner: nn.Module, folder: Path) -> None:
 
 def load_encoder(captioner: nn.Module, folder: Path) -> None:
     """Load the weights of a checkpoint's encoder alone into that of `captioner`, checked by `check_weights`."""
-    with safe_open(folder / MODEL, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(ENCODER)]  # noqa: SIM118  it is not a dict
-        weights = {name: file.get_tensor(name) for name in names}
+    weights = read_weights(folder, ENCODER)
     captioner.get_submodule("encoder").load_state_dict(
         {name.removeprefix(ENCODER): w for name, w in weights.items()}
     )
@@ -40,9 +44,7 @@ def check_weights(captioner: nn.Module, folder: Path, part: str = "") -> None:
     """Raise `UserError` naming the first weight that a checkpoint, or its `part`, and `captioner` do not share."""
     tensors = captioner.state_dict(keep_vars=True)
     own = {name: list(tensor.shape) for name, tensor in tensors.items() if name.startswith(part)}
-    with safe_open(folder / MODEL, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(part)]  # noqa: SIM118  it is not a dict
-        stored = {name: file.get_slice(name).get_shape() for name in names}
+    stored = stored_shapes(folder, part)
     # A weight that two layers share is stored once.
     tied = {id(tensor) for name, tensor in tensors.items() if name in stored}
     lacking = [name for name in own if name not in stored and id(tensors[name]) not in tied]

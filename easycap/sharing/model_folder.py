@@ -9,12 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_model
-
 from easycap.config.schema import to_plain
 from easycap.errors import UserError
 from easycap.models.checkpoint import PREPROCESSING
-from easycap.runs.find import CONFIG, MODEL, checkpoint_of, run_of
+from easycap.models.stored_weights import save_weights
+from easycap.runs.find import CONFIG, checkpoint_of, run_of
 from easycap.runs.reading import read_result, read_status
 from easycap.sharing.model_card import model_card
 from easycap.sharing.portable import make_portable, portable_config, portable_result
@@ -77,7 +76,7 @@ def save_model_folder(
 
 
 def _write(task: Task, checkpoint: Path, folder: Path, name: str, licence: str | None) -> None:
-    save_model(task.model, str(folder / MODEL))
+    save_weights(task.model, folder)
     task.vocabulary.save(folder)
     config = portable_config(to_plain(task.config))
     write_json(folder / CONFIG, config)

@@ -11,15 +11,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file, save_model
+from safetensors.torch import load_file, save_file
 
 from easycap.errors import UserError
 from easycap.models.checkpoint import PREPROCESSING
 from easycap.models.image_model import ImageModel
+from easycap.models.stored_weights import split_frozen, weight_files
 from easycap.runs.find import CONFIG, MODEL
+from easycap.training.frozen_files import FrozenFiles
 from easycap.training.optim import Optimization
 from easycap.types import Vocabulary
-from easycap.utils.checksums import damage, write_checksums
+from easycap.utils.checksums import damage, known_checksums, write_checksums
 from easycap.utils.files import write_atomically
 from easycap.utils.paths import share_as_usual
 
@@ -38,18 +40,25 @@ def save_checkpoint(
     progress: dict[str, Any],
     optimization: Optimization | None = None,
     tensors: dict[str, torch.Tensor] | None = None,
+    frozen_files: FrozenFiles | None = None,
 ) -> None:
     """Write weights, vocabulary, config, preprocessing and progress as one folder, with `optimization` to resume.
 
-    `tensors` are stored next to the optimiser's. The folder appears whole or not at all, with checksums of its files.
-    Of checkpoints that can be resumed, the one replaced is kept as `<name>.previous` until the next save. Raises
+    `tensors` are stored next to the optimiser's. Frozen weights are linked, where a checkpoint has them already;
+    `frozen_files` remembers between calls which do. The folder appears whole or not at all, with checksums of its
+    files. Of checkpoints that can be resumed, the one replaced is kept as `<name>.previous` until the next save. Raises
     `UserError` if the disk has no room for it; what was there stays.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a kill left behind
-    check_space(folder.parent, checkpoint_bytes(captioner, optimization is not None))
+    files = frozen_files or FrozenFiles()
+    trained, parts, tied = split_frozen(captioner)
+    frozen = files.find(parts, folder)
+    needed = checkpoint_bytes(captioner, optimization is not None) + sum(part.new_bytes for part in frozen)
+    check_space(folder.parent, needed)
     partial.mkdir(parents=True)
-    save_model(captioner, str(partial / MODEL))
+    linked = [one for part in frozen if (one := files.store(part, partial)) is not None]
+    save_file({name: t.contiguous() for name, t in trained.items()}, partial / MODEL, metadata=tied or None)
     vocabulary.save(partial)
     (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
     pixels = captioner.encoder.preprocessing
@@ -59,8 +68,8 @@ def save_checkpoint(
         states, stored["optimizer"] = _flatten(optimization.state_dict())
         save_file(states | (tensors or {}), str(partial / TRAINING))
     (partial / PROGRESS).write_text(json.dumps(stored), encoding="utf-8")
-    write_checksums(partial)
-    share_as_usual(*partial.iterdir())
+    write_checksums(partial, known_checksums(linked))
+    share_as_usual(*(file for file in partial.iterdir() if file.name not in {one.name for one in linked}))
     _sync(*partial.iterdir(), partial)
     previous = _previous(folder)
     if folder.exists():
@@ -136,13 +145,21 @@ def remove_leftovers(checkpoints: Path, *, finished: bool) -> None:
 
 
 def checkpoint_bytes(captioner: ImageModel, with_optimizer: bool) -> int:
-    """Return about how many bytes a checkpoint has: the weights, and up to three times those that are trained.
+    """Return about how many bytes a checkpoint has besides frozen weights: those that are trained, up to four times.
 
     Two for AdamW's moments and one for averaged weights.
     """
-    weights = sum(t.numel() * t.element_size() for t in captioner.state_dict().values())
-    trained = sum(p.numel() * p.element_size() for p in captioner.parameters() if p.requires_grad)
-    return weights + (3 * trained if with_optimizer else 0)
+    trained = sum(map(_bytes, (p for p in captioner.parameters() if p.requires_grad)))
+    return sum(map(_bytes, split_frozen(captioner)[0].values())) + (3 * trained if with_optimizer else 0)
+
+
+def frozen_bytes(captioner: ImageModel) -> int:
+    """Return how many bytes the frozen weights of a run take at most, which its checkpoints share."""
+    return sum(_bytes(tensor) for part in split_frozen(captioner)[1] for tensor in part.values())
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -171,9 +188,9 @@ def _damage(folder: Path) -> str | None:
             return reason
         if "optimizer" not in json.loads((folder / PROGRESS).read_text(encoding="utf-8")):
             return f"{PROGRESS} has no optimizer state"
-        for name in (MODEL, TRAINING):
-            with safe_open(folder / name, framework="pt") as file:
-                file.keys()
+        for file in (*weight_files(folder), folder / TRAINING):
+            with safe_open(file, framework="pt") as opened:
+                opened.keys()
     except (OSError, ValueError, SafetensorError) as error:
         return " ".join(str(error).split())[:120]
     return None

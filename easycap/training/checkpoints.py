@@ -16,6 +16,7 @@ from easycap.models.image_model import ImageModel
 from easycap.runs.find import EPOCH, epochs_kept
 from easycap.training.average import AverageWeights
 from easycap.training.distributed import Ranks
+from easycap.training.frozen_files import FrozenFiles
 from easycap.training.optim import Optimization
 from easycap.training.train_state import TrainState
 from easycap.types import Vocabulary
@@ -36,6 +37,7 @@ class Checkpoints:
         self.folder, self.model, self.vocabulary = folder, model, vocabulary
         self.config, self.ranks = config, ranks
         self.keep_epochs: int = config["trainer"]["keep_checkpoints"]
+        self.frozen_files = FrozenFiles()
 
     @property
     def best(self) -> Path:
@@ -70,6 +72,7 @@ class Checkpoints:
                 self.vocabulary,
                 self.config,
                 progress=asdict(state),
+                frozen_files=self.frozen_files,
                 **training,
             )
 
@@ -87,9 +90,14 @@ class Checkpoints:
             return None
 
     def check_space(self) -> None:
-        """Raise `UserError` unless three copies of `last`, two of `best` and the epochs kept fit on the disk."""
+        """Raise `UserError` unless three copies of `last`, two of `best` and the epochs kept fit on the disk.
+
+        Frozen weights are there once.
+        """
         if not self.ranks.is_main:
             return
         whole, weights = (checkpoint.checkpoint_bytes(self.model, wanted) for wanted in (True, False))
-        there = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-        checkpoint.check_space(self.folder, 3 * whole + (2 + self.keep_epochs) * weights - there)
+        frozen = checkpoint.frozen_bytes(self.model)
+        stats = [path.stat() for path in self.folder.rglob("*") if path.is_file()]
+        there = sum({(one.st_dev, one.st_ino): one.st_size for one in stats}.values())  # links count once
+        checkpoint.check_space(self.folder, 3 * whole + (2 + self.keep_epochs) * weights + frozen - there)

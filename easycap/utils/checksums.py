@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -14,14 +14,28 @@ from typing import Any
 CHECKSUMS = "checksums.txt"
 
 
-def write_checksums(folder: Path) -> None:
-    """Write the SHA-256 of every file of `folder` into checksums.txt there."""
-    files = [path for path in _files(folder) if path.name != CHECKSUMS]
-    lines = (
-        f"{digest}  {file.relative_to(folder).as_posix()}\n"
-        for digest, file in zip(_digests(files), files, strict=True)
-    )
+def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> None:
+    """Write the SHA-256 of every file of `folder` into checksums.txt there.
+
+    Of files linked from elsewhere the digests are `known` {name: digest}: if they have changed since, it is noticed.
+    """
+    digests = dict(known or {})
+    names = {path: path.relative_to(folder).as_posix() for path in _files(folder) if path.name != CHECKSUMS}
+    new = [path for path, name in names.items() if name not in digests]
+    digests |= {names[path]: digest for path, digest in zip(new, _digests(new), strict=True)}
+    lines = (f"{digests[name]}  {name}\n" for name in names.values())
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def known_checksums(files: Iterable[Path]) -> dict[str, str]:
+    """Return {name: SHA-256} of files as the checksums.txt next to each has it; files without one are left out."""
+    found = {}
+    for file in files:
+        with suppress(OSError):
+            for line in (file.parent / CHECKSUMS).read_text(encoding="utf-8").splitlines():
+                if line[66:] == file.name:
+                    found[file.name] = line[:64]
+    return found
 
 
 def damage(folder: Path) -> str | None:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.tiny_config import TINY, try_out
-from safetensors.torch import load_file
 
 from easycap.config.compose import compose
 from easycap.config.schema import check
@@ -23,6 +22,7 @@ from easycap.data.features import CachedFeatures, FeatureCache, fingerprint
 from easycap.data.images import PackedImage
 from easycap.data.transforms import Mirrored, Transform
 from easycap.errors import OutOfTime
+from easycap.models.stored_weights import read_weights
 from easycap.predict import load
 from easycap.tasks.feature_caching import cached_view
 from easycap.tasks.training import training_loader
@@ -200,7 +200,7 @@ def test_at_the_unfreeze_epoch_training_goes_live(tmp_path: Path) -> None:
     settings = ["trainer.cache_features=true", "trainer.epochs=2"]
     frozen = run(tmp_path / "frozen", *settings, "trainer.unfreeze_encoder_at_epoch=null")
     released = run(tmp_path / "released", *settings, "trainer.unfreeze_encoder_at_epoch=1")
-    weights = [load_file(path / "checkpoints" / "last" / "model.safetensors") for path in (frozen, released)]
+    weights = [read_weights(path / "checkpoints" / "last") for path in (frozen, released)]
     name = "encoder.stages.0.0.weight"
     assert not torch.equal(weights[0][name], weights[1][name])
     assert losses(frozen)[:6] == losses(released)[:6]
@@ -223,7 +223,7 @@ def test_a_run_goes_on_from_the_cache(tmp_path: Path) -> None:
         run(tmp_path / "cut", *CACHED, "trainer.max_hours=1e-9")
     config = check(compose([*TINY, *CACHED])[0]) | {"resume": str(tmp_path / "cut")}
     train(config, tmp_path / "cut", command="easycap train")
-    last = [load_file(tmp_path / name / "checkpoints/last/model.safetensors") for name in ("whole", "cut")]
+    last = [read_weights(tmp_path / name / "checkpoints/last") for name in ("whole", "cut")]
     assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
     assert losses(tmp_path / "cut") == losses(whole)
 

@@ -187,10 +187,10 @@ def test_a_checkpoint_that_is_replaced_while_it_is_checked_is_not_called_damaged
 
 
 def _with(digest):
-    def write(folder: Path) -> None:
+    def write(folder: Path, known: dict[str, str]) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("easycap.utils.checksums.hashlib.file_digest", digest)
-            write_checksums(folder)
+            write_checksums(folder, known)
 
     return write
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from easycap.errors import UserError
+from easycap.models.stored_weights import in_own_precision
 from easycap.utils.transformers_adapter import LanguageModel, initial_std
 
 
@@ -48,7 +49,11 @@ def start_words(
             return
         known = {new: [own] for new, own in special.items() if isinstance(own, int)}
         subword_ids = [known.get(word, ids) for word, ids in enumerate(subword_ids)]
-        starts = [means_of_subwords(table, subword_ids) for table in word_tables(lm)]
+        # Means are rounded like the table's own rows, so that a frozen table takes no more room than before.
+        starts = [
+            means_of_subwords(table, subword_ids).to(in_own_precision(table).dtype)
+            for table in word_tables(lm)
+        ]
         lm.resize_token_embeddings(vocab_size, mean_resizing=False)
         for table, start in zip(word_tables(lm), starts, strict=True):
             table.copy_(start)
