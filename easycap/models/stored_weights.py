@@ -109,7 +109,7 @@ def _is_of_trained(model: nn.Module, buffer: str) -> bool:
 
 
 def split_frozen(model: nn.Module) -> tuple[Tensors, list[Tensors], dict[str, str]]:
-    """Return the trained weights of a model, those of each frozen part, and {tied name: the name it is stored under}."""
+    """Return the trained weights of a model, those of each frozen part, and {tied name: stored name}."""
     tensors: Tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     tied, frozen = tied_names(tensors), frozen_names(model)
     trained: Tensors = {}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.damage import flip_a_bit
 from safetensors.torch import load_file
 from torch import nn
 
@@ -148,7 +147,9 @@ def test_a_flipped_bit_in_the_shared_file_is_found_and_not_passed_on(tmp_path: P
         file.seek(len(content) // 2)
         file.write(bytes([content[len(content) // 2] ^ 1]))
     os.utime(shared, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(ValueError, match=f"best is damaged: {shared.name} has changed .*restore it from a copy"):
+    with pytest.raises(
+        ValueError, match=f"best is damaged: {shared.name} has changed .*restore it from a copy"
+    ):
         checkpoint_of(run)
     os.utime(shared)  # what this process knew of the file is of no use then
     new = save(run / "checkpoints/last", model, files=FrozenFiles())
@@ -168,7 +169,9 @@ def test_a_link_to_what_has_rotted_meanwhile_is_noticed(tmp_path: Path) -> None:
         file.seek(before.st_size - 1)
         file.write(bytes([last ^ 1]))
     os.utime(shared, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert damage(save(tmp_path / "best", model, files=files)) == f"{shared.name} has changed since it was saved"
+    assert (
+        damage(save(tmp_path / "best", model, files=files)) == f"{shared.name} has changed since it was saved"
+    )
 
 
 def test_a_missing_shared_file_is_one_sentence(tmp_path: Path) -> None:
