@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.tiny_config import TINY
@@ -133,14 +134,20 @@ def test_other_ranks_are_silent(clock: Clock, caplog, monkeypatch) -> None:
     assert not lines_of(caplog)
 
 
-def test_how_long_training_takes_is_said_once_some_steps_are_measured(clock: Clock, caplog) -> None:
+@pytest.mark.parametrize(("per_epoch", "part"), [(960, " (4 min per epoch)"), (2108, "")])
+def test_how_long_training_takes_is_said_once_some_steps_are_measured(
+    clock: Clock, caplog, per_epoch: int, part: str
+) -> None:
     caplog.set_level("INFO")
-    with TrainingProgress(2108, 100, shown=True, clock=clock) as progress:
+    epochs = SimpleNamespace(total_steps=2108, per_epoch=per_epoch)
+    with TrainingProgress(epochs, 100, shown=True, clock=clock) as progress:
         for step in range(101, 320):
             clock.now += 9 if step < 103 else 0.25  # the first steps set things up
             progress.advance(step, 3.2, 98)
     about = [line for line in lines_of(caplog) if "on this machine" in line]
-    assert about == ["training takes about 8 min on this machine: 2,000 steps of 0.25 s, without validation"]
+    assert about == [
+        f"training takes about 8 min on this machine{part}: 2,000 steps of 0.25 s, without validation"
+    ]
     steps = [line for line in lines_of(caplog) if line.startswith("training: ")]
     assert steps[0].startswith("training: 150 of 2,108 steps (7%), loss 3.200, 98 images/s, about")
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from easycap.config.compose import compose
 from easycap.config.schema import check
 from easycap.tasks.preflight import about_rewards
+from easycap.training.train_state import TrainState
 from easycap.training.trainer import Trainer
 from easycap.training.validation import Validation, Validator, warnings_of
 
@@ -118,12 +119,26 @@ def test_rewards_that_buy_bad_endings_are_warned_about() -> None:
     captions = {str(i): str(i) for i in range(100)}
 
     def found(**values: float) -> list[str]:
-        return list(warnings_of(Validation(first | values, captions), first, "CIDEr-D").values())
+        state = TrainState(step=1000, stage_start_metrics=first)
+        return list(warnings_of(Validation(first | values, captions), state, "CIDEr-D").values())
 
     [sentence] = found(**{"CIDEr-D": 0.84, "bad_endings": 0.12})
     assert "rose from 80.0 to 84.0" in sentence and "from 1.0% to 12.0%" in sentence
     assert not found(**{"CIDEr-D": 0.84, "bad_endings": 0.02})
     assert not found(**{"CIDEr-D": 0.79, "bad_endings": 0.12})
+
+
+def test_that_the_image_is_ignored_is_judged_once_the_model_had_a_chance() -> None:
+    values = {"CIDEr-D": 0.1, "loss": 3.0, "loss_of_shuffled_images": 3.001}
+
+    def warned(step: int, loss_before: float | None) -> bool:
+        best = {} if loss_before is None else {"loss": loss_before}
+        state = TrainState(step=step, stage_start_metrics=values, best_metrics=best)
+        return "image ignored" in warnings_of(Validation(values, {"a": "x", "b": "y"}), state, "CIDEr-D")
+
+    assert not warned(60, None) and not warned(60, 4.0)
+    assert warned(60, 3.02), "the loss has stopped falling"
+    assert warned(300, None) and warned(300, 4.0)
 
 
 def test_rewards_from_random_weights_are_warned_about() -> None:

@@ -245,9 +245,11 @@ def test_a_captioner_that_ignores_the_image_is_warned_of_once(
 
     original = Captioner.encode
     monkeypatch.setattr(Captioner, "encode", lambda self, images: original(self, images * 0))
+    monkeypatch.setattr("easycap.training.validation._FEW_STEPS", 12)  # two epochs
     path = run(tmp_path / "run", "trainer.epochs=3")
     warnings = " ".join(read(path, "result.json")["warnings"])
     assert caplog.text.count("the decoder ignores the image") == 1
+    assert "after epoch 2: the loss is nearly" in caplog.text
     assert caplog.text.count("get the same caption") == 1
     assert "after epoch 3: the loss" in warnings
     assert "the decoder ignores the image" in warnings and "100% of the validation images" in warnings

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
+from easycap.training.epochs import Epochs
 from easycap.utils.progress_bar import Progress, duration
 
 logger = logging.getLogger(__name__)
@@ -19,11 +20,17 @@ class TrainingProgress:
     """Shows steps, loss, images/s and time left, and logs once an estimate of the duration from measured steps."""
 
     def __init__(
-        self, total_steps: int, step: int, *, shown: bool, clock: Callable[[], float] = time.monotonic
+        self, epochs: Epochs, step: int, *, shown: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.shown, self.clock = shown, clock
+        self.shown, self.clock, self.per_epoch = shown, clock, epochs.per_epoch
         self.progress = Progress(
-            "training", total_steps, unit="steps", done=step, with_speed=False, shown=shown, clock=clock
+            "training",
+            epochs.total_steps,
+            unit="steps",
+            done=step,
+            with_speed=False,
+            shown=shown,
+            clock=clock,
         )
         self.first = step
         self._measured_from = 0.0
@@ -48,9 +55,11 @@ class TrainingProgress:
 
     def _log_duration(self, step_seconds: float) -> None:
         left = self.progress.total - self.progress.done
+        epoch = "" if left <= self.per_epoch else f" ({duration(self.per_epoch * step_seconds)} per epoch)"
         logger.info(
-            "training takes about %s on this machine: %s steps of %.2g s, without validation",
+            "training takes about %s on this machine%s: %s steps of %.2g s, without validation",
             duration(left * step_seconds),
+            epoch,
             f"{left:,}",
             step_seconds,
         )

@@ -90,7 +90,7 @@ class Trainer:
             compile_forward(self.model)
         self.choose_threads()
         self.sanity_check()
-        bar = TrainingProgress(self.epochs.total_steps, self.state.step, shown=self.ranks.is_main)
+        bar = TrainingProgress(self.epochs, self.state.step, shown=self.ranks.is_main)
         with self.stop, bar as progress:
             self.validate_initial_weights(progress)
             while not (self.epochs.are_over(self.state) or self.early_stopping.has_run_out(self.state)):
@@ -245,7 +245,7 @@ class Trainer:
             oracle=has_oracle(self.config),
         )
         self.state.stage_start_metrics = self.state.stage_start_metrics or validation.values
-        found = warnings_of(validation, self.state.stage_start_metrics, self.validator.metric)
+        found = warnings_of(validation, self.state, self.validator.metric)
         for sentence in self.state.new_warnings(found, epoch):
             logger.warning(sentence)
         self.early_stopping.compare(self.state, validation.values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,12 +16,15 @@ from easycap.errors import UserError
 from easycap.models.image_model import ImageModel
 from easycap.registry import describe_choices, register
 from easycap.training.distributed import Ranks
+from easycap.training.train_state import TrainState
 from easycap.types import Batch, Example, Objective
 
 logger = logging.getLogger(__name__)
 
 # Below this gain in loss (nats per word) from seeing the right image the decoder ignores the image.
 _IMAGE_MATTERS = 0.01
+# Judged after so many steps, or sooner if the loss is above this share of the best validation's.
+_FEW_STEPS, _FALLS = 300, 0.98
 # A rise of this share of captions that end in "a", "with", "the" is significant on a few hundred images.
 _MORE_BAD_ENDINGS = 0.02
 
@@ -168,15 +171,15 @@ class Validator:
         return sums["loss"] / sums["words"], self.ranks.broadcast(shuffled)
 
 
-def warnings_of(validation: Validation, first: Mapping[str, float], metric: str) -> dict[str, str]:
-    """Return what is suspicious about a validation, {kind: sentence}; `first` are the values of the run's first one."""
+def warnings_of(validation: Validation, state: TrainState, metric: str) -> dict[str, str]:
+    """Return what is suspicious about a validation, {kind: sentence}; `state` is how far training was before it."""
     found = {}
-    values, images = validation.values, len(validation.captions)
+    values, images, first = validation.values, len(validation.captions), state.stage_start_metrics
     share = values.get("most_frequent_caption", 0.0)
     if images > 1 and share > 0.5:
         found["same caption"] = f"{share:.0%} of the validation images get the same caption"
     gain = values["loss_of_shuffled_images"] - values["loss"]
-    if images > 1 and gain < _IMAGE_MATTERS:
+    if images > 1 and gain < _IMAGE_MATTERS and not _still_learns(state, values["loss"]):
         found["image ignored"] = (
             f"the loss is nearly the same with the wrong images ({values['loss_of_shuffled_images']:.3f} against "
             f"{values['loss']:.3f}): the decoder ignores the image"
@@ -189,3 +192,9 @@ def warnings_of(validation: Validation, first: Mapping[str, float], metric: str)
             "break off"
         )
     return found
+
+
+def _still_learns(state: TrainState, loss: float) -> bool:
+    """Whether it is too early to judge: few steps so far, and the loss falls quickly. Words are learned first."""
+    before = state.best_metrics.get("loss")
+    return state.step < _FEW_STEPS and (before is None or loss < _FALLS * before)
