@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 VERSIONS ?= oldest newest released
 TESTS ?= tests
 
-.PHONY: quickstart test test-slow test-versions docs lint format clean
+.PHONY: quickstart test test-slow test-gpu test-versions docs lint format clean
 
 quickstart: $(STAMP)
 	$(BIN)/easycap train experiment=easycap/quickstart
@@ -21,6 +21,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -v -n 2 --durations=12 -m "slow and not gpu"
+
+# The tests that need a GPU, and the benchmarks on it, in at most ten minutes; GPU_OPTIONS=--tiny tries them on any machine.
+test-gpu: $(STAMP)
+	$(BIN)/python experiments/speed/gpu.py --out build/gpu $(GPU_OPTIONS)
 
 # With the oldest and the newest versions that setup.cfg allows, and with the newest there are; torch is that of $(VENV).
 # `make test-versions VERSIONS=oldest TESTS="tests/parity tests/data"` runs a part.

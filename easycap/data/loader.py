@@ -183,7 +183,7 @@ class TrainLoader:
             collate_fn=self.collate,
             drop_last=True,
             generator=torch.Generator(),  # its own: the global one must not depend on how batches are loaded
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_initialized(),  # by the model, which is on its device already
         )
 
     @property

@@ -76,8 +76,9 @@ class Beam:
                 ended = torch.ones_like(ended)
             finished.add(images, candidates, ended, length**self.length_penalty)
             beams, parents = candidates.best_running(ended, parents, self.num_beams)
-            searching = self._can_improve(beams, finished.ranks[images], length)
-            if length == max_length or not searching.any():
+            # As indices: a mask would be searched for them, and a GPU waited for, each time.
+            searching = self._can_improve(beams, finished.ranks[images], length).nonzero().squeeze(1)
+            if length == max_length or not len(searching):
                 break
             images, beams, parents = images[searching], beams.of(searching), parents[searching]
             last, state = beams.words[..., -1].flatten(), state.select(parents.flatten())
@@ -116,7 +117,7 @@ class Beams:
         return Beams(rows_of(self.words, index), sums), parents.gather(1, index)
 
     def of(self, images: torch.Tensor) -> Beams:
-        """Return the beams of some images, given as a mask (n,)."""
+        """Return the beams of some images, given by their indices."""
         return Beams(self.words[images], self.sums[images])
 
 

@@ -95,8 +95,9 @@ class DiverseBeam:
             num_beams = groups[0].beams.sums.shape[1]
             log_probs = log_probs.reshape(len(images), self.num_groups, num_beams, log_probs.shape[-1])
             rows = self._step_groups(groups, images, log_probs, length, ends=length == max_length)
-            searching = torch.stack([~group.beams.sums[:, 0].isneginf() for group in groups], 1).any(1)
-            if length == max_length or not searching.any():
+            running = torch.stack([~group.beams.sums[:, 0].isneginf() for group in groups], 1).any(1)
+            searching = running.nonzero().squeeze(1)
+            if length == max_length or not len(searching):
                 break
             for group in groups:
                 group.keep(searching)
@@ -213,5 +214,5 @@ class _Group:
         self.beams = Beams(self.beams.words, self.beams.sums.masked_fill(~possible.unsqueeze(1), NEVER))
 
     def keep(self, images: torch.Tensor) -> None:
-        """Keep the beams of some images, given as a mask (n,)."""
+        """Keep the beams of some images, given by their indices."""
         self.beams, self.own_sums = self.beams.of(images), self.own_sums[images]

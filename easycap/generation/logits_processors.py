@@ -20,7 +20,9 @@ NEVER = float("-inf")
 
 def suppress_tokens(scores: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
     """Suppress the words `ids` in every row."""
-    return scores.index_fill(1, torch.tensor(ids, dtype=torch.long, device=scores.device), NEVER)
+    # Made on the CPU and copied without waiting: a GPU still computes what the scores are made of.
+    index = torch.tensor(ids, dtype=torch.long).to(scores.device, non_blocking=True)
+    return scores.index_fill(1, index, NEVER)
 
 
 def suppress_repeated_ngrams(
@@ -46,7 +48,7 @@ def restore_eos(scores: torch.Tensor, unprocessed: torch.Tensor, eos_id: int) ->
     """Give eos its score in `unprocessed` back in rows where every word is forbidden."""
     stuck = scores.isneginf().all(1)
     scores = scores.clone()
-    scores[stuck, eos_id] = unprocessed[stuck, eos_id]
+    scores[:, eos_id] = torch.where(stuck, unprocessed[:, eos_id], scores[:, eos_id])
     return scores
 
 

@@ -149,7 +149,7 @@ class SelfCritical:
                 output = decoder(batch.input_ids, state.select(batch.rows))
                 likelihood, _ = self.cross_entropy.loss_of_output(output, batch.targets)
                 loss = (1 - self.share) * loss + self.share * likelihood
-                parts["cross_entropy"] = float(likelihood)
+                parts["cross_entropy"] = likelihood.detach()
         return loss, {"loss": loss.detach()} | {name: torch.as_tensor(v) for name, v in parts.items()}
 
     # -------------------------------------------------------------------------------------- samples

@@ -8,6 +8,8 @@ called by all ranks at the same point; with one rank each returns what it was gi
 
 from __future__ import annotations
 
+import logging
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,9 +20,12 @@ import torch.distributed as dist
 from torch import nn
 
 from easycap.errors import UserError
+from easycap.training.hardware import local_gpu
 from easycap.training.heartbeat import Heartbeat
-from easycap.training.place import place
+from easycap.training.place import Place, place
 from easycap.training.rendezvous import meet
+
+logger = logging.getLogger(__name__)
 
 _BUCKET_BYTES = 64 * 2**20
 # Rank 0 may draw a data set or score for long while the others wait; who died is known from the missing heartbeat.
@@ -155,12 +160,9 @@ def init_distributed() -> Iterator[Ranks]:
     if here.world_size == 1:
         yield SINGLE_PROCESS
         return
-    has_cuda = torch.cuda.is_available()
-    if has_cuda:
-        torch.cuda.set_device(here.local_rank)
     store = meet(here)
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if has_cuda else "gloo",
+        _backend(store, here),
         store=dist.PrefixStore("group", store),
         rank=here.rank,
         world_size=here.world_size,
@@ -171,6 +173,29 @@ def init_distributed() -> Iterator[Ranks]:
         yield ranks
         ranks.barrier()
     dist.destroy_process_group()
+
+
+def _backend(store: dist.Store, here: Place) -> str:
+    """The means of communication: gloo, and NCCL between GPUs, which it wants to be a different one for each rank."""
+    store.set(f"gpu/{here.rank}", _own_gpu(here))
+    gpus = [store.get(f"gpu/{rank}").decode() for rank in range(here.world_size)]
+    if not all(gpus):
+        return "gloo"
+    if len(set(gpus)) < len(gpus):
+        if here.rank == 0:
+            logger.warning(
+                "%d processes share %d GPU(s): gradients go through the CPU", len(gpus), len(set(gpus))
+            )
+        return "gloo"
+    return "cpu:gloo,cuda:nccl"
+
+
+def _own_gpu(here: Place) -> str:
+    """What identifies the GPU of this rank, from now on its default; empty without one."""
+    if not torch.cuda.is_available():
+        return ""
+    torch.cuda.set_device(local_gpu(here))
+    return f"{socket.gethostname()} {torch.cuda.get_device_properties(local_gpu(here)).uuid}"
 
 
 def _statistics(module: nn.Module) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from easycap.errors import UserError
-from easycap.training.place import place
+from easycap.training.place import Place, place
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +32,11 @@ class Precision(Enum):
 def pick_device(name: str) -> torch.device:
     """Return the device `name` (auto, cpu, cuda, cuda:1, mps); `UserError` if this machine has no such device.
 
-    Of several ranks each takes the GPU of its local number.
+    Of several ranks each takes the GPU of its local number; if there are fewer GPUs, they share them.
     """
     here = place()
     if here.world_size > 1 and torch.cuda.is_available() and name in ("auto", "cuda"):
-        name = f"cuda:{here.local_rank}"
+        name = f"cuda:{local_gpu(here)}"
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -50,6 +50,11 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(f"device={name}: {_why_not(name)}; use device=auto or device=cpu") from None
     return torch.device(name)
+
+
+def local_gpu(here: Place) -> int:
+    """Return the number of the GPU of one of several ranks. A launcher may show each rank one GPU only: cuda:0."""
+    return here.local_rank % torch.cuda.device_count()
 
 
 def _why_not(name: str) -> str:

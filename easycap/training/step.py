@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -30,6 +30,21 @@ class StepResult(NamedTuple):
 
 
 _ONE_VALUE = "Expected more than 1 value per channel"  # as torch's BatchNorm puts it
+
+
+def as_numbers(values: Sequence[Mapping[str, torch.Tensor]], device: torch.device) -> list[dict[str, float]]:
+    """Return scalar tensors, on `device` or the CPU, as numbers, all in one copy.
+
+    Each wait for a GPU lets its queue of work run empty, so a step has one.
+    """
+    tensors = [tensor.to(device, non_blocking=True) for some in values for tensor in some.values()]
+    numbers = iter(torch.stack(tensors).tolist())
+    return [{name: next(numbers) for name in some} for some in values]
+
+
+def total_norm(module: nn.Module) -> torch.Tensor:
+    """Return the norm of all gradients of a module, 0 without any."""
+    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
 
 
 class TrainStep:
@@ -77,26 +92,30 @@ class TrainStep:
         """Each batch counts by its number of words, as if those of all ranks were one batch."""
         words = [int((batch.targets != self.pad_id).sum()) for batch in batches]
         all_words = self.ranks.all_reduce_sum({"words": sum(words)})["words"]
-        values: dict[str, float] = {}
-        for batch, count in zip(batches, words, strict=True):
-            for name, value in self.accumulate(batch, count / all_words).items():
-                values[name] = values.get(name, 0.0) + value
-        values = self.ranks.all_reduce_sum(values)
-        self.check_finite(values["loss"], batches, step)
+        shares = [count / all_words for count in words]
+        found = [self.accumulate(batch, share) for batch, share in zip(batches, shares, strict=True)]
         self.ranks.all_reduce_gradients(self.model.parameters())
         self.ranks.average_buffers(self.model)
         self.optimization.unscale()
-        values |= self.clip_gradients(with_parts=(step + 1) % self.settings.log_every_steps == 0)
+        norms = self.clip_gradients(with_parts=(step + 1) % self.settings.log_every_steps == 0)
+        *found_numbers, norm_numbers = as_numbers([*found, norms], self.device)
+        values: dict[str, float] = {}
+        for numbers, share in zip(found_numbers, shares, strict=True):
+            for name, value in numbers.items():
+                values[name] = values.get(name, 0.0) + value * share
+        values = self.ranks.all_reduce_sum(values)
+        self.check_finite(values["loss"], batches, step)
+        values |= norm_numbers
         values |= self.optimization.apply(step)
         self.average.update(step)
         return StepResult(values, all_words)
 
-    def accumulate(self, batch: Batch, share: float) -> dict[str, float]:
-        """Add the gradients of `share` of a batch's loss; return that share of what the objective logs."""
+    def accumulate(self, batch: Batch, share: float) -> dict[str, torch.Tensor]:
+        """Add the gradients of `share` of a batch's loss; return what the objective logs of the whole batch."""
         with autocast(self.device, self.settings.precision):
             loss, parts = self.objective(self.model, batch.to(self.device))
         self.optimization.backward(loss * share)
-        return {name: float(value) * share for name, value in parts.items()}
+        return parts
 
     @contextmanager
     def without_effect(self) -> Iterator[None]:
@@ -141,15 +160,17 @@ class TrainStep:
                 "or set trainer.clip_norm"
             )
 
-    def clip_gradients(self, *, with_parts: bool) -> dict[str, float]:
+    def clip_gradients(self, *, with_parts: bool) -> dict[str, torch.Tensor]:
         """Clip to `clip_norm`; return the norm before, and with `with_parts` that of each part."""
         values = {}
         if with_parts:
             for name, part in self.model.named_children():
-                grads = [p.grad for p in part.parameters() if p.grad is not None]
-                values[f"grad_norm/{name}"] = float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
-        limit = self.settings.clip_norm or math.inf
-        values["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+                values[f"grad_norm/{name}"] = total_norm(part)
+        values["grad_norm"] = total_norm(self.model)
+        if self.settings.clip_norm:
+            nn.utils.clip_grads_with_norm_(
+                self.model.parameters(), self.settings.clip_norm, values["grad_norm"]
+            )
         return values
 
     def what_fits(self, batch: Batch) -> str:

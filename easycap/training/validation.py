@@ -156,8 +156,8 @@ class Validator:
         total = words = 0.0
         shuffled = float("nan")
         for number, batch in enumerate(self._shown(batches, "validation loss")):
-            batch = batch.to(self.device)
             count = int((batch.targets != self.pad_id).sum())
+            batch = batch.to(self.device)
             with self.autocast():
                 total += float(self.objective(self.model, batch)[0]) * count
             if number == 0:

@@ -4,8 +4,8 @@
     python experiments/speed/feature_cache.py --quick         # seconds; tiny models, to see that it runs
 
 Both read the same generated 640x480 JPEGs and train the same weights in turn, loading included; seconds are those of
-the processor, which other work on the machine disturbs less. The cache is filled by the first run of a sweep over
-decoders; "other runs wait" is how long the next ones take to find it.
+the processor, which other work on the machine disturbs less, and with a GPU those that pass. The cache is filled by
+the first run of a sweep over decoders; "other runs wait" is how long the next ones take to find it.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ RUNS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="cpu or cuda (%(default)s)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--images", type=int, default=16, help="images of a step (%(default)s)")
     parser.add_argument("--captions", type=int, default=1, help="captions of each image (%(default)s)")
@@ -64,23 +65,24 @@ def main() -> None:
         runs = {name: run for name, run in RUNS.items() if not options.quick or run[0] == "decoder=lstm"}
         rows = [measure(name, run, photos, options) for name, run in runs.items()]
     print(markdown([as_text(row) for row in rows]))
-    keep(options.out, {"machine": machine(), "load_average": os.getloadavg(), "rows": rows})
+    keep(options.out, {"machine": machine(options.device), "load_average": os.getloadavg(), "rows": rows})
 
 
 def measure(name: str, decoder: list[str], photos: Path, options: argparse.Namespace) -> dict[str, Any]:
     overrides = [
         "experiment=easycap/coco", "encoder.pretrained=false", *decoder, "data=folder", f"data.images={photos}",
         "data.captions=null", f"trainer.batch_size={options.images}", f"trainer.captions_per_image={options.captions}",
-        "trainer.unfreeze_encoder_at_epoch=null", "trainer.workers=0",
+        "trainer.unfreeze_encoder_at_epoch=null", "trainer.workers=0", f"device={options.device}",
     ]  # fmt: skip
     overrides += [setting for setting in TINY if options.quick and setting.startswith("encoder.")]
     task = create_task(configured([*overrides, "trainer.cache_features=true"], options.precision))
     task.model.freeze_encoder(True)
-    started = time.process_time()
+    clock = time.process_time if options.device.type == "cpu" else time.perf_counter
+    started = clock()
     features = cached_view(task, None, more_runs=False)
-    waited = time.process_time() - started
+    waited = clock() - started
     steps = {"cache": step_of(task, features), "encoder": step_of(task, None)}
-    seconds = alternate(steps, rounds=options.rounds, clock=time.process_time)
+    seconds = alternate(steps, rounds=options.rounds, clock=clock, device=options.device)
     return {
         "decoder": name,
         "images": options.images,

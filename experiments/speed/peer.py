@@ -87,11 +87,14 @@ class Peer:
             fused=True,  # as transformers' own Trainer does
         )
 
+        device = model.device
+
         def step() -> None:
-            pixels = (batch.inputs.images[batch.rows] - 127.5) / 63.75
-            labels = batch.targets.masked_fill(batch.targets == self.ids["pad_token_id"], -100)
-            with autocast(torch.device("cpu"), Precision(precision)):
-                loss = model(pixel_values=pixels, decoder_input_ids=batch.input_ids, labels=labels).loss
+            moved = batch.to(device)
+            pixels = (moved.inputs.images[moved.rows] - 127.5) / 63.75
+            labels = moved.targets.masked_fill(moved.targets == self.ids["pad_token_id"], -100)
+            with autocast(device, Precision(precision)):
+                loss = model(pixel_values=pixels, decoder_input_ids=moved.input_ids, labels=labels).loss
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), self.config["trainer"]["clip_norm"])
             optimizer.step()

@@ -29,7 +29,7 @@ from easycap.training.hardware import Precision, autocast, has_bf16
 from easycap.types import Inputs
 from easycap.utils.allocator import keep_freed_memory
 
-OURS, WORDS, CPU = "easycap", 20, torch.device("cpu")
+OURS, WORDS = "easycap", 20
 decoding.MIN_LENGTH = decoding.MAX_LENGTH = WORDS  # as many words of every side
 Functions = dict[str, Callable[[], Any]]
 
@@ -41,20 +41,21 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     sizes = TINY if options.quick else FULL
     rows = []
-    for precision in ["fp32", "bf16"] if has_bf16(CPU) else ["fp32"]:
+    for precision in ["fp32", "bf16"] if has_bf16(options.device) else ["fp32"]:
         for work, functions in works(sizes, precision, options):
-            seconds = alternate(functions, rounds=options.rounds)
+            seconds = alternate(functions, rounds=options.rounds, device=options.device)
             rows += [summary(work, precision, seconds, peer) for peer in functions if peer != OURS]
             for row in rows[1 - len(functions) :]:
                 print(markdown([as_text(row)]).splitlines()[-1], flush=True)
     print(markdown([as_text(row) for row in rows]))
-    keep(options.out, {"machine": machine(), "load_average": os.getloadavg(), "rows": rows})
+    keep(options.out, {"machine": machine(options.device), "load_average": os.getloadavg(), "rows": rows})
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--device", type=torch.device, default="cpu", help="cpu or cuda (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="tiny models")
     parser.add_argument("--nanovlm", type=Path, metavar="FOLDER", help="a checkout of nanoVLM")
     parser.add_argument("--images", type=int, default=4, help="images of a batch (%(default)s)")
@@ -68,9 +69,11 @@ def works(sizes: Sizes, precision: str, options: argparse.Namespace) -> Iterator
     """What is measured, with the function of each side."""
     torch.manual_seed(0)
     config = configured(settings(sizes), precision)
-    captioner = captioner_of(config, sizes.words)
+    captioner = captioner_of(config, sizes.words).to(options.device)
     peers = [HuggingFace(sizes)] + ([NanoVLM(sizes, options.nanovlm)] if options.nanovlm else [])
-    context = partial(autocast, CPU, Precision(precision))
+    for peer in peers:
+        peer.model.to(options.device)
+    context = partial(autocast, options.device, Precision(precision))
     for captions in (1, 5):
         batch = random_batch(captioner, options.images, captions, sizes.words - 1)
         steps = {OURS: our_step(config, captioner, batch)}
@@ -79,7 +82,7 @@ def works(sizes: Sizes, precision: str, options: argparse.Namespace) -> Iterator
     captioner.eval().requires_grad_(False)
     for peer in peers:
         peer.model.eval()
-    images = batch.inputs.images
+    images = batch.inputs.images.to(options.device)
 
     def looked(function: Callable[[], Any]) -> Callable[[], Any]:
         def run() -> Any:

@@ -47,7 +47,7 @@ def main() -> None:
         measure_full(FULL + TINY * options.quick, vocab_size, options),
     ]
     print(markdown([as_text(row) for row in rows]))
-    keep(options.out, {"machine": machine(), "rows": rows})
+    keep(options.out, {"machine": machine(options.device), "rows": rows})
 
 
 def parse() -> argparse.Namespace:
@@ -55,6 +55,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="tiny models instead of the full one")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="cpu or cuda (%(default)s)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument(
         "--peer", choices=["resnet", "vit"], default="resnet", help="the peer's encoder (%(default)s)"
@@ -71,10 +72,11 @@ def parse() -> argparse.Namespace:
 
 def measure_quickstart(options: argparse.Namespace) -> dict[str, Any]:
     config = configured(["experiment=easycap/quickstart"], options.precision)
-    captioner = captioner_of(config, 400)
+    captioner = captioner_of(config, 400).to(options.device)
     trainer = config["trainer"]
     batch = random_batch(captioner, trainer["batch_size"], trainer["captions_per_image"], 400)
-    seconds = alternate({"easycap": our_step(config, captioner, batch)}, rounds=options.rounds)
+    steps = {"easycap": our_step(config, captioner, batch)}
+    seconds = alternate(steps, rounds=options.rounds, device=options.device)
     return summary("quickstart", options.precision, batch, seconds)
 
 
@@ -84,9 +86,11 @@ def measure_full(overrides: list[str], vocab_size: int, options: argparse.Namesp
     captioner = captioner_of(config, vocab_size)
     peer = Peer(config, vocab_size, encoder=options.peer, pad_id=0, bos_id=1, eos_id=2)
     flops = {"easycap": flops_of(captioner), PEER: peer.flops()}
+    captioner.to(options.device), peer.model.to(options.device)
     batch = random_batch(captioner, options.images, options.captions, vocab_size)
     steps = {"easycap": our_step(config, captioner, batch), PEER: peer.step_on(batch, options.precision)}
-    row = summary("full", options.precision, batch, alternate(steps, rounds=options.rounds))
+    seconds = alternate(steps, rounds=options.rounds, device=options.device)
+    row = summary("full", options.precision, batch, seconds)
     return row | {"peer_encoder": options.peer, "forward_flops_per_image": flops}
 
 
@@ -141,7 +145,7 @@ def training_of(config: dict[str, Any], captioner: Captioner, batch: Batch) -> T
         checkpoints=Path(),
         resume_from=None,
         config=config,
-        device=torch.device("cpu"),
+        device=captioner.mean.device,
         ranks=SINGLE_PROCESS,
     )
 

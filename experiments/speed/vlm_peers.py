@@ -151,7 +151,7 @@ class NanoVLM:
         return self.model(ids, pixels, targets=torch.cat([before, targets], 1))[1]
 
     def generate(self, images: torch.Tensor, num_beams: int, num_words: int) -> torch.Tensor:
-        ids = self._with_image(torch.full((len(images), 1), BOS))
+        ids = self._with_image(torch.full((len(images), 1), BOS, device=images.device))
         return self.model.generate(ids, pixels_of(images), max_new_tokens=num_words, greedy=True)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
@@ -176,10 +176,12 @@ def step_of(model: nn.Module, loss: Callable[[Batch], torch.Tensor], batch: Batc
     """Return a training step of a peer: forward, backward, clipping, AdamW in one kernel."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
+    device = next(model.parameters()).device
+
     def step() -> None:
         model.train()
         with autocast():
-            value = loss(batch)
+            value = loss(batch.to(device))
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.devices import DEVICES
 from helpers.gpt2_of_transformers import gpt2_of_transformers
 from helpers.tiny_decoders import PREFIX, SUPPLIED, TINY, VARIANTS
 
@@ -16,13 +17,16 @@ from easycap.types import Decoder, Memory
 NUM_IMAGES, NUM_TAGS, NUM_POSITIONS = 3, 2, 7
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_core_in_double_precision():
+@pytest.fixture(autouse=True, scope="module", params=DEVICES)
+def one_core_in_double_precision(request: pytest.FixtureRequest):
     """Weights as large as the decoder fixture's make rounding in single precision as large as the tolerance."""
+    if request.param != "cpu":
+        torch.set_default_device(request.param)
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     yield
+    torch.set_default_device(None)
     torch.set_num_threads(threads)
     torch.set_default_dtype(dtype)
 
@@ -45,19 +49,24 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
 @pytest.fixture
 def memory(decoder: Decoder) -> Memory:
     """Three images: all positions valid; a tag and an image position masked; padded at the end."""
-    tokens = torch.randn(NUM_IMAGES, NUM_POSITIONS, decoder.memory_dim, generator=torch.manual_seed(1))
+    tokens = randn(NUM_IMAGES, NUM_POSITIONS, decoder.memory_dim, seed=1)
     mask = torch.ones(NUM_IMAGES, NUM_POSITIONS, dtype=torch.bool)
     mask[1, [0, 4]] = False
     mask[2, 5:] = False
     return Memory(tokens, mask, {"tags": slice(0, NUM_TAGS), "image": slice(NUM_TAGS, NUM_POSITIONS)})
 
 
+def randn(*shape: int, seed: int) -> torch.Tensor:
+    """The same on every device."""
+    drawn = torch.randn(*shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+    return drawn.to(torch.get_default_device())
+
+
 def words_of(num_rows: int, decoder: Decoder) -> torch.Tensor:
-    words = torch.randint(
-        4, SUPPLIED["vocab_size"], (num_rows, decoder.max_length), generator=torch.manual_seed(2)
-    )
+    shape, generator = (num_rows, decoder.max_length), torch.Generator("cpu").manual_seed(2)
+    words = torch.randint(4, SUPPLIED["vocab_size"], shape, generator=generator, device="cpu")
     words[:, 0] = SUPPLIED["bos_id"]
-    return words
+    return words.to(torch.get_default_device())
 
 
 def stepped(decoder: Decoder, words: torch.Tensor, state) -> torch.Tensor:
@@ -163,9 +172,7 @@ def test_select_leaves_the_old_state_usable(decoder, memory):
 def test_selected_rows_equal_repeated_memory_with_gradients(decoder, memory):
     rows = torch.tensor([0, 0, 1, 2, 2, 2])
     words = words_of(len(rows), decoder)
-    weight = torch.randn(
-        len(rows), decoder.max_length, SUPPLIED["vocab_size"], generator=torch.manual_seed(3)
-    )
+    weight = randn(len(rows), decoder.max_length, SUPPLIED["vocab_size"], seed=3)
 
     def run(repeat_first: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
         tokens = memory.tokens.clone().requires_grad_()
@@ -200,7 +207,7 @@ def test_every_parameter_is_trained(decoder, memory):
 
 def test_too_much_memory_is_refused_or_read(decoder):
     """A decoder with a limit says so in words; one without reads on."""
-    tokens = torch.randn(1, 60, decoder.memory_dim, generator=torch.manual_seed(4))
+    tokens = randn(1, 60, decoder.memory_dim, seed=4)
     memory = Memory(tokens, torch.ones(1, 60, dtype=torch.bool), {"image": slice(0, 60)})
     try:
         state = decoder.start(memory)
