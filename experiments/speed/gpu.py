@@ -29,7 +29,7 @@ ON_CPU = ["tests/gpu/test_on_devices.py", "-m", "not slow and not gpu", "-k", "w
 
 
 class Part(NamedTuple):
-    """A command without its interpreter, `{out}` being the file for its result, and the most minutes it may take."""
+    """A command without its interpreter, `{out}` being the file for its result, and the most minutes of ten it may take."""
 
     name: str
     command: list[str]
@@ -84,7 +84,7 @@ def main() -> None:
     deadline = time.monotonic() + 60 * options.limit
     results: list[dict[str, Any]] = []
     for number, part in enumerate(parts(options)):
-        seconds = min(60 * part.minutes, deadline - time.monotonic())
+        seconds = min(6 * part.minutes * options.limit, deadline - time.monotonic())
         results.append(run(part, options.out / f"{number}.json", seconds))
         keep(options.out / "gpu.json", {"machine": about, "parts": results})
         (options.out / "gpu.md").write_text(as_markdown(about, results), encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers.devices import DEVICES, SLOW_ON_CPU
-from helpers.interrupted_runs import killed
+from helpers.interrupted_runs import killed, run
 from helpers.tiny_config import TINY
 from helpers.whole_runs import metrics, read, run_or_resume
 
@@ -42,7 +42,7 @@ def losses(path: Path) -> list[float]:
     return [line["train/loss"] for line in metrics(path) if "train/loss" in line]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", SLOW_ON_CPU)
 @pytest.mark.parametrize("overrides", RUNS.values(), ids=RUNS)
 def test_a_run_trains_and_captions(
     overrides: list[str], device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -72,17 +72,9 @@ def test_a_compiled_run_has_the_losses_of_a_plain_one(device: str, tmp_path: Pat
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_killed_run_is_resumed_with_its_random_numbers(device: str, tmp_path: Path) -> None:
     """To the same bits on a CPU; sums on a GPU may be in another order, but dropout draws the same."""
-    whole = run_or_resume(tmp_path / "whole", f"device={device}", "trainer.epochs=2", "decoder.dropout=0.3")
-    cut = killed(
-        tmp_path / "cut",
-        Trainer,
-        "train_step",
-        8,
-        f"device={device}",
-        "trainer.epochs=2",
-        "decoder.dropout=0.3",
-    )
-    run_or_resume(cut)
+    overrides = [f"device={device}", "decoder.dropout=0.3"]
+    whole = run(tmp_path / "whole", *overrides)
+    cut = run(killed(tmp_path / "cut", Trainer, "train_step", 5, *overrides))
     assert len(losses(cut)) == len(losses(whole))
     assert losses(cut) == pytest.approx(losses(whole), rel=0 if device == "cpu" else 1e-3)
 
