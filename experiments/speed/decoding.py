@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from measure import alternate, keep, machine, markdown, ratio
 from torch.nn.functional import pad
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from easycap.generation.beam import Beam
 from easycap.generation.greedy import Greedy
@@ -112,9 +113,26 @@ def ours(num_beams: int) -> Generator:
     return Beam(Ids(), shared=shared, num_beams=num_beams, length_penalty=1.0, early_stopping=False)
 
 
-def theirs(decoder: CausalLM, memory: Memory, num_beams: int) -> torch.Tensor:
-    bos = decoder.lm.get_input_embeddings()(torch.full_like(memory.mask[:, :1], BOS, dtype=torch.long))
-    return decoder.lm.generate(
+def of_transformers(decoder: CausalLM) -> GPT2LMHeadModel:
+    """transformers' GPT-2 with the weights of our decoder, on its device."""
+    own = decoder.lm.config
+    config = GPT2Config(
+        vocab_size=own.vocab_size,
+        n_embd=own.hidden_size,
+        n_layer=own.num_hidden_layers,
+        n_head=own.num_attention_heads,
+        n_positions=own.max_position_embeddings,
+        activation_function="gelu_pytorch_tanh",
+        **{"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS},
+    )
+    model = GPT2LMHeadModel(config).to(decoder.lm.lm_head.weight.device)
+    model.load_state_dict(decoder.lm.state_dict())
+    return model.eval()
+
+
+def theirs(model: GPT2LMHeadModel, memory: Memory, num_beams: int) -> torch.Tensor:
+    bos = model.get_input_embeddings()(torch.full_like(memory.mask[:, :1], BOS, dtype=torch.long))
+    return model.generate(
         inputs_embeds=torch.cat([memory.tokens, bos], 1),
         attention_mask=pad(memory.mask, (0, 1), value=True).long(),
         max_new_tokens=MAX_LENGTH,
@@ -129,13 +147,15 @@ def theirs(decoder: CausalLM, memory: Memory, num_beams: int) -> torch.Tensor:
 
 
 def measure(decoder: CausalLM, memory: Memory, num_beams: int, options: argparse.Namespace) -> dict[str, Any]:
+    model = of_transformers(decoder)
+
     def run_ours() -> Generated:
         with torch.no_grad(), precision():
             return ours(num_beams)(decoder, memory)
 
     def run_theirs() -> torch.Tensor:
         with torch.no_grad(), precision():
-            return theirs(decoder, memory, num_beams)
+            return theirs(model, memory, num_beams)
 
     def precision() -> contextlib.AbstractContextManager:
         return autocast(options.device, Precision(options.precision))

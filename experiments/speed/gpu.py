@@ -29,7 +29,7 @@ ON_CPU = ["tests/gpu/test_on_devices.py", "-m", "not slow and not gpu", "-k", "w
 
 
 class Part(NamedTuple):
-    """A command without its interpreter, `{out}` being the file for its result, and the most minutes of ten it may take."""
+    """A command without its interpreter, `{out}` being the file for its result, and its minutes of ten at most."""
 
     name: str
     command: list[str]
