@@ -15,6 +15,7 @@ _EXAMPLES = """
 examples:
   easycap import m2 meshed_memory_transformer.pth vocab.pkl data.root=COCO encoder.features=coco_detections.hdf5
   easycap import ruotianluo model-best.pth infos_updown-best.pkl data.root=COCO encoder.features=cocobu_att
+  easycap import clipcap coco_weights.pt data.root=COCO vocab.path=GPT2
   easycap import captions results.json data=coco_karpathy data.root=COCO
 
 Pickles are read as data and never executed. A run with weights can be evaluated, compared, shared
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "system",
-        help="whose weights: m2 (Meshed-Memory), ruotianluo (newfc, updown, att2in2, transformer); or captions",
+        help="whose weights: m2, ruotianluo (newfc, updown, att2in2, transformer), clipcap; or captions",
     )
     add(
         "files",

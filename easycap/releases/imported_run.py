@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from easycap.config.compose import compose
+from easycap.config.instantiate import build
 from easycap.config.schema import config_hash, to_plain, to_yaml
 from easycap.config.validate import validate
 from easycap.errors import UserError
-from easycap.models.build import build_captioner
+from easycap.models.build import build_captioner, with_architecture
 from easycap.models.captioner import Captioner
 from easycap.releases.release import Release
 from easycap.releases.systems import read_release
@@ -42,9 +43,10 @@ def import_release(
     release = read_release(system, files)
     config = validate(compose([*release.overrides, *overrides]).config)
     torch.manual_seed(config["seed"])
-    vocabulary: Any = release.vocabulary
+    vocabulary = release.vocabulary or _vocabulary_of(config, release, files)
     captioner = build_captioner(config, vocabulary)
     load_release(captioner, release)
+    config = with_architecture(config)
 
     def write(partial: Path) -> None:
         run = RunFolder(partial, command=command)
@@ -72,6 +74,19 @@ def import_release(
     return folder, release
 
 
+def _vocabulary_of(config: dict[str, Any], release: Release, files: Sequence[Path]) -> Any:
+    """The vocabulary that the config names; `UserError` if the release was trained with one of another size."""
+    vocabulary = build("vocab", config["vocab"])
+    own = vocabulary.tokenizer.get_vocab_size()
+    if release.num_words not in (None, own):
+        path = config["vocab"]["path"] or "the hub"
+        raise UserError(
+            f"the vocabulary of {path} has {own:,} tokens, but the weights of {files[0]} are for "
+            f"{release.num_words:,}: give the folder of the tokenizer they were trained with (vocab.path=FOLDER)"
+        )
+    return vocabulary
+
+
 def free_folder(folder: Path | None, choices: Sequence[str]) -> Path:
     """Return the folder of a new run, which is not made yet; `UserError` if it is there already."""
     if folder is None:
@@ -93,7 +108,9 @@ def origins(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 def load_release(captioner: Captioner, release: Release) -> None:
     """Put released weights into a captioner; `UserError` names the first that does not fit."""
-    own = captioner.state_dict()
+    own = {
+        name: tensor for name, tensor in captioner.state_dict().items() if not name.startswith(release.kept)
+    }
     given = release.weights
     for name in sorted(own.keys() | given.keys()):
         here, there = ([*one[name].shape] if name in one else None for one in (own, given))

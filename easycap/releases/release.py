@@ -22,15 +22,19 @@ NO_WORD = -1e4
 class Release:
     """A model to be imported.
 
-    `overrides` are those of `easycap train` that make its config, `weights` those of our captioner. `not_known` are
-    sentences on what the files do not say.
+    `overrides` are those of `easycap train` that make its config, `weights` those of our captioner. A `vocabulary` of
+    None is that of the config, of which the release has `num_words`, the first of its ids. `kept` are the parts of our
+    captioner that the files do not hold, which stay as the config builds them. `not_known` are sentences on what the
+    files do not say.
     """
 
     model: str
     overrides: Sequence[str]
-    vocabulary: WordVocabulary
+    vocabulary: WordVocabulary | None
     weights: Weights
     not_known: tuple[str, ...] = ()
+    num_words: int | None = None
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "decoder": {
         "attention_lstm": {"reinforce_cost": "caption", "variant": "release"},
-        "causal_lm": {"bos": True},
+        "causal_lm": {"bos": True, "predict_special": True},
         "lstm": {"dropout_inputs": True, "cell": "lstm", "init": "im2txt"},
         "m2": {"dropout_words": True, "dropout_feed_forward": False, "stored_positions": False},
         "transformer": {
@@ -46,11 +46,15 @@ FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
         "updown": {"variant": "paper"},
     },
     "encoder": {"precomputed": {"zero_regions": False}, "timm": {"crop_pct": None}},
+    "image_tokens": {name: {"normalize": False} for name in ("mapper", "mlp", "split")},
     "objective": {"xe": {"ignore_unk": False}, "scst": {"ignore_unk": False}},
     "optim": {"sgd": {"decay_lstm_biases": False, "output_bias_factor": 1.0}},
     "tracking": {"wandb": {"also": []}},
     "trainer": {"default": {"threads": "auto", "keep_checkpoints": 0}},
-    "vocab": {name: {"segmenter": "spaces"} for name in ("bert", "gpt2", "word")},
+    "vocab": {
+        **{name: {"segmenter": "spaces"} for name in ("bert", "word")},
+        "gpt2": {"segmenter": "spaces", "end": None},
+    },
 }
 
 # group -> former name of a setting -> its name today. On the command line the former name is an error that names

@@ -61,10 +61,13 @@ def report(
     theirs: Callable[[int, list[str]], list[float]],
     greedy: Callable[[int], str],
     beam: Callable[[int], str],
+    *,
+    min_length: int = 1,
 ) -> None:
     """Print the largest difference of the log-probabilities of 50 captions, word by word, and how many captions agree.
 
-    `theirs(image, words)` are their log-probabilities of the words and the end.
+    `theirs(image, words)` are their log-probabilities of the words and the end, `min_length` the fewest words that
+    their greedy search returns.
     """
     # As theirs are: what differs is then the formulas, not the rounding.
     task.model.double()
@@ -84,7 +87,7 @@ def report(
         total += len(ours)
     print(f"{name}: largest difference of {total} log-probabilities {worst:.1e}")
     for kind, caption in (("greedy", greedy), ("beam 5", beam)):
-        decoding = None if kind == "beam 5" else "greedy,max_length=20"
+        decoding = None if kind == "beam 5" else f"greedy,max_length=20,min_length={min_length}"
         generated = _captions(task, examples, decoding)
         same = sum(generated[example.id] == caption(int(example.id)) for example in examples)
         print(

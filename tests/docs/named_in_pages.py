@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.region_files import write_folder, write_hdf5
-from helpers.released_files import write_m2, write_ruotianluo
+from helpers.released_files import write_clipcap, write_m2, write_ruotianluo
+from helpers.tiny_tokenizers import tiny_gpt2
 from PIL import Image
 from run_blocks import run_here
 
@@ -78,6 +79,9 @@ def make_files(folder: Path) -> None:
     write_folder(folder / "cocobu_att", names)
     write_hdf5(folder / "coco_detections.hdf5", names)
     write_m2(folder)
+    write_clipcap(folder, dim=512)
+    shutil.copytree(tiny_gpt2(), folder / "GPT2")
+    write_folder(folder / "clip_features", names, dim=512)
     write_ruotianluo(folder, "updown")[1].rename(folder / "infos_updown-best.pkl")
     results = [{"image_id": n, "caption": f"a photo of thing {n % 2}"} for n in (10, 11)]
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")

@@ -31,7 +31,7 @@ WORDS, VOCABULARY, TOKENS, WIDTH, LAYERS = 5, 30, 3, 16, 2
 
 def captioner_with(decoder: nn.Module) -> Captioner:
     encoder = SmallEncoder(image_size=32, widths=(8, 16), blocks_per_stage=1)
-    tokens = Split(count=TOKENS, channels=16, memory_dim=decoder.memory_dim)
+    tokens = Split(count=TOKENS, normalize=False, channels=16, memory_dim=decoder.memory_dim)
     return Captioner(encoder=encoder, image_tokens=tokens, decoder=decoder)
 
 

@@ -15,19 +15,19 @@ from easycap.config.schema import check
 DIM = 6
 
 
-def regions(name: str, count: int | None = None) -> np.ndarray:
-    """Features (R,6) that depend on the name alone; R from 1 to 5 unless given."""
+def regions(name: str, count: int | None = None, dim: int = DIM) -> np.ndarray:
+    """Features (R,dim) that depend on the name alone; R from 1 to 5 unless given."""
     rng = np.random.default_rng(list(name.encode()))
-    return rng.normal(size=(count or int(rng.integers(1, 6)), DIM)).astype(np.float32)
+    return rng.normal(size=(count or int(rng.integers(1, 6)), dim)).astype(np.float32)
 
 
-def write_folder(folder: Path, names: Iterable[str], *, ending: str = ".npz") -> Path:
+def write_folder(folder: Path, names: Iterable[str], *, ending: str = ".npz", dim: int = DIM) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         if ending == ".npz":
-            np.savez_compressed(folder / f"{name}.npz", feat=regions(name))
+            np.savez_compressed(folder / f"{name}.npz", feat=regions(name, dim=dim))
         else:
-            np.save(folder / f"{name}.npy", regions(name))
+            np.save(folder / f"{name}.npy", regions(name, dim=dim))
     return folder
 
 

@@ -10,8 +10,12 @@ import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from helpers.tiny_tokenizers import tiny_gpt2
+
+from easycap.vocab.gpt2 import GPT2Vocabulary
 
 WORDS = ("a", "photo", "of", "thing", "dog", "0", "1", "2")
 DIM = 6  # of the regions of helpers.region_files
@@ -181,7 +185,76 @@ def write_ruotianluo(folder: Path, model: str, words: Sequence[str] = WORDS, **o
     return files
 
 
+WIDTH, TOKENS = 16, 3  # of GPT-2 and of image tokens
+
+
+def gpt2_shapes(words: int) -> Shapes:
+    """As transformers before 4.31 stored it, with the causal mask."""
+    shapes: Shapes = {"gpt.transformer.wte.weight": (words, WIDTH), "gpt.transformer.wpe.weight": (80, WIDTH)}
+    for layer in range(2):
+        place = f"gpt.transformer.h.{layer}"
+        shapes |= norm(f"{place}.ln_1", WIDTH) | norm(f"{place}.ln_2", WIDTH)
+        shapes |= {f"{place}.attn.bias": (1, 1, 80, 80), f"{place}.attn.masked_bias": ()}
+        for part, inputs, outputs in (
+            ("attn.c_attn", WIDTH, 3 * WIDTH),
+            ("attn.c_proj", WIDTH, WIDTH),
+            ("mlp.c_fc", WIDTH, 4 * WIDTH),
+            ("mlp.c_proj", 4 * WIDTH, WIDTH),
+        ):
+            shapes |= {f"{place}.{part}.weight": (inputs, outputs), f"{place}.{part}.bias": (outputs,)}
+    return shapes | norm("gpt.transformer.ln_f", WIDTH)
+
+
+def clipcap_mapper_shapes(mapper: str, dim: int) -> Shapes:
+    if mapper == "mlp":
+        hidden = TOKENS * WIDTH // 2
+        return linear("clip_project.model.0", hidden, dim) | linear(
+            "clip_project.model.2", TOKENS * WIDTH, hidden
+        )
+    if mapper == "split":
+        return linear("clip_project", TOKENS * WIDTH, dim)
+    shapes = linear("clip_project.linear", 2 * WIDTH, dim) | {"clip_project.prefix_const": (TOKENS, WIDTH)}
+    for layer in range(2):
+        place = f"clip_project.transformer.layers.{layer}"
+        shapes |= norm(f"{place}.norm1", WIDTH) | norm(f"{place}.norm2", WIDTH)
+        shapes |= linear(f"{place}.attn.to_queries", WIDTH, WIDTH, bias=False)
+        shapes |= linear(f"{place}.attn.to_keys_values", 2 * WIDTH, WIDTH, bias=False)
+        shapes |= linear(f"{place}.attn.project", WIDTH, WIDTH)
+        shapes |= linear(f"{place}.mlp.fc1", 2 * WIDTH, WIDTH) | linear(f"{place}.mlp.fc2", WIDTH, 2 * WIDTH)
+    return shapes
+
+
+def clipcap_weights(
+    mapper: str = "mlp", *, gpt2: bool = True, dim: int = DIM, words: int | None = None
+) -> dict[str, torch.Tensor]:
+    """What the authors' train.py saves; `words` are those of tiny_gpt2()."""
+    words = words or GPT2Vocabulary(path=str(tiny_gpt2()), segmenter="spaces", end=".").bos_id
+    weights = random_weights(clipcap_mapper_shapes(mapper, dim) | (gpt2_shapes(words) if gpt2 else {}))
+    if gpt2:
+        weights["gpt.lm_head.weight"] = weights["gpt.transformer.wte.weight"]
+    return weights
+
+
+def write_clipcap(folder: Path, mapper: str = "mlp", **options: Any) -> list[Path]:
+    """`coco_weights.pt`, a state dict."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(clipcap_weights(mapper, **options), folder / "coco_weights.pt")
+    return [folder / "coco_weights.pt"]
+
+
 # (system, model) -> what writes its files into a folder.
-RELEASES = {("m2", "m2"): write_m2} | {
+RELEASES = {("m2", "m2"): write_m2, ("clipcap", "clipcap"): write_clipcap} | {
     ("ruotianluo", model): lambda folder, model=model: write_ruotianluo(folder, model) for model in RUOTIANLUO
 }
+
+
+# system -> what writes its files with other words than WORDS.
+WITH_MORE_WORDS = {
+    "m2": write_m2,
+    "ruotianluo": lambda folder, words: write_ruotianluo(folder, "updown", words),
+}
+
+
+def overrides_of(system: str) -> list[str]:
+    """Settings without which the files of a system cannot be imported here."""
+    return [f"vocab.path={tiny_gpt2()}"] if system == "clipcap" else []

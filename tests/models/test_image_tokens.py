@@ -63,7 +63,7 @@ def test_padded_patches_change_nothing(name: str) -> None:
 
 
 def test_split_cuts_one_vector_into_pieces() -> None:
-    mode = Split(count=4, channels=C, memory_dim=D)
+    mode = Split(count=4, normalize=False, channels=C, memory_dim=D)
     view = features()
     tokens, _ = mode(view)
     pooled = view.patches.mean(1)
@@ -100,7 +100,9 @@ def test_grid_says_what_is_possible() -> None:
 
 def test_resampler_tells_positions_apart() -> None:
     torch.manual_seed(0)
-    mode = Resampler(count=4, num_layers=1, num_heads=2, channels=C, memory_dim=D, source_grid=(3, 5))
+    mode = Resampler(
+        count=4, num_layers=1, num_heads=2, normalize=False, channels=C, memory_dim=D, source_grid=(3, 5)
+    )
     view = features()
     swapped = view._replace(patches=view.patches.flip(1))
     assert not torch.allclose(mode(view)[0], mode(swapped)[0], atol=1e-4)
@@ -115,8 +117,10 @@ def test_all_is_the_identity_when_widths_agree() -> None:
 def test_clipcaps_mappers_have_the_papers_sizes() -> None:
     """Table 1 of 2111.09734, in millions beside GPT-2: 32 and 43. They fit CLIP RN50x4's 640 numbers and K = 10."""
     with torch.device("meta"):
-        mlp = MLP(count=10, channels=640, memory_dim=768)
-        mapper = Mapper(count=10, num_pieces=10, num_layers=8, num_heads=8, channels=640, memory_dim=768)
+        mlp = MLP(count=10, normalize=False, channels=640, memory_dim=768)
+        mapper = Mapper(
+            count=10, num_pieces=10, num_layers=8, num_heads=8, normalize=False, channels=640, memory_dim=768
+        )
     sizes = [sum(p.numel() for p in mode.parameters()) / 1e6 for mode in (mlp, mapper)]
     assert [round(size) for size in sizes] == [32, 43]
 

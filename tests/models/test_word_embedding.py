@@ -78,7 +78,7 @@ def table_of(made: Captioner) -> torch.Tensor:
 
 
 def test_gpt2s_vocabulary_keeps_gpt2s_table(folder: Path, theirs: torch.Tensor) -> None:
-    words = GPT2Vocabulary(path=str(folder), segmenter="spaces")
+    words = GPT2Vocabulary(path=str(folder), segmenter="spaces", end=None)
     table = table_of(captioner(folder, words))
     assert torch.equal(table[: len(theirs)], theirs)
     assert torch.equal(table[words.bos_id], theirs[words.eos_id])  # GPT-2 starts a text with its end of text
@@ -108,7 +108,7 @@ def test_inner_pieces_of_bert_start_without_a_space(folder: Path, theirs: torch.
 
 
 def test_words_start_at_the_models_own_unless_told_otherwise(folder: Path, theirs: torch.Tensor) -> None:
-    words = GPT2Vocabulary(path=str(folder), segmenter="spaces")
+    words = GPT2Vocabulary(path=str(folder), segmenter="spaces", end=None)
     table = table_of(captioner(folder, words, "decoder.embedding=auto"))
     assert torch.equal(table[: len(theirs)], theirs)
     words = PretrainedVocabulary(path=str(tokenizer_of(folder)), segmenter="spaces")
@@ -149,7 +149,7 @@ def test_what_becomes_of_the_models_words_is_reported(
 
 
 def test_random_takes_nothing_over(folder: Path, theirs: torch.Tensor) -> None:
-    words = GPT2Vocabulary(path=str(folder), segmenter="spaces")
+    words = GPT2Vocabulary(path=str(folder), segmenter="spaces", end=None)
     table = table_of(captioner(folder, words, "decoder.embedding=random"))
     assert not torch.isclose(table[: len(theirs)], theirs).all(1).any()
 
@@ -162,7 +162,7 @@ def test_the_sweep_of_embeddings_trains_what_its_runs_say(
     sizes = [line for line in TINY if not line.startswith("decoder.")]
     words = ["sweep=embedding", f"decoder.pretrained={folder}", "decoder.max_positions=40", *chosen, *sizes]
     plan = make_plan(read_request(words))
-    words = GPT2Vocabulary(path=str(folder), segmenter="spaces") if vocab == "gpt2" else WordVocabulary(
+    words = GPT2Vocabulary(path=str(folder), segmenter="spaces", end=None) if vocab == "gpt2" else WordVocabulary(
         size=99, min_count=1, captions=CAPTIONS, segmenter="spaces"
     )  # fmt: skip
     dog = [words.encode("dog")[0], theirs[read_tokenizer(str(folder)).encode(" dog").ids].mean(0)]

@@ -5,21 +5,28 @@ the run is one as any.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from helpers.region_files import regions, write_folder
 from helpers.released_files import (
     RELEASES,
     RUOTIANLUO,
+    WITH_MORE_WORDS,
     WORDS,
+    clipcap_weights,
     m2_shapes,
+    overrides_of,
     random_weights,
+    write_clipcap,
     write_m2,
     write_ruotianluo,
 )
+from helpers.tiny_tokenizers import tiny_gpt2
 
 from easycap.cli import main
 from easycap.errors import UserError
@@ -28,6 +35,7 @@ from easycap.releases.systems import SYSTEMS
 from easycap.runs.find import checkpoint_of
 from easycap.tasks.create import load_task
 
+TABLE = "gpt.transformer.wte.weight"
 CAPTION = ["a", "photo", "of", "dog"]
 Weights = dict[str, torch.Tensor]
 
@@ -53,7 +61,8 @@ DATA = ["data.root=COCO", "encoder.features=features", "encoder.min_regions=1"]
 
 
 def run_of(place: Path, system: str, files: list[Path], *overrides: str) -> Path:
-    return import_release(system, files, [*DATA, *overrides], folder=place / "run", command="test")[0]
+    given = [*DATA, *overrides_of(system), *overrides]
+    return import_release(system, files, given, folder=place / "run", command="test")[0]
 
 
 @torch.no_grad()
@@ -235,6 +244,85 @@ def test_ruotianluos_models_equal_the_release(place: Path, formula: Callable) ->
         torch.testing.assert_close(log_probabilities(run, image), expected, rtol=1e-4, atol=1e-5)
 
 
+def gpt2(w: Weights, x: torch.Tensor) -> torch.Tensor:
+    """x (T,D) -> logits (T,V) by one head and the causal mask."""
+
+    def dense(name: str, x: torch.Tensor) -> torch.Tensor:  # GPT-2's matrices stand the other way round
+        return x @ w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    x = x + w["gpt.transformer.wpe.weight"][: len(x)]
+    for layer in range(2):
+        place = f"gpt.transformer.h.{layer}"
+        q, k, v = dense(f"{place}.attn.c_attn", layer_norm(w, f"{place}.ln_1", x)).chunk(3, -1)
+        scores = (q @ k.T / k.shape[1] ** 0.5).masked_fill(torch.ones(len(x), len(x)).triu(1).bool(), -1e9)
+        x = x + dense(f"{place}.attn.c_proj", scores.softmax(-1) @ v)
+        inner = dense(f"{place}.mlp.c_fc", layer_norm(w, f"{place}.ln_2", x))
+        inner = 0.5 * inner * (1 + ((2 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3)).tanh())
+        x = x + dense(f"{place}.mlp.c_proj", inner)
+    return layer_norm(w, "gpt.transformer.ln_f", x) @ w["gpt.transformer.wte.weight"].T
+
+
+def image_tokens_of_clipcap(w: Weights, mapper: str, vector: torch.Tensor, heads: int) -> torch.Tensor:
+    """vector (C,) -> (K,D)."""
+    width = w["gpt.transformer.wte.weight"].shape[1]
+    if mapper == "mlp":
+        hidden = linear(w, "clip_project.model.0", vector).tanh()
+        return linear(w, "clip_project.model.2", hidden).view(-1, width)
+    if mapper == "split":
+        return linear(w, "clip_project", vector).view(-1, width)
+    pieces = linear(w, "clip_project.linear", vector / vector.norm()).view(-1, width)
+    x = torch.cat([pieces, w["clip_project.prefix_const"]])
+    for layer in range(2):
+        place = f"clip_project.transformer.layers.{layer}"
+        y = layer_norm(w, f"{place}.norm1", x)
+        k, v = linear(w, f"{place}.attn.to_keys_values", y).chunk(2, -1)
+        q = linear(w, f"{place}.attn.to_queries", y)
+        found = []
+        for qh, kh, vh in zip(*(part.chunk(heads, -1) for part in (q, k, v)), strict=True):
+            found.append((qh @ kh.T * kh.shape[1] ** -0.5).softmax(-1) @ vh)
+        x = x + linear(w, f"{place}.attn.project", torch.cat(found, -1))
+        y = linear(w, f"{place}.mlp.fc1", layer_norm(w, f"{place}.norm2", x)).relu()
+        x = x + linear(w, f"{place}.mlp.fc2", y)
+    return x[len(pieces) :]
+
+
+@pytest.mark.parametrize("mapper", ["mlp", "mapper", "split"])
+def test_clipcap_equals_the_release(place: Path, mapper: str) -> None:
+    run = run_of(place, "clipcap", write_clipcap(place / "files", mapper))
+    w = clipcap_weights(mapper)
+    vocabulary = load_task(checkpoint_of(run), device="cpu").vocabulary
+    ids = [*vocabulary.encode(" ".join(CAPTION)), *vocabulary.encode(""), vocabulary.eos_id]
+    assert vocabulary.decode(ids) == " ".join(CAPTION) + "."
+    for image in (4, 5):
+        seen = torch.from_numpy(regions(str(image))).mean(0)
+        tokens = image_tokens_of_clipcap(w, mapper, seen, heads=8)
+        x = torch.cat([tokens, w["gpt.transformer.wte.weight"][ids[:-1]]])
+        expected = gpt2(w, x)[len(tokens) - 1 :].log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)]
+        torch.testing.assert_close(log_probabilities(run, image), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_frozen_gpt2_that_is_not_in_the_file_is_that_of_the_config(place: Path) -> None:
+    """With the same GPT-2 in a folder, the model is that of the file which has it."""
+    whole = write_clipcap(place / "whole", "mlp")
+    run = run_of(place, "clipcap", whole)
+    w = clipcap_weights("mlp")
+    ends = {"bos_token_id": len(w[TABLE]) - 1, "eos_token_id": len(w[TABLE]) - 1}
+    config = {"n_embd": 16, "n_layer": 2, "n_head": 1, "n_positions": 80, "vocab_size": len(w[TABLE])} | ends
+    lm = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config))
+    masks = (".attn.bias", ".attn.masked_bias")
+    own = {name.removeprefix("gpt."): t for name, t in w.items() if name.startswith("gpt.")}
+    lm.load_state_dict({name: t for name, t in own.items() if not name.endswith(masks)})
+    lm.save_pretrained(place / "gpt2")
+    for file in tiny_gpt2().iterdir():
+        shutil.copy(file, place / "gpt2")
+    settings = [*DATA, f"vocab.path={place / 'gpt2'}", f"decoder.pretrained={place / 'gpt2'}"]
+    files = write_clipcap(place / "files", "mlp", gpt2=False)
+    other = import_release(
+        "clipcap", files, [*settings, "image_tokens.count=3"], folder=place / "other", command="test"
+    )[0]
+    torch.testing.assert_close(log_probabilities(other, 4), log_probabilities(run, 4))
+
+
 # ------------------------------------------------------------------------------------------- the run
 
 
@@ -244,7 +332,8 @@ def test_a_run_of_released_weights_is_one_as_any(
 ) -> None:
     """It is evaluated, compared and trained further."""
     files = RELEASES[system, model](place / "files")
-    assert main(["import", system, *map(str, files), *DATA, "--folder", "run"]) == 0
+    given = [*DATA, *overrides_of(system)]
+    assert main(["import", system, *map(str, files), *given, "--folder", "run"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("run: run\n") and "not known: " in printed
     about = json.loads((place / "run" / "result.json").read_text())["imported"]
@@ -257,7 +346,7 @@ def test_a_run_of_released_weights_is_one_as_any(
     assert main(["compare", "run"]) == 0
     shown = json.loads((place / "run" / "captions.test.json").read_text())
     assert [row["image_id"] for row in shown] == [4, 5]
-    assert all(set(row["caption"].split()) <= set(WORDS) for row in shown)
+    assert system == "clipcap" or all(set(row["caption"].split()) <= set(WORDS) for row in shown)
     further = ["init_from=run", "trainer.max_steps=1", "trainer.batch_size=2", "tracking=none", "device=cpu"]
     assert main(["train", *further, "trainer.workers=0", "hydra.run.dir=further"]) == 0
     assert (place / "further" / "checkpoints" / "best").is_dir()
@@ -285,24 +374,11 @@ def test_what_cannot_be_imported_is_told_in_one_sentence(
     place: Path, left: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     m2_weights, m2_words = map(str, write_m2(place / "files"))
-    updown_weights, infos = map(str, write_ruotianluo(place / "files", "updown"))
-    _, others = map(str, write_m2(place / "other", [*WORDS, "more"]))
+    (clipcap,) = map(str, write_clipcap(place / "files"))
     for words, sentence in (
         (["m3", m2_weights], "there is no system 'm3'; did you mean 'm2'"),
-        (["m2"], "give the files of the release: easycap import m2 meshed_memory_transformer.pth vocab.pkl"),
         (["m2", "nowhere.pth"], "nowhere.pth is not a file"),
-        (
-            ["m2", updown_weights, infos],
-            "holds the weights of ruotianluo's updown: use easycap import ruotianluo files/model-best.pth",
-        ),
-        (["ruotianluo", m2_weights, m2_words], "holds the weights of m2: use easycap import m2 "),
-        (["m2", m2_weights], "the vocabulary is missing"),
-        (["ruotianluo", updown_weights], "the vocabulary is missing"),
         (["m2", m2_words], "holds weights of m2"),
-        (
-            ["m2", m2_weights, others],
-            "has 13 words, but the weights of files/meshed_memory_transformer.pth are for 12",
-        ),
         (["m2", m2_weights, m2_words, "decoder.width=128"], "the weights do not fit the config: decoder."),
         (["m2", m2_weights, m2_words, "--folder", "files"], "files exists already"),
         (
@@ -310,6 +386,7 @@ def test_what_cannot_be_imported_is_told_in_one_sentence(
             "--split and --name are for easycap import captions",
         ),
         (["m2", m2_weights, m2_words, "data.root=COCO"], "encoder.features"),
+        (["clipcap", clipcap, "files/vocab.pkl"], "ClipCap's weights are one file: give it alone"),
     ):
         given = [word for word in DATA if words[-1] != "data.root=COCO"]
         paths = [str(Path(word).relative_to(place)) if word.startswith("/") else word for word in words]
@@ -317,14 +394,60 @@ def test_what_cannot_be_imported_is_told_in_one_sentence(
         assert left() == []
 
 
-def test_a_file_cut_short_leaves_nothing(
-    place: Path, left: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
+# A model of each system; of one with several, the first.
+OF_EACH = {system: (system, model) for system, model in reversed(RELEASES)}
+
+
+@pytest.mark.parametrize("named", SYSTEMS)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_system_whose_weights_a_file_holds_is_named(
+    place: Path, left: Callable[[], list[str]], capsys: pytest.CaptureFixture[str], system: str, named: str
 ) -> None:
-    for system, model in RELEASES:
-        weights, words = RELEASES[system, model](place / "files")
-        weights.write_bytes(weights.read_bytes()[:-500])
-        assert "cut off" in refused([system, str(weights), str(words), *DATA], capsys)
-        assert left() == []
+    if system == named:
+        assert f"give the files of the release: easycap import {system} " in refused([system], capsys)
+        return
+    _, model = OF_EACH[system]
+    files = [str(path.relative_to(place)) for path in RELEASES[OF_EACH[system]](place / "files")]
+    whose = system if model == system else f"{system}'s {model}"
+    sentence = f"holds the weights of {whose}: use easycap import {system} {' '.join(files)}"
+    assert sentence in refused([named, *files, *DATA, *overrides_of(system)], capsys)
+    assert left() == []
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_vocabulary_that_is_missing_or_of_another_size_is_told(
+    place: Path,
+    left: Callable[[], list[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    system: str,
+) -> None:
+    weights, *words = (str(path.relative_to(place)) for path in RELEASES[OF_EACH[system]](place / "files"))
+    given = [weights, *DATA]
+    if words:
+        assert "the vocabulary is missing: use easycap import" in refused([system, *given], capsys)
+        other = WITH_MORE_WORDS[system](place / "other", [*WORDS, "more"])[1]
+        assert f"words, but the weights of {weights} are for" in refused([system, str(other), *given], capsys)
+    else:
+        monkeypatch.setattr("easycap.utils.hub._reachable", lambda: False)
+        monkeypatch.setenv("HF_HOME", str(place / "files"))
+        sentence = refused([system, *given], capsys)
+        assert "vocab=gpt2 has no tokenizer" in sentence and "pass vocab.path=FOLDER" in sentence
+        write_clipcap(place / "files", words=300)
+        sentence = refused([system, *given, *overrides_of(system)], capsys)
+        assert f"has 301 tokens, but the weights of {weights} are for 300" in sentence
+    assert left() == []
+
+
+@pytest.mark.parametrize(("system", "model"), RELEASES)
+def test_a_file_cut_short_leaves_nothing(
+    place: Path, left: Callable[[], list[str]], capsys: pytest.CaptureFixture[str], system: str, model: str
+) -> None:
+    weights, *words = RELEASES[system, model](place / "files")
+    weights.write_bytes(weights.read_bytes()[:-500])
+    given = [system, str(weights), *map(str, words), *DATA, *overrides_of(system)]
+    assert "cut off" in refused(given, capsys)
+    assert left() == []
 
 
 def test_models_and_options_without_an_importer_are_named(place: Path) -> None:

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from easycap.metrics.tokenizer import tokenize
 from easycap.vocab.bert import BertVocabulary
 from easycap.vocab.gpt2 import GPT2Vocabulary
+from easycap.vocab.same import same_vocabulary
 
 REAL = Path(os.environ.get("EASYCAP_TEST_DATA", "no folder"))
 needs_real_files = pytest.mark.skipif(
     not (REAL / "gpt2").is_dir(), reason="EASYCAP_TEST_DATA names no folder with gpt2/ and bert/"
 )
-GPT2 = GPT2Vocabulary(path=str(tiny_gpt2()), segmenter="spaces")
+GPT2 = GPT2Vocabulary(path=str(tiny_gpt2()), segmenter="spaces", end=None)
 BERT = BertVocabulary(path=str(tiny_bert()), segmenter="spaces")
 
 # Text as people type it: words, punctuation, and what tokenizers stumble over.
@@ -73,6 +74,22 @@ def test_scores_do_not_see_what_bert_changes() -> None:
         assert tokenize(BERT.decode(BERT.encode(caption))) == tokenize(caption)
 
 
+def test_another_token_than_eos_may_end_captions_and_is_part_of_them(tmp_path: Path) -> None:
+    """As "." does in ClipCap's weights, which never learned eos."""
+    dotted = GPT2Vocabulary(path=str(tiny_gpt2()), segmenter="spaces", end=".")
+    dot = GPT2.encode(".")[0]
+    assert (dotted.eos_id, dotted.never_ids) == (dot, (GPT2.eos_id,))
+    ids = dotted.encode("A dog runs on the grass.")
+    assert ids == GPT2.encode("A dog runs on the grass") and dot not in dotted.encode("a dog. a cat.")
+    assert dotted.decode([*ids, dot, *ids]) == "A dog runs on the grass."
+    dotted.save(tmp_path)
+    again = GPT2Vocabulary.load(tmp_path)
+    assert (again.end, again.eos_id, again.never_ids) == (".", dot, (GPT2.eos_id,))
+    assert not same_vocabulary(dotted, GPT2) and same_vocabulary(dotted, again)
+    with pytest.raises(ValueError, match="'a dog' is not a single token"):
+        GPT2Vocabulary(path=str(tiny_gpt2()), segmenter="spaces", end="a dog")
+
+
 # ------------------------------------------------------------------------------------------------ files
 
 
@@ -80,7 +97,8 @@ def test_scores_do_not_see_what_bert_changes() -> None:
 def test_a_folder_with_one_tokenizer_json_is_as_good(words, kind, tmp_path: Path) -> None:
     words.tokenizer.add_special_tokens(["<|endoftext|>", "[SEP]"])  # as transformers saves them
     words.tokenizer.save(str(tmp_path / "tokenizer.json"))
-    other = kind(path=str(tmp_path), segmenter="spaces")
+    end = {"end": None} if kind is GPT2Vocabulary else {}
+    other = kind(path=str(tmp_path), segmenter="spaces", **end)
     assert len(other) == len(GPT2 if kind is GPT2Vocabulary else BERT)
     text = "a dog <|endoftext|> [SEP]"
     assert other.eos_id not in other.encode(text)
@@ -98,26 +116,26 @@ def test_without_files_one_sentence_says_what_to_fetch(kind, words, tmp_path, mo
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     for path in (None, str(tmp_path)):
         with pytest.raises(ValueError) as error:
-            kind(path=path, segmenter="spaces")
+            kind(path=path, segmenter="spaces", **({"end": None} if kind is GPT2Vocabulary else {}))
         sentence = str(error.value)
         assert words in sentence and "vocab.path=FOLDER" in sentence and "\n" not in sentence
 
 
 def test_files_of_the_other_kind_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="have no .*endoftext"):
-        GPT2Vocabulary(path=str(tiny_bert()), segmenter="spaces")
+        GPT2Vocabulary(path=str(tiny_bert()), segmenter="spaces", end=None)
     with pytest.raises(ValueError, match=r"have no \[PAD\]"):
         BertVocabulary(path=str(tiny_gpt2()), segmenter="spaces")
     shutil.copytree(tiny_gpt2(), tmp_path / "cut")
     (tmp_path / "cut" / "vocab.json").write_text('{"a": 0, ')
     with pytest.raises(ValueError, match="vocab.json.* cannot be read"):
-        GPT2Vocabulary(path=str(tmp_path / "cut"), segmenter="spaces")
+        GPT2Vocabulary(path=str(tmp_path / "cut"), segmenter="spaces", end=None)
 
 
 @needs_real_files
 def test_the_real_files_give_the_published_sizes_and_ids() -> None:
     gpt2, bert = (
-        GPT2Vocabulary(path=str(REAL / "gpt2"), segmenter="spaces"),
+        GPT2Vocabulary(path=str(REAL / "gpt2"), segmenter="spaces", end=None),
         BertVocabulary(path=str(REAL / "bert"), segmenter="spaces"),
     )
     assert (len(gpt2), gpt2.eos_id, gpt2.bos_id, gpt2.pad_id) == (50_257 + 2, 50_256, 50_257, 50_258)

@@ -35,6 +35,9 @@ from easycap.utils.packed_attention import can_pack
 
 logger = logging.getLogger(__name__)
 
+# exp(-10000) is 0 in every precision, and unlike -inf times 0 is a number.
+_NO_WORD = -1e4
+
 
 @dataclass(frozen=True)
 class CausalLMState:
@@ -71,10 +74,12 @@ class CausalLM(nn.Module):
     The word embedding is sized to the vocabulary and starts at the weights' own, or with `embedding` random untrained:
     `subword_ids` has, for each word, the ids of it in the weights' vocabulary. `tune` says what is trained: all; lora,
     matrices of rank `lora_rank` scaled by `lora_alpha` / `lora_rank`; none, which also keeps its dropout off. A random
-    table is trained in any case. Without `bos` nothing stands between the memory and the words: the last valid
-    position is read in the place of bos, and the first word is what the model predicts after it (ClipCap,
-    rmokady/CLIP_prefix_caption at 1ad805a, train.py:232-241 and 321-324). Only valid positions are counted, so a
-    masked one changes nothing. Raises `UserError` for sizes that do not fit or weights that cannot be had.
+    table is trained in any case. Without `predict_special`, pad and bos get probability 0: a language model whose
+    vocabulary lacks them gives all other words the probabilities it always gave them. Without `bos` nothing stands
+    between the memory and the words: the last valid position is read in the place of bos, and the first word is what
+    the model predicts after it (ClipCap, rmokady/CLIP_prefix_caption at 1ad805a, train.py:232-241 and 321-324). Only
+    valid positions are counted, so a masked one changes nothing. Raises `UserError` for sizes that do not fit or
+    weights that cannot be had.
     """
 
     prefix = True
@@ -101,6 +106,7 @@ class CausalLM(nn.Module):
         tune: Tune,
         lora_rank: int,
         lora_alpha: float,
+        predict_special: bool,
     ) -> None:
         super().__init__()
         sizes = {"width": width, "num_layers": num_layers, "num_heads": num_heads}
@@ -137,6 +143,7 @@ class CausalLM(nn.Module):
         self._cache_argument = adapter.cache_argument(type(self.lm))
         self.memory_dim = self.lm.config.hidden_size
         self.max_length, self.bos = max_length, bos
+        self._impossible = [] if predict_special else [pad_id, bos_id]
         self.max_positions = self._room(max_positions)
 
     def _room(self, max_positions: int | None) -> int:
@@ -212,9 +219,8 @@ class CausalLM(nn.Module):
         if state.inputs is not None or not can_pack(self.lm):
             return self(words, state)
         embedded = self._embed(words, state)[real]
-        return Output(
-            adapter.read_packed(self.lm, state.layers, mask=state.mask, real=real, embedded=embedded)
-        )
+        logits = adapter.read_packed(self.lm, state.layers, mask=state.mask, real=real, embedded=embedded)
+        return Output(self._possible(logits))
 
     def step(self, words: torch.Tensor, state: CausalLMState) -> tuple[torch.Tensor, CausalLMState]:
         logits, state = self._read(words.unsqueeze(1), state, keep_cache=True)
@@ -235,7 +241,13 @@ class CausalLM(nn.Module):
             positions=mask.cumsum(1)[:, -words.shape[1] :] - 1,
             **read,
         )
-        return outputs.logits, CausalLMState(layers, mask) if keep_cache else state
+        return self._possible(outputs.logits), CausalLMState(layers, mask) if keep_cache else state
+
+    def _possible(self, logits: torch.Tensor) -> torch.Tensor:
+        """logits (...,V) -> the same, those of words that never follow another lowered to a probability of 0."""
+        if not self._impossible:
+            return logits
+        return logits.index_fill(-1, torch.tensor(self._impossible, device=logits.device), _NO_WORD)
 
     def _embed(self, words: torch.Tensor, state: CausalLMState) -> torch.Tensor:
         """words (B,T) -> (B,T,D), with the memory's last position in place of bos if the decoder has no bos."""
@@ -255,7 +267,7 @@ class CausalLM(nn.Module):
             use_cache=False,
             logits_to_keep=embedded.shape[1],
         )
-        return outputs.logits, CausalLMState((), mask, inputs)
+        return self._possible(outputs.logits), CausalLMState((), mask, inputs)
 
 
 def _without_last(memory: Memory) -> tuple[torch.Tensor, torch.Tensor]:

@@ -37,8 +37,8 @@ def start_words(
 ) -> None:
     """Give a Hugging Face language model a table of `vocab_size` words, in the input and in the output layer.
 
-    With `subword_ids`, for each word its ids in the model's own vocabulary, a word starts at their mean, and each id
-    of `special` {new id: the model's own id, or None} as that one alone; without, all rows are drawn at random.
+    With `subword_ids`, for each word its ids in the model's own vocabulary, a word starts at their mean, and an id of
+    `special` {new id: the model's own id, or None} that has none as that one; without, all rows are drawn at random.
     """
     with torch.no_grad():
         if subword_ids is None:
@@ -48,7 +48,7 @@ def start_words(
                 nn.init.normal_(table, std=initial_std(lm.config))
             return
         known = {new: [own] for new, own in special.items() if isinstance(own, int)}
-        subword_ids = [known.get(word, ids) for word, ids in enumerate(subword_ids)]
+        subword_ids = [ids or known.get(word, []) for word, ids in enumerate(subword_ids)]
         # Means are rounded like the table's own rows, so that a frozen table takes no more room than before.
         starts = [
             means_of_subwords(table, subword_ids).to(in_own_precision(table).dtype)

@@ -14,6 +14,7 @@ from easycap.models.decoders.transformer_blocks import (
     LayerNormKind,
     Norm,
 )
+from easycap.models.image_tokens.pooled import one_vector
 from easycap.registry import register
 from easycap.types import Features
 
@@ -31,7 +32,15 @@ class Mapper(nn.Module):
     grid = None
 
     def __init__(
-        self, channels: int, memory_dim: int, *, count: int, num_pieces: int, num_layers: int, num_heads: int
+        self,
+        channels: int,
+        memory_dim: int,
+        *,
+        count: int,
+        num_pieces: int,
+        num_layers: int,
+        num_heads: int,
+        normalize: bool,
     ) -> None:
         super().__init__()
         check_count(count)
@@ -43,7 +52,7 @@ class Mapper(nn.Module):
             raise UserError(
                 f"image_tokens.num_heads={num_heads} must divide the decoder's memory width {memory_dim}"
             )
-        self.num_pieces = num_pieces
+        self.num_pieces, self.normalize = num_pieces, normalize
         self.cut = nn.Linear(channels, num_pieces * memory_dim)
         self.constants = nn.Parameter(torch.randn(count, memory_dim))
         blocks = Blocks(memory_dim, 2 * memory_dim, 0.0, 0.0, Norm.pre, LayerNormKind.torch)
@@ -52,7 +61,7 @@ class Mapper(nn.Module):
         )
 
     def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-        pieces = self.cut(features.mean()).unflatten(-1, (self.num_pieces, -1))
+        pieces = self.cut(one_vector(features, self.normalize)).unflatten(-1, (self.num_pieces, -1))
         x = torch.cat([pieces, self.constants.expand(pieces.shape[0], -1, -1)], 1)
         for layer in self.layers:
             x = layer(x, None)

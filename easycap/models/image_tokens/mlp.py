@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from easycap.models.checks import check_count
+from easycap.models.image_tokens.pooled import one_vector
 from easycap.registry import register
 from easycap.types import Features
 
@@ -20,14 +21,14 @@ class MLP(nn.Module):
 
     grid = None
 
-    def __init__(self, channels: int, memory_dim: int, *, count: int) -> None:
+    def __init__(self, channels: int, memory_dim: int, *, count: int, normalize: bool) -> None:
         super().__init__()
-        self.count = check_count(count)
+        self.count, self.normalize = check_count(count), normalize
         hidden = count * memory_dim // 2
         self.layers = nn.Sequential(
             nn.Linear(channels, hidden), nn.Tanh(), nn.Linear(hidden, count * memory_dim)
         )
 
     def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens = self.layers(features.mean()).unflatten(-1, (self.count, -1))
+        tokens = self.layers(one_vector(features, self.normalize)).unflatten(-1, (self.count, -1))
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
