@@ -21,10 +21,15 @@ class Features(NamedTuple):
     mask: torch.Tensor
     grid: tuple[int, int] | None
 
-    def mean(self) -> torch.Tensor:
-        """Return the mean of the real patches (N,C)."""
+    def mean(self, *, normalize: bool = False) -> torch.Tensor:
+        """Return the mean of the real patches (N,C); with `normalize` divided by its length.
+
+        A CLIP embedding says what it says by its direction; ClipCap's Transformer mappers read it at length 1
+        (train.py:42-47 of rmokady/CLIP_prefix_caption at 1ad805a).
+        """
         weights = self.mask.unsqueeze(-1).to(self.patches.dtype)
-        return (self.patches * weights).sum(1) / weights.sum(1)
+        mean = (self.patches * weights).sum(1) / weights.sum(1)
+        return mean / mean.norm(dim=-1, keepdim=True).clamp(min=1e-12) if normalize else mean
 
 
 class Memory(NamedTuple):

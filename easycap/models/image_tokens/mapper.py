@@ -14,7 +14,6 @@ from easycap.models.decoders.transformer_blocks import (
     LayerNormKind,
     Norm,
 )
-from easycap.models.image_tokens.pooled import one_vector
 from easycap.registry import register
 from easycap.types import Features
 
@@ -61,7 +60,7 @@ class Mapper(nn.Module):
         )
 
     def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-        pieces = self.cut(one_vector(features, self.normalize)).unflatten(-1, (self.num_pieces, -1))
+        pieces = self.cut(features.mean(normalize=self.normalize)).unflatten(-1, (self.num_pieces, -1))
         x = torch.cat([pieces, self.constants.expand(pieces.shape[0], -1, -1)], 1)
         for layer in self.layers:
             x = layer(x, None)

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from easycap.models.checks import check_count
-from easycap.models.image_tokens.pooled import one_vector
 from easycap.registry import register
 from easycap.types import Features
 
@@ -30,5 +29,5 @@ class MLP(nn.Module):
         )
 
     def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens = self.layers(one_vector(features, self.normalize)).unflatten(-1, (self.count, -1))
+        tokens = self.layers(features.mean(normalize=self.normalize)).unflatten(-1, (self.count, -1))
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from easycap.models.checks import check_count
-from easycap.models.image_tokens.pooled import one_vector
 from easycap.registry import register
 from easycap.types import Features
 
@@ -23,5 +22,5 @@ class Split(nn.Module):
         self.project = nn.Linear(channels, count * memory_dim)
 
     def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens = self.project(one_vector(features, self.normalize)).unflatten(-1, (self.count, -1))
+        tokens = self.project(features.mean(normalize=self.normalize)).unflatten(-1, (self.count, -1))
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
