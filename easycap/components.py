@@ -11,6 +11,7 @@ import easycap.conditioning.tags
 import easycap.data.folder
 import easycap.data.huggingface
 import easycap.data.scenes.source
+import easycap.data.shards.webdataset_source
 import easycap.data.table_source
 import easycap.generation.beam
 import easycap.generation.diverse_beam

@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 # Imported by what has got its rows or its table from those who checked.
 AFTER_A_CHECK = {
     "arrow_images.py", "arrow_rows.py", "hub_columns.py", "parquet_images.py", "guess.py", "onnx_decoder.py",
+    "find_shards.py", "tar_index.py",
 }  # fmt: skip
 
 
@@ -120,6 +121,9 @@ USES: dict[str, Callable[[Path], object]] = {
     "tags": lambda folder: _tags(),
     "tensorboard": lambda folder: _tracker("tensorboard"),
     "wandb": lambda folder: _tracker("wandb"),
+    "webdataset": lambda folder: build(
+        "data", option_from_text("data", f"webdataset,root={folder}"), pixels=True, with_tags=False
+    ),
 }
 
 

@@ -50,7 +50,8 @@ _FISH = """complete -c easycap -a '(easycap completion --line (commandline -cp |
 """
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
-_DATA = ("get", "guess", "list", "check", "show")
+_DATA = ("get", "guess", "list", "check", "show", "shard")
+_WITH_SETTINGS = (["data", "check"], ["data", "show"], ["data", "shard"])
 # Groups that only the command line has.
 _FURTHER = ("experiment", "sweep", "launcher")
 
@@ -91,7 +92,7 @@ def _possible(before: Sequence[str], last: str) -> Iterator[str]:
     command = before[0]
     if command == "data" and len(before) == 1:
         yield from _DATA
-    elif command == "train" or before[:2] in (["data", "check"], ["data", "show"]):
+    elif command == "train" or before[:2] in _WITH_SETTINGS:
         yield from _settings(before, last)
     elif command == "completion":
         yield from _SCRIPTS

@@ -1,4 +1,4 @@
-"""`easycap data get|guess|list|check|show`: fetch data, find how to read it, what is wrong, what a model gets of it."""
+"""`easycap data get|guess|list|check|show|shard`: fetch data, find how to read it, check, show and pack it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from easycap.commands.shard import shard
 from easycap.errors import UserError
 from easycap.registry import describe_choices
 from easycap.runs.find import shown
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from easycap.data.guess import Reading
 
 _MB = 1_000_000
-_HELP = """easycap data: download, find, check and show data.
+_HELP = """easycap data: download, find, check, show and pack data.
 
 usage: easycap data get NAME ROOT [--dry-run]
            download, verify and unpack; repeat it to continue
@@ -37,6 +38,8 @@ usage: easycap data get NAME ROOT [--dry-run]
            read every image and caption and list all problems (exit code 1 if there are any)
        easycap data show [--split train] [--images 12] [--out FILE] OVERRIDES...
            write a page with preprocessed images, their captions, token ids and the decoded ids
+       easycap data shard [--images-per-shard 10000] [--shard-size 1GB] [--shuffle SEED] OVERRIDES... OUT
+           write the data as tar shards for data=webdataset; repeat it to continue
 
 OVERRIDES are as for easycap train, e.g. data=coco data.root=ROOT, or data=folder data.images=DIR data.captions=FILE;
 --config-dir DIR also takes options from DIR.
@@ -50,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     from easycap.data.downloads import COLLECTIONS, ON_REQUEST
 
     argv, _ = use_config_dirs(argv)
-    commands = {"get": _get, "guess": _guess, "list": _list, "check": _check, "show": _show}
+    commands = {"get": _get, "guess": _guess, "list": _list, "check": _check, "show": _show, "shard": shard}
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP.format(names=", ".join([*COLLECTIONS, *ON_REQUEST])))
         return 0
@@ -146,7 +149,7 @@ def _what_is_there(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     from easycap.metrics.unspaced import scripts_note, unspaced_scripts
     from easycap.tasks.datasets import build_dataset
 
-    data = build_dataset(_config(overrides))
+    data = build_dataset(checked_config(overrides))
     lines = [
         f"{split}: {count_text(len(examples), 'image')}, "
         f"{count_text(sum(len(e.references) for e in examples), 'caption')}"
@@ -195,7 +198,7 @@ def _check(argv: Sequence[str]) -> int:
     from easycap.data.issues import OnBadImage
     from easycap.tasks.datasets import build_dataset
 
-    config = _config(args.overrides)
+    config = checked_config(args.overrides)
     if "on_bad_image" in config["data"]:
         config["data"]["on_bad_image"] = OnBadImage.skip
     dataset = build_dataset(config)
@@ -234,9 +237,13 @@ def _tables(dataset, segmenter=SPACES) -> list:
         wrong.add_column(column, overflow="fold")
     for issue in sorted(dataset.issues, key=lambda f: (not f.dropped, f.split, f.what, f.id)):
         # As text: names of files may have brackets, which are markup elsewhere.
-        row = (issue.split, issue.id, shown(Path(issue.file)), issue.what)
+        row = (issue.split, issue.id, _shown_place(issue.file), issue.what)
         wrong.add_row(*map(Text, row))
     return [counts, *notices, wrong]
+
+
+def _shown_place(file: str) -> str:
+    return file if "://" in file else shown(Path(file))
 
 
 def _show(argv: Sequence[str]) -> int:
@@ -255,7 +262,7 @@ def _show(argv: Sequence[str]) -> int:
     from easycap.models.build import preprocessing_of
     from easycap.tasks.captioning import CaptioningTask
 
-    config = _config(args.overrides)
+    config = checked_config(args.overrides)
     data = CaptioningTask.read_data(config)
     vocabulary = CaptioningTask.build_vocabulary(config, data, None)
     if args.split not in data.splits:
@@ -272,7 +279,8 @@ def _show(argv: Sequence[str]) -> int:
     return 0
 
 
-def _config(overrides: Sequence[str]) -> dict[str, Any]:
+def checked_config(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the checked config of overrides."""
     from easycap.config.compose import compose
     from easycap.config.schema import check
 

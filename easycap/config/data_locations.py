@@ -18,7 +18,7 @@ _FLAGS = {"--data-root": "data.root", "--data-images": "data.images", "--data-ca
 _FLAGS |= {"--data-path": "data.path", "--features": "encoder.features"}
 _WORD = re.compile(rf"\+{{0,2}}({'|'.join(map(re.escape, LOCATIONS))})=(.*)", re.DOTALL)
 # Ignored when configs are compared or hashed; of the other paths only the last component counts.
-_IGNORED = ("data.root", "data.images", "data.cache")
+_IGNORED = ("data.root", "data.images", "data.cache", "data.cache_gb")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +63,7 @@ def absolute(config: dict[str, Any]) -> dict[str, Any]:
     for name in (*LOCATIONS, "data.cache"):
         group, _, key = name.partition(".")
         path = config[group].get(key)
-        if path is not None and not _is_within_root(config, name) and not _is_on_hub(name, path):
+        if path is not None and not _is_within_root(config, name) and not _is_remote(name, path):
             config = config | {group: config[group] | {key: str(expanded(path).absolute())}}
     return config
 
@@ -73,9 +73,9 @@ def _is_within_root(config: Mapping[str, Any], name: str) -> bool:
     return name in ("data.images", "data.captions") and "root" in config["data"]
 
 
-def _is_on_hub(name: str, path: str) -> bool:
-    """Whether a setting names a data set on the Hugging Face hub."""
-    return name == "data.path" and is_hub_name(path)
+def _is_remote(name: str, path: str) -> bool:
+    """Whether a setting names a data set on the Hugging Face hub, or the address of one."""
+    return (name == "data.path" and is_hub_name(path)) or path.startswith(("http://", "https://"))
 
 
 def check_locations(config: Mapping[str, Any]) -> None:
@@ -83,7 +83,7 @@ def check_locations(config: Mapping[str, Any]) -> None:
     for name in LOCATIONS:
         group, _, key = name.partition(".")
         path = config[group].get(key)
-        if path is None or _is_within_root(config, name) or _is_on_hub(name, path):
+        if path is None or _is_within_root(config, name) or _is_remote(name, path):
             continue
         if not Path(path).exists():
             raise UserError(
@@ -97,7 +97,7 @@ def without_locations(group: str, values: Mapping[str, Any]) -> dict[str, Any]:
     names = [location.partition(".")[2] for location in LOCATIONS if location.startswith(f"{group}.")]
     return {
         key: Path(value).name
-        if key in names and isinstance(value, str) and not _is_on_hub(f"{group}.{key}", value)
+        if key in names and isinstance(value, str) and not _is_remote(f"{group}.{key}", value)
         else value
         for key, value in kept.items()
     }

@@ -14,7 +14,7 @@ from easycap.errors import UserError
 
 _WORD = re.compile(r"\+{0,2}(data(?:\.[\w.]+)?)=(.*)", re.DOTALL)
 # Options that read anybody's data: their name says nothing about the set, the name of its folder does.
-_ANYBODYS = ("folder", "tables", "huggingface")
+_ANYBODYS = ("folder", "tables", "huggingface", "webdataset")
 _FOLDERS = ("images", "root", "path", "captions")
 # Characters that are kept in the names of a run's files.
 _UNUSUAL = re.compile(r"[^\w.-]+")

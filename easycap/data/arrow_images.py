@@ -31,17 +31,18 @@ class ArrowImage:
 
     def load(self, at_least: int | None = None) -> Image.Image:
         """Return what `ImageFile.load` returns of such a file; raises `BadImage` naming the Arrow file."""
-        return decoded(self._content(), self.path, at_least)
+        return decoded(self.content(), self.path, at_least)
 
     def array(self, at_least: int | None = None) -> np.ndarray:
         """Return the pixels (H,W,3), uint8, of what `load` returns."""
-        return decoded_array(self._content(), self.path, at_least)
+        return decoded_array(self.content(), self.path, at_least)
 
     def identity(self) -> str:
         """Return a line that changes with the content, wherever it is stored."""
         return f"{self.digest}\n"
 
-    def _content(self) -> BytesIO:
+    def content(self) -> BytesIO:
+        """Return the image file."""
         import pyarrow as pa
 
         image = open_table(self.path).column(self.column)[self.row]  # this row alone, not its column

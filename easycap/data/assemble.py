@@ -17,6 +17,7 @@ from easycap.data.example_table import id_hashes, ids_of, selected
 from easycap.data.images import ImageFile
 from easycap.data.issues import DataIssues, OnBadImage
 from easycap.data.parquet_images import ParquetImage
+from easycap.data.shards.shard_images import ShardImage
 from easycap.data.verify import bad_images
 from easycap.errors import UserError, json_fault
 from easycap.types import Dataset, Example
@@ -172,7 +173,7 @@ def finish(
 
 def _path(example: Example) -> Path:
     assert isinstance(
-        example.image, ImageFile | ArrowImage | ParquetImage
+        example.image, ImageFile | ArrowImage | ParquetImage | ShardImage
     )  # sources of image files make no others
     return example.image.path
 

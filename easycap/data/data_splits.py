@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from easycap.errors import UserError
+from easycap.utils.string_column import StringColumn
 
 SPLITS = ("train", "val", "test")
 _TRAIN, _VAL, _TEST = range(3)
@@ -54,6 +55,34 @@ def hashed_split(image_id: str, *, seed: int, val_share: float, test_share: floa
     """Return the split of an image by a hash of `seed` and its id alone: it stays when other images come or go."""
     place = float(_places([image_id], 1, seed)[0])
     return "test" if place < test_share else "val" if place < test_share + val_share else "train"
+
+
+def with_missing(
+    splits: Mapping[str, np.ndarray], ids: StringColumn, *, seed: int, val_share: float, test_share: float
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the images of each split, places in `ids` (N,), and in words what was made up for missing splits.
+
+    A missing val, and a test that is missing with it, is taken from train by `hashed_split_numbers`; else what is
+    missing of val and test is the other one.
+    """
+    splits, notes = dict(splits), []
+    train, test = splits["train"], splits["test"]
+    if len(train) and not len(splits["val"]):
+        shares = {"val_share": val_share, "test_share": 0.0 if len(test) else test_share}
+        hashed = hashed_split_numbers(ids.at(train), len(train), seed=seed, **shares)
+        splits |= {split: train[hashed == number] for number, split in enumerate(SPLITS)}
+        splits["test"] = test if len(test) else splits["test"]
+        taken = " and ".join(split for split in ("val", "test") if shares[f"{split}_share"])
+        notes.append(
+            f"the data has no split {taken}: taken from train by a hash of the ids (data.seed={seed})"
+        )
+    for split, other in (("test", "val"), ("val", "test")):
+        if not len(splits[split]) and len(splits[other]):
+            splits[split] = splits[other]
+            notes.append(f"the data has no split {split}: {other} is {split} too")
+    if not len(splits["train"]):
+        notes.append("the data has no training images: models can be evaluated on it, not trained")
+    return splits, notes
 
 
 def _places(ids: Iterable[str], count: int, seed: int) -> np.ndarray:

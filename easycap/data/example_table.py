@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
 
 from easycap.data.images import ImageFile
-from easycap.types import Example
+from easycap.data.sampler import Blocks
+from easycap.types import Example, ImageSource
 from easycap.utils.string_column import StringColumn
 
 _ROWS = 65_536  # whose captions are looked up at a time
@@ -24,13 +25,51 @@ class CodedColumn(NamedTuple):
     values: Sequence[str]
 
 
+class ImageColumn(Protocol):
+    """Where the N images of a table are."""
+
+    def image(self, row: int) -> ImageSource:
+        """Return an image."""
+
+    def place(self, row: int) -> Path:
+        """Return the path of an image, as messages name it."""
+
+    def blocks(self, rows: np.ndarray) -> Blocks | None:
+        """Return in which blocks the images `rows` (K,) lie; None if each is read on its own."""
+
+    def digest(self) -> bytes:
+        """Return what changes with the images where ids and captions stay, b"" if that is not known."""
+
+
 @dataclass(frozen=True, eq=False)
-class ExampleColumns:
-    """N images: ids, paths below `root`, captions (M,) of which those of image n begin at `first[n]` (N+1,), fields."""
+class FilesBelow:
+    """N image files: their paths below `root`."""
 
     root: Path
-    ids: StringColumn
     paths: StringColumn
+
+    def image(self, row: int) -> ImageFile:
+        """Return the file of an image."""
+        return ImageFile(self.place(row))
+
+    def place(self, row: int) -> Path:
+        """Return the path of a file."""
+        return self.root / self.paths[row]
+
+    def blocks(self, rows: np.ndarray) -> None:
+        """Return None: files are read one by one."""
+
+    def digest(self) -> bytes:
+        """Return nothing: a file's content is not read."""
+        return b""
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleColumns:
+    """N images: ids, where they are, captions (M,) of which those of image n begin at `first[n]` (N+1,), fields."""
+
+    ids: StringColumn
+    images: ImageColumn
     captions: StringColumn
     first: np.ndarray
     fields: Mapping[str, CodedColumn]
@@ -63,12 +102,13 @@ class ExampleTable(Sequence[Example]):
             return self.select(index)
         columns, row = self.columns, int(self.rows[index])
         captions = columns.captions[int(columns.first[row]) : int(columns.first[row + 1])]
-        image = ImageFile(columns.root / columns.paths[row])
         image_id = columns.ids[row]
         codes = ((name, column, int(column.codes[row])) for name, column in columns.fields.items())
         fields = {name: column.values[code] for name, column, code in codes if code >= 0}
         tags = self.tagged[image_id]["objects"] if image_id in self.tagged else ()
-        return Example(image_id, image, tuple(captions), tags, self.scored.get(image_id), fields)
+        return Example(
+            image_id, columns.images.image(row), tuple(captions), tags, self.scored.get(image_id), fields
+        )
 
     def __eq__(self, other: object) -> bool:
         """Whether `other` is a sequence of equal examples: a list of them is equal too."""
@@ -81,6 +121,10 @@ class ExampleTable(Sequence[Example]):
     def select(self, places: np.ndarray | slice) -> ExampleTable:
         """Return the table of the examples at `places`: integers, or a mask (K,)."""
         return ExampleTable(self.columns, self.rows[places], self.tagged, self.scored)
+
+    def blocks(self) -> Blocks | None:
+        """Return in which blocks the images lie; None if each is read on its own."""
+        return self.columns.images.blocks(self.rows)
 
     def ids(self) -> Iterator[str]:
         """Yield the id of each example."""
@@ -108,6 +152,7 @@ def fingerprint_of(splits: Mapping[str, ExampleTable]) -> str:
                 digest.update(texts.data.data)
                 digest.update(texts.ends.data)
             digest.update(columns.first.data)
+            digest.update(columns.images.digest())
         digest.update(split.encode())
         digest.update(np.ascontiguousarray(table.rows).data)
     return digest.hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from easycap.errors import UserError
 from easycap.types import DataIssue
+from easycap.utils.paths import path_text
 
 _REMEDY = "with data.on_bad_image=skip; `easycap data check` lists them all"
 
@@ -54,9 +55,9 @@ class DataIssues:
         """Record an unusable image or annotation; raises `UserError` unless on_bad_image=skip."""
         if self.on_bad_image is OnBadImage.error:
             raise UserError(
-                f"{file} {what} (image {image_id!r} of {split}): fix it, or skip such images {_REMEDY}"
+                f"{path_text(file)} {what} (image {image_id!r} of {split}): fix it, or skip such images {_REMEDY}"
             )
-        self._found.append(DataIssue(split, image_id, str(file), what, True))
+        self._found.append(DataIssue(split, image_id, path_text(file), what, True))
 
     def malformed(self, where: str, what: str) -> None:
         """Record an unreadable line or entry (`where`: file and place); raises `UserError` as `drop` does."""
@@ -66,16 +67,16 @@ class DataIssues:
 
     def fixed(self, split: str, image_id: str, file: Path, what: str) -> None:
         """Note what was wrong and is not any more."""
-        self._found.append(DataIssue(split, image_id, str(file), what, False))
+        self._found.append(DataIssue(split, image_id, path_text(file), what, False))
 
     def fixed_alike(self, image_id: str, file: Path, what: str) -> None:
         """Record a fixed problem that may affect every image: listed once, with the number of images."""
-        self._alike.setdefault((str(file), what), []).append(image_id)
+        self._alike.setdefault((path_text(file), what), []).append(image_id)
 
     def empty(self, split: str, file: Path, why: str, *, noted_as: str | None = None) -> None:
         """Record a split without images, and why; `noted_as` is the split's name in issues."""
         lost = [one for one in self._found if one.dropped and one.split == (noted_as or split)]
         reason = f"all of its images were skipped, e.g. {lost[0].file} {lost[0].what}" if lost else why
         self._found.append(
-            DataIssue(split, "", str(file), f"has no images for the {split} split: {reason}", True)
+            DataIssue(split, "", path_text(file), f"has no images for the {split} split: {reason}", True)
         )

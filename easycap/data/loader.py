@@ -12,10 +12,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from easycap.data.images import BadImage, bad_image_ends
+from easycap.data.images import BadImage
 from easycap.data.packed import shareable
 from easycap.data.parquet_images import blocks_of
 from easycap.data.sampler import EpochSampler
+from easycap.data.unread_image import unread_or_bad
 from easycap.data.workers import data_loader, loaded_batches, loading_workers, workers_with_room
 from easycap.errors import UserError
 from easycap.types import Batch, Example, ImageInput, Inputs, TextCondition, Vocabulary
@@ -242,7 +243,7 @@ def show_images(batches: Sequence[Batch] | Batches, what: str, *, shown: bool) -
 
 def _loaded(batch: T | BadImage) -> T:
     if isinstance(batch, BadImage):
-        raise bad_image_ends(batch)
+        raise unread_or_bad(batch)
     return batch
 
 

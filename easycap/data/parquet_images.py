@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from easycap.data.arrow_images import contents
+from easycap.data.example_table import ExampleTable
 from easycap.data.images import BadImage, decoded, decoded_array
 from easycap.data.sampler import WINDOW_ROWS, Blocks
 from easycap.types import Example
@@ -51,11 +52,11 @@ class ParquetImage:
 
     def load(self, at_least: int | None = None) -> Image.Image:
         """Return what `ImageFile.load` returns of such a file; raises `BadImage` naming the Parquet file."""
-        return decoded(self._content(), self.path, at_least)
+        return decoded(self.content(), self.path, at_least)
 
     def array(self, at_least: int | None = None) -> np.ndarray:
         """Return the pixels (H,W,3), uint8, of what `load` returns."""
-        return decoded_array(self._content(), self.path, at_least)
+        return decoded_array(self.content(), self.path, at_least)
 
     def identity(self) -> str:
         """Return a line that changes with the row, and with the file's path, size and time of change, or commit."""
@@ -69,7 +70,8 @@ class ParquetImage:
         """Return the bytes that the images of its row group take up in the file, which its end lists."""
         return _bytes_of_groups(self.file, self.column)[self.group]
 
-    def _content(self) -> BytesIO:
+    def content(self) -> BytesIO:
+        """Return the image file; raises `BadImage` if the row has none."""
         content = _last_read.read(self.file, self.column, self.group)[self.row]
         if not content.is_valid:
             raise BadImage(self.path, f"has no image in row {self.row} of row group {self.group}")
@@ -77,7 +79,9 @@ class ParquetImage:
 
 
 def blocks_of(examples: Sequence[Example]) -> Blocks | None:
-    """Return the row groups that examples lie in; None for images that are not streamed."""
+    """Return the blocks that examples lie in, such as row groups; None for images that are read one by one."""
+    if isinstance(examples, ExampleTable):
+        return examples.blocks()
     if not examples or not isinstance(examples[0].image, ParquetImage):
         return None
     numbers: dict[tuple[str, int], int] = {}

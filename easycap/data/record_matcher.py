@@ -10,23 +10,22 @@ import numpy as np
 
 from easycap.data.assemble import report_caption
 from easycap.data.caption_checks import EMPTY, LINES, NOT_TEXT, SURROGATES, WORDLESS
-from easycap.data.example_table import ExampleColumns, ExampleTable
+from easycap.data.example_table import ExampleColumns, ExampleTable, ImageColumn
 from easycap.data.issues import DataIssues
 from easycap.data.record_table import RecordTable, grouped
 from easycap.data.table_objects import TableObjects
-from easycap.utils.string_column import StringColumn, first_rows
+from easycap.utils.string_column import first_rows
 
 NO_OBJECTS = TableObjects()
 
 
 class RecordMatcher:
-    """Makes examples of records, of which `paths` (N,) below `root` are the images; all splits share their columns."""
+    """Makes examples of records, of which `images` (N,) are the images; all splits share their columns."""
 
     def __init__(
         self,
         table: RecordTable,
-        root: Path,
-        paths: StringColumn,
+        images: ImageColumn,
         issues: DataIssues,
         objects: TableObjects = NO_OBJECTS,
     ) -> None:
@@ -42,7 +41,7 @@ class RecordMatcher:
             captions, flags, owners = captions.take(np.flatnonzero(usable)), flags[usable], owners[usable]
             _, first = grouped(owners, len(table))
         self._wordless = flags & WORDLESS > 0
-        self.columns = ExampleColumns(root, table.ids, paths, captions, first, table.fields)
+        self.columns = ExampleColumns(table.ids, images, captions, first, table.fields)
 
     def match(self, split: str, rows: np.ndarray, splits: Sequence[str], *, file: Path) -> ExampleTable:
         """Return the examples of records `rows` (K,), in their order; `splits` are all that they are.
@@ -63,7 +62,7 @@ class RecordMatcher:
         firsts = rows[first_rows(columns.ids.take(rows), np.zeros(len(rows), np.int64))] if alike else rows
         if (twice := np.flatnonzero(firsts != rows)).size:
             for place in twice.tolist():
-                name = (columns.root / columns.paths[firsts[place]]).name
+                name = columns.images.place(int(firsts[place])).name
                 self._drop(split, int(rows[place]), f"has the id of {name}")
             columns, wordless = _merged(columns, wordless, rows, firsts)
             rows = rows[firsts == rows]
@@ -86,7 +85,7 @@ class RecordMatcher:
 
     def _drop(self, split: str, row: int, what: str) -> None:
         columns = self.columns
-        self.issues.drop(split, columns.ids[row], columns.root / columns.paths[row], what)
+        self.issues.drop(split, columns.ids[row], columns.images.place(row), what)
 
 
 def _merged(

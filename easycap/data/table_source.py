@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from easycap.data.assemble import finish
-from easycap.data.data_splits import SPLITS, hashed_split_numbers
-from easycap.data.example_table import ExampleTable, fingerprint_of
+from easycap.data.data_splits import SPLITS, with_missing
+from easycap.data.example_table import ExampleTable, FilesBelow, fingerprint_of
 from easycap.data.image_places import ImagePlaces
 from easycap.data.issues import DataIssues, OnBadImage
 from easycap.data.known_sets import incomplete
@@ -62,7 +62,8 @@ def tables(pixels: bool, with_tags: bool, *, settings: TableSettings, on_bad_ima
     if settings.id_column is None and settings.ids is Ids.as_is:
         table = _told_apart(table, paths)
     splits, made = _splits(table, settings, records.ranks(table))
-    matcher = RecordMatcher(table, place, paths, issues, table_objects(folder, settings, with_tags=with_tags))
+    objects = table_objects(folder, settings, with_tags=with_tags)
+    matcher = RecordMatcher(table, FilesBelow(place, paths), issues, objects)
     read = _dataset(settings.dataset, splits, matcher, there, records, issues)
     return read._replace(notes=(*made, *notes), fingerprint=_fingerprint(read))
 
@@ -179,24 +180,6 @@ def _splits(
     for split, other in settings.same_files().items():
         splits[split] = splits[other]
         notes.append(f"{split} is {other} too: data.{split} and data.{other} are the same")
-    shares = {"val_share": 0.0, "test_share": 0.0}
-    train = splits["train"]
-    if len(train) and not len(splits["val"]):
-        shares["val_share"] = settings.val_share
-        shares["test_share"] = 0.0 if len(splits["test"]) else settings.test_share
-        ids = table.ids.at(train)
-        hashed = hashed_split_numbers(ids, len(train), seed=settings.seed, **shares)
-        test = splits["test"]
-        splits = {split: train[hashed == number] for number, split in enumerate(SPLITS)}
-        splits["test"] = test if len(test) else splits["test"]
-        taken = " and ".join(split for split in ("val", "test") if shares[f"{split}_share"])
-        notes.append(
-            f"the data has no split {taken}: taken from train by a hash of the ids (data.seed={settings.seed})"
-        )
-    for split, other in (("test", "val"), ("val", "test")):
-        if not len(splits[split]) and len(splits[other]):
-            splits[split] = splits[other]
-            notes.append(f"the data has no split {split}: {other} is {split} too")
-    if not len(splits["train"]):
-        notes.append("the data has no training images: models can be evaluated on it, not trained")
-    return splits, notes
+    shares = {"val_share": settings.val_share, "test_share": settings.test_share}
+    splits, made = with_missing(splits, table.ids, seed=settings.seed, **shares)
+    return splits, [*notes, *made]

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from easycap.data.images import BadImage
+from easycap.data.unread_image import UnreadImage
 from easycap.types import ImageSource
 from easycap.utils.machine import usable_cores
 from easycap.utils.paths import cache_dir
@@ -63,6 +64,8 @@ def _ask_all(names: Sequence[str], what_is_wrong: Callable[[str], str | None]) -
 def _what_is_wrong(image: ImageSource) -> str | None:
     try:
         image.load(at_least=1)
+    except UnreadImage:
+        raise  # not the image's fault: it must not be remembered
     except BadImage as error:
         return error.what
     return None

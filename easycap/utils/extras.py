@@ -25,6 +25,7 @@ MODULES = {
     "tags": ("simplemma",),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
+    "webdataset": ("webdataset",),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from easycap.errors import UserError
 from easycap.utils.plugins import conf_dirs
 
+_ADDRESS = re.compile(r"^(https?|hf):/(?!/)")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -19,6 +21,11 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def path_text(path: Path) -> str:
+    """Return a path as text, and an address that was made a path, which drops a slash, as the address."""
+    return _ADDRESS.sub(r"\1://", str(path))
 
 
 def config_dir() -> Path:

@@ -10,7 +10,7 @@ import pytest
 from helpers.small_data import write_images
 
 from easycap.data import image_places
-from easycap.data.example_table import Captions, CodedColumn, ExampleColumns, ExampleTable
+from easycap.data.example_table import Captions, CodedColumn, ExampleColumns, ExampleTable, FilesBelow
 from easycap.data.image_index import ImageIndex
 from easycap.data.image_places import ImagePlaces
 from easycap.data.images import ImageFile
@@ -25,9 +25,8 @@ EXAMPLES = [
     Example("c", ImageFile(ROOT / "y/c.jpg"), ()),
 ]
 COLUMNS = ExampleColumns(
-    ROOT,
     StringColumn.of("abc"),
-    StringColumn.of(["x/a.jpg", "x/b.jpg", "y/c.jpg"]),
+    FilesBelow(ROOT, StringColumn.of(["x/a.jpg", "x/b.jpg", "y/c.jpg"])),
     StringColumn.of(["a dog", "a café\u2028here", "a cat"]),
     np.array([0, 2, 3, 3]),
     {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import sys
@@ -33,6 +34,20 @@ def test_a_small_table_is_generated_read_and_loaded(tmp_path: Path, monkeypatch:
     script.write_images(tmp_path, 60)
     found = script.measure(tmp_path / "captions.jsonl", pixels=True, workers=0)
     assert sum(found["images"].values()) == 60 and found["first batch, s"] > found["read, s"] > 0
+
+
+def test_small_shards_are_generated_read_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SPEED))
+    monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path / "cache"))
+    script = importlib.import_module("shards")
+    monkeypatch.setattr(script, "_IN_A_SHARD", 150)
+    for name, count in (("small", 20), ("large", 400)):
+        script.write_shards(tmp_path / name, count)
+    args = argparse.Namespace(load=True, workers=[1], rounds=1, batches=2)
+    found = script.measure(tmp_path, args)
+    assert found["read, CPU s"] > 0
+    assert [(row["by"], row["processes"]) for row in found["loaded"]] == [("easycap", 1), ("webdataset", 1)]
+    assert all(row["images/s"] > 0 and row["all, PSS MiB"] > 0 for row in found["loaded"])
 
 
 def test_a_small_peer_takes_the_steps_that_we_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Tar shards in the WebDataset convention: found, indexed, read at any place, written."""
