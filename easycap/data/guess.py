@@ -12,6 +12,7 @@ from easycap.data.guess_texts import folder_readings, lines_readings, sidecar_re
 from easycap.data.image_files import files_below
 from easycap.data.image_index import ImageIndex
 from easycap.data.known_sets import recognised
+from easycap.data.shards.tar_index import is_shard
 from easycap.data.table_files import PARQUET
 from easycap.data.table_settings import file_patterns, matching
 from easycap.errors import UserError
@@ -93,6 +94,11 @@ def _unknown(folder: Path, files: list[str]) -> tuple[list[Reading], list[str]]:
     images = set(index.images)
     others = [path for path in files if path not in images]
     if not images:
+        shards = [path for path in files if path.endswith(".tar") and is_shard(folder / path)][:1]
+        if shards and not found:
+            return [
+                Reading("webdataset", {"root": str(folder)}, f"{shards[0]} holds images and their texts")
+            ], []
         archives = [path for path in files if path.lower().endswith(_ARCHIVES)][:1]
         unpack = f"; {archives[0]} is an archive: unpack it first" if archives else ""
         return found, [] if found else [f"no images found below {folder}{unpack}"]

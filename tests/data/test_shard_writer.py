@@ -101,7 +101,7 @@ def test_a_round_trip(name: str, tmp_path: Path) -> None:
                 assert shard_writer._image_file(one.image)[1] == other.image.content().getvalue()
     with serving(out) as server:
         remote = build(["data=webdataset", f"data.root={server.url}"])
-    assert remote.fingerprint == after.fingerprint and len(remote.splits) == 3
+    assert remote.fingerprint == after.fingerprint and remote.splits.keys() == before.splits.keys()
     paths = sorted(map(str, out.glob("*.tar")))
     samples = list(library.WebDataset(paths, shardshuffle=False))
     assert len(samples) == sum(len(its) for its in {id(i): i for i in before.splits.values()}.values())

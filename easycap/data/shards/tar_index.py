@@ -11,16 +11,20 @@ import zlib
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
 import numpy as np
 
+from easycap.data.image_files import SUFFIXES
 from easycap.errors import UserError
 from easycap.utils.string_column import StringBuilder, StringColumn
 
 HEADER = 512  # bytes before the content of each file in a tar
 _TEXTS = ("txt", "json")  # files whose content is kept, by the last part of the suffix
 _LONGEST_TEXT = 1 << 24
+_FIRST_FILES = 50  # that tell shards from other archives
 WIDTHS = {"sample": np.int32, "suffix": np.int16, "offset": np.int64, "length": np.int64, "crc": np.uint32}
 
 
@@ -79,6 +83,20 @@ def index_of(file: IO[bytes], size: int, name: str, advance: Callable[[int], Non
             raise UserError(_not_a_tar(name, error)) from None
         faults.append(f"is damaged after {members.last} ({error})")
     return members.index(size, [*faults, *members.faults])
+
+
+def is_shard(path: Path) -> bool:
+    """Return whether the first files of a tar are samples with an image and a text."""
+    suffixes: dict[str, set[str]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in islice(tar, _FIRST_FILES):
+                name = PurePosixPath(member.name).name
+                key, _, suffix = name.partition(".")
+                suffixes.setdefault(key, set()).add(suffix.lower().rpartition(".")[2])
+    except (OSError, tarfile.TarError):
+        return False
+    return any(its & set(_TEXTS) and any(f".{one}" in SUFFIXES for one in its) for its in suffixes.values())
 
 
 def _fault_at_end(file: IO[bytes], end: int, last: str | None) -> list[str]:
