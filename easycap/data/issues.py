@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 
+from easycap.data.images import BadImage, bad_image_ends
 from easycap.errors import UserError
 from easycap.types import DataIssue
 from easycap.utils.paths import path_text
@@ -18,6 +19,21 @@ class OnBadImage(Enum):
 
     error = "error"
     skip = "skip"
+
+
+class UnreadImage(BadImage):
+    """An image in a file that cannot be read over the network, or has changed; `what` is a whole sentence.
+
+    Other than a bad image it is never skipped, and nothing about it is remembered.
+    """
+
+    def __str__(self) -> str:
+        return self.what
+
+
+def unread_or_bad(error: BadImage) -> UserError:
+    """Return the error that ends a run at an image that cannot be read, with the remedy."""
+    return UserError(error.what) if isinstance(error, UnreadImage) else bad_image_ends(error)
 
 
 def grouped(issues: Iterable[DataIssue]) -> list[str]:

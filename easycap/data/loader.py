@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from easycap.data.images import BadImage
+from easycap.data.issues import unread_or_bad
 from easycap.data.packed import shareable
 from easycap.data.parquet_images import blocks_of
 from easycap.data.sampler import EpochSampler
-from easycap.data.unread_image import unread_or_bad
 from easycap.data.workers import data_loader, loaded_batches, loading_workers, workers_with_room
 from easycap.errors import UserError
 from easycap.types import Batch, Example, ImageInput, Inputs, TextCondition, Vocabulary

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from easycap.data.images import BadImage
-from easycap.data.unread_image import UnreadImage
+from easycap.data.issues import UnreadImage
 from easycap.types import ImageSource
 from easycap.utils.machine import usable_cores
 from easycap.utils.paths import cache_dir

