@@ -108,12 +108,12 @@ def files_listed(content: bytes, place: str) -> dict[str, list[str]]:
     try:
         stored: dict[str, Any] = json.loads(content)
         if stored["format"] != LIST_FORMAT:
-            raise ValueError(f"its format is {stored['format']!r}")
+            raise UserError(f"its format is {stored['format']!r}")
         found: dict[str, list[str]] = {}
         for shard in stored["shards"]:
             path = PurePosixPath(shard["file"])
             if not isinstance(shard["split"], str) or path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"it lists {shard}")
+                raise UserError(f"it lists {shard}")
             found.setdefault(shard["split"], []).append(str(path))
         complete = stored["complete"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -147,7 +147,7 @@ def load_index(content: bytes, place: str) -> ShardIndex:
             arrays = {name: stored[name] for name in stored.files}
         header = json.loads(arrays.pop("header").tobytes())
         if header["format"] != _FORMAT:
-            raise ValueError(f"it is of format {header['format']!r}")
+            raise UserError(f"it is of format {header['format']!r}")
         keys, texts = (StringColumn(arrays.pop(n), arrays.pop(f"{n}_ends")) for n in ("keys", "texts"))
         suffixes, faults = map(str, header["suffixes"]), map(str, header["faults"])
         index = ShardIndex(
@@ -175,4 +175,4 @@ def _check(index: ShardIndex) -> None:
         fits &= index.sample.min() >= 0 and index.sample.max() < len(index.keys)
         fits &= index.suffix.min() >= 0 and index.suffix.max() < len(index.suffixes)
     if not fits:
-        raise ValueError("its parts do not fit together")
+        raise UserError("its parts do not fit together")
