@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from easycap.config.pretrained_names import is_pretrained, pretrained_config
 from easycap.data.image_inputs import ImageLike, as_examples, is_single_image
 from easycap.errors import UserError
 from easycap.runs.ensembles import members_to_load
 from easycap.runs.find import checkpoint_of
 from easycap.sharing.hub_models import check_model_id, find_model, upload_model
 from easycap.tasks.base import Task
-from easycap.tasks.create import load_task
+from easycap.tasks.create import load_pretrained, load_task
 from easycap.tasks.load_ensemble import load_ensemble
 from easycap.tasks.photo_captioning import CaptionPredictor
 from easycap.tasks.predictor import BATCH_SIZE, Prediction, Predictor
@@ -66,13 +67,22 @@ class Captioner:
         locations: Mapping[str, str] | None = None,
         revision: str | None = None,
         token: str | None = None,
+        overrides: Sequence[str] = (),
     ) -> None:
         runs = [run] if isinstance(run, str | os.PathLike) else list(run)
+        if any(map(is_pretrained, runs)):
+            self.folder, self.task, self._last = (
+                Path(runs[0]),
+                _pretrained(runs, overrides, device=device),
+                None,
+            )
+            return
         folders = [find_model(one, revision=revision, token=token) for one in runs]
         members = members_to_load(folders, ensemble=ensemble)
         self.folder = folders[0]
+        self.task: Task
         if members is not None:
-            self.task: Task = load_ensemble(members, device=device, locations=locations)
+            self.task = load_ensemble(members, device=device, locations=locations)
         else:
             self.task = load_task(checkpoint_of(self.folder), device=device, locations=locations)
         _ = self.task.pipeline.transform  # raises if the model reads no images
@@ -220,19 +230,35 @@ def load(
     locations: Mapping[str, str] | None = None,
     revision: str | None = None,
     token: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> Captioner:
     """Return the captioner (or tag model) of a run: its folder or name, the folder of one of its checkpoints or of
     `save_pretrained`, or else the name USER/MODEL of a model on the Hugging Face hub, downloaded to that library's
     cache. With `ensemble`, several of these, or the runs of a sweep, caption together by the mean of their
-    probabilities of each word; they must have the same vocabulary.
+    probabilities of each word; they must have the same vocabulary. hf:NAME_OR_FOLDER is a captioner of transformers,
+    as it is, with settings as in `overrides` ["captioner.prompt=a photo of"].
 
     `device`: auto, cpu, cuda, cuda:1, mps. `locations` {data.root or the like: path} says where the run's data lies
     now, if it is needed and has moved. `revision` is a branch, tag or commit of a model on the hub, `token` gives
     access to it (None: that of `hf auth login` or HF_TOKEN). Raises `UserError` if there is no such model.
     """
     return Captioner(
-        run, ensemble=ensemble, device=device, locations=locations, revision=revision, token=token
+        run,
+        ensemble=ensemble,
+        device=device,
+        locations=locations,
+        revision=revision,
+        token=token,
+        overrides=overrides,
     )
+
+
+def _pretrained(names: Sequence[str | os.PathLike[str]], overrides: Sequence[str], *, device: str) -> Task:
+    if len(names) > 1:
+        raise UserError(
+            f"{len(names)} models given where one is expected: hf:NAME cannot be part of an ensemble"
+        )
+    return load_pretrained(pretrained_config(names[0], overrides, device=device))
 
 
 def _without_errors(found: Sequence[Prediction | UserError]) -> list[Prediction]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from easycap.commands.sidecars import Table, TextFiles
 from easycap.config.data_locations import add_arguments, locations_from_args, split_locations
 from easycap.config.own_dirs import use_config_dirs
+from easycap.config.pretrained_names import split_captioner
 from easycap.data.image_files import image_files
 from easycap.data.image_inputs import as_examples
 from easycap.errors import UserError
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="easycap caption", description="Caption image files or folders of images."
     )
-    parser.add_argument("run", type=Path, help="a run's folder or name, or USER/MODEL on the hub")
+    parser.add_argument("run", type=Path, help="a run's folder or name, USER/MODEL on the hub, or hf:NAME")
     parser.add_argument("images", type=Path, nargs="+", help="image files or folders")
     parser.add_argument(
         "--ensemble",
@@ -108,7 +109,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap caption`; the exit code is 1 if any file could not be captioned."""
-    words, locations = split_locations(use_config_dirs(argv)[0])
+    words, overrides = split_captioner(use_config_dirs(argv)[0])
+    words, locations = split_locations(words)
     args = _parser().parse_intermixed_args(words)
     runs = _take_runs(args)
     if args.batch_size < 1:
@@ -129,6 +131,7 @@ def main(argv: Sequence[str]) -> int:
         device=args.device,
         locations=locations | locations_from_args(args),
         revision=args.revision,
+        overrides=overrides,
     )
     predictor = captioner.predictor(**given)
     for notice in predictor.notices:

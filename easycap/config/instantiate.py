@@ -74,4 +74,5 @@ def needs_captions(vocabulary: Any) -> bool:
 
 def segmenter_of(config: Mapping[str, Any]) -> Segmenter:
     """Return the segmenter of a checked config's vocabulary; one of a user's own may have none."""
-    return segmenter(config["vocab"].get("segmenter", SPACES.name))
+    whole = config.get("captioner", {}).get("segmenter", SPACES.name)
+    return segmenter(config["vocab"].get("segmenter", whole))

@@ -32,6 +32,7 @@ PATHS = frozenset(
         "encoder.weights",
         "encoder.features",
         "decoder.pretrained",
+        "captioner.model",
         "tags.run",
         "draft.run",
         "hydra.run.dir",

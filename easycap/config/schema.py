@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import json
 import math
 import re
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import field, make_dataclass
@@ -26,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from easycap.config.data_locations import absolute, without_locations
+from easycap.config.described_types import described_type, has_fixed_length, shown_value
 from easycap.config.options import has_option, instead_of, option_values, options
 from easycap.errors import UserError
 from easycap.registry import condition_groups, describe_choices, import_modules, lookup, settings_of
@@ -40,6 +39,7 @@ from easycap.utils.plugins import failures, installed_modules
 
 GROUPS = (
     "data",
+    "captioner",
     "vocab",
     "encoder",
     "image_tokens",
@@ -57,6 +57,10 @@ GROUPS = (
     "refine",
     "tracking",
 )
+
+# What `captioner=parts` is made of, and what it reads beside the image.
+OF_PARTS = ("vocab", "encoder", "image_tokens", "decoder")
+_PARTS = "parts"
 
 ROOT = {
     "task": str,
@@ -86,11 +90,21 @@ def check(config: DictConfig) -> dict[str, Any]:
         if key not in allowed:
             raise UserError(f"{key!r} is not part of the config; {describe_choices(str(key), allowed)}")
     plain = {key: _checked(key, config.get(key), annotation) for key, annotation in ROOT.items()}
+    whole = _is_whole(config)
     for group in groups:
-        plain[group] = check_group(group, config.get(group))
-    used = installed_modules(lookup(group, plain[group]["name"]) for group in groups)
+        plain[group] = (
+            {"name": "none"} if whole and group in OF_PARTS else check_group(group, config.get(group))
+        )
+    used = installed_modules(
+        lookup(group, plain[group]["name"]) for group in groups if not (whole and group in OF_PARTS)
+    )
     plain["imports"] = list(dict.fromkeys([*plain["imports"], *used]))
     return absolute(plain)
+
+
+def _is_whole(config: Mapping[str, Any]) -> bool:
+    """Whether the captioner is not one of easycap's own parts, so that their groups are not used."""
+    return (config.get("captioner") or {}).get("name", _PARTS) != _PARTS
 
 
 def groups_of(config: Mapping[str, Any]) -> list[str]:
@@ -197,6 +211,10 @@ def config_hash(config: dict[str, Any]) -> str:
     # With auto, caching depends on the disk.
     relevant["trainer"]["cache_features"] = config["trainer"]["cache_features"] is True
     relevant["data"] = {k: v for k, v in without_locations("data", config["data"]).items() if k != "workers"}
+    if not _is_whole(config):
+        relevant.pop("captioner", None)
+    elif Path(config["captioner"]["model"]).is_absolute():
+        relevant["captioner"] = config["captioner"] | {"model": Path(config["captioner"]["model"]).name}
     relevant["encoder"] = without_locations("encoder", config["encoder"])
     if config["decoder"].get("pretrained") is not None:  # the weights' own, whether written out or not
         relevant["decoder"] = config["decoder"] | {"architecture": None}
@@ -246,7 +264,7 @@ def _converted(key: str, value: Any, annotation: Any) -> Any:
     try:
         holder.value = value
     except (OmegaConfBaseException, ValueError, TypeError):
-        raise UserError(f"{key}={_shown(value)} must be {_describe(annotation)}") from None
+        raise UserError(f"{key}={shown_value(value)} must be {described_type(annotation)}") from None
     if OmegaConf.is_missing(holder, "value"):
         raise UserError(f"{key} has no value; set it, e.g. {key}=...")
     plain = OmegaConf.to_container(holder, enum_to_str=False)
@@ -255,9 +273,9 @@ def _converted(key: str, value: Any, annotation: Any) -> Any:
     if isinstance(result, int) and abs(result) > _LARGEST:
         raise UserError(f"{key}={result} is too large; the largest whole number allowed is {_LARGEST}")
     if not _is_finite(result):
-        raise UserError(f"{key}={_shown(value)} must be {_describe(annotation)}, and finite")
-    if _has_fixed_length(annotation) and len(result) != len(typing.get_args(annotation)):
-        raise UserError(f"{key}={_shown(value)} must be {_describe(annotation)}")
+        raise UserError(f"{key}={shown_value(value)} must be {described_type(annotation)}, and finite")
+    if has_fixed_length(annotation) and len(result) != len(typing.get_args(annotation)):
+        raise UserError(f"{key}={shown_value(value)} must be {described_type(annotation)}")
     return tuple(result) if isinstance(result, list) and "tuple" in str(annotation) else result
 
 
@@ -266,32 +284,3 @@ def _is_finite(value: Any) -> bool:
     if isinstance(value, (dict, list)):
         return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
     return not isinstance(value, float) or math.isfinite(value)
-
-
-def _has_fixed_length(annotation: Any) -> bool:
-    return typing.get_origin(annotation) is tuple and Ellipsis not in typing.get_args(annotation)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
-
-
-def _describe(annotation: Any) -> str:
-    if inspect.isclass(annotation) and issubclass(annotation, Enum):
-        return "one of " + ", ".join(member.name for member in annotation)
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    members = typing.get_args(annotation) if not isinstance(annotation, type) else ()
-    if annotation in names:
-        return names[annotation]
-    if members and typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return " or ".join(_describe(member) for member in members)
-    origin = typing.get_origin(annotation)
-    if origin is dict:
-        value = "number" if members[1] is float else "value"
-        return f"a mapping from names to {value}s, e.g. '{{a: 1}}'"
-    if origin in (list, tuple):
-        names = {int: "whole numbers", float: "numbers", str: "texts"}
-        return f"a list of {f'{len(members)} ' if _has_fixed_length(annotation) else ''}{names[members[0]]}, e.g. [a,b]"
-    return str(annotation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from itertools import islice
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -20,6 +20,7 @@ from easycap.data.sampler import EpochSampler
 from easycap.data.workers import data_loader, loaded_batches, loading_workers, workers_with_room
 from easycap.errors import UserError
 from easycap.types import Batch, Example, ImageInput, Inputs, TextCondition, Vocabulary
+from easycap.utils.processed_images import ProcessedImages
 from easycap.utils.progress_bar import tracked
 
 T = TypeVar("T")
@@ -118,8 +119,11 @@ def _padded(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> torch.Te
 def collate(images: Sequence[torch.Tensor]) -> torch.Tensor:
     """N times pixels (3,S,S) or features (R,C) -> (N,3,S,S) or (N,R,C), rows of NaN after those of fewer regions.
 
-    NaN, so that a mask forgotten anywhere is a loss that is not a number, not a slightly wrong one.
+    What a model's own processor made stays `ProcessedImages`. NaN, so that a mask forgotten anywhere is a loss that is
+    not a number, not a slightly wrong one.
     """
+    if isinstance(images[0], ProcessedImages):
+        return cast(torch.Tensor, ProcessedImages.joined(cast(Sequence[ProcessedImages], images)))
     if images[0].is_floating_point():
         return pad_sequence(list(images), batch_first=True, padding_value=float("nan"))
     return torch.stack(list(images))

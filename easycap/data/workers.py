@@ -91,8 +91,7 @@ def _image_bytes(examples: Sequence[Example], view: ImageInput) -> int:
     """The size of what a model gets of the first image that can be read, 0 if none of some can."""
     for example in examples[:8]:
         with suppress(BadImage):
-            image = view.of(example)
-            return image.numel() * image.element_size()
+            return view.of(example).nbytes
     return 0
 
 

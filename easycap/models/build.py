@@ -178,4 +178,7 @@ def without_downloads(config: dict[str, Any], image_size: int | None = None) -> 
     encoder |= {name: value for name, value in untrained.items() if name in encoder}
     if decoder.get("pretrained") is not None:
         decoder |= {"pretrained": None, "embedding": "random"}
-    return config | {"encoder": encoder, "decoder": decoder}
+    parts = {"encoder": encoder, "decoder": decoder}
+    if config.get("captioner", {}).get("model"):
+        parts["captioner"] = config["captioner"] | {"model": ""}
+    return config | parts

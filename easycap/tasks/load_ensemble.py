@@ -108,7 +108,12 @@ def _check_members(
     first, first_config = members[0], configs[0]
     for member, config in zip(members, configs, strict=True):
         if task_class(config) is not CaptioningTask:
-            raise UserError(f"{shown(member)} is a tag model: an ensemble takes only captioners")
+            kind = (
+                "a tag model" if config["task"] == "tags" else f"a captioner of {config['captioner']['name']}"
+            )
+            raise UserError(
+                f"{shown(member)} is {kind}: an ensemble takes only captioners of easycap's own parts"
+            )
     vocabulary = CaptioningTask.load_vocabulary(first_config, checkpoints[0])
     for member, checkpoint, config in zip(members[1:], checkpoints[1:], configs[1:], strict=True):
         if not same_vocabulary(CaptioningTask.load_vocabulary(config, checkpoint), vocabulary):

@@ -1,0 +1,1 @@
+"""Captioners of Hugging Face's transformers behind the interface of our own."""

@@ -1,0 +1,297 @@
+"""A captioner of transformers behind the interface of our own: images and words in, logits out.
+
+Shape legend: N images, B rows (captions), P tokens of the prompt, T words, V vocabulary of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Self, cast
+
+import torch
+from torch import nn
+
+from easycap.models.huggingface.model_tokens import ModelTokens
+from easycap.types import Inputs, Output
+from easycap.utils.image_text_adapter import tower_of
+from easycap.utils.processed_images import OF_TOKENS, ProcessedImages
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the model is asked about N images; `seen` is the output of its vision tower, where images share it."""
+
+    images: ProcessedImages
+    seen: Any = None
+
+    @property
+    def tokens(self) -> ProcessedImages:
+        """Return the images: `len(memory.tokens)` is their number, for generators as for any memory."""
+        return self.images
+
+
+@dataclass(frozen=True)
+class Written:
+    """State of a caption being written for B rows: which image, and the words so far (B,t)."""
+
+    asked: Asked
+    rows: torch.Tensor
+    words: torch.Tensor | None = None
+
+    def select(self, rows: torch.Tensor) -> Written:
+        """Return the state of these rows (B',)."""
+        words = None if self.words is None else self.words[rows]
+        return replace(self, rows=self.rows[rows], words=words)
+
+
+class ImageTextModel(nn.Module):
+    """A model of transformers as a captioner and as its own decoder.
+
+    Teacher forcing, the losses and our generation read it through `forward`, `start` and `step`; `step` computes the
+    whole caption anew for each word, as not all kinds can continue from keys and values alike.
+    """
+
+    no_attention = (
+        "captioner=huggingface has no attention maps: draw those of a captioner of easycap's own parts"
+    )
+    prefix = False
+    memory_dim = 0
+
+    def __init__(
+        self, model: Any, tokens: ModelTokens, *, max_length: int, tune_tower: bool, keep_prompt: bool = False
+    ) -> None:
+        super().__init__()
+        self.model, self.vocabulary, self.max_length = model, tokens, max_length
+        self._tower_path, tower = tower_of(model)
+        self._tune_tower, self.encoder_frozen = tune_tower, False
+        self._kept = (
+            tokens.start_ids().shape[1] - 1 if keep_prompt else 0
+        )  # tokens of the prompt that are printed
+        cast(Any, tower).preprocessing = None  # the processor's work, done before
+
+    # ------------------------------------------------------------------------- what training asks of a captioner
+
+    @property
+    def encoder(self) -> nn.Module:
+        """Return the vision tower."""
+        return self.model.get_submodule(self._tower_path)
+
+    @property
+    def decoder(self) -> Self:
+        """Return the model itself."""
+        return self
+
+    def freeze_encoder(self, frozen: bool) -> None:
+        """Freeze or release the vision tower; with LoRA it is always frozen."""
+        self.encoder_frozen = frozen or not self._tune_tower
+        self.encoder.requires_grad_(not self.encoder_frozen)
+        self.train(self.training)
+
+    def fold_encoder(self, num_images: int) -> None:
+        """Do nothing: vision towers have no BatchNorm to fold."""
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.encoder_frozen:
+            self.encoder.eval()
+        return self
+
+    def checkpoint_gradients(self) -> None:
+        """Turn on transformers' own gradient checkpointing."""
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    # ---------------------------------------------------------------------------------------------- images
+
+    def features_of(self, inputs: Inputs) -> Any:
+        """Return what the vision tower makes of N images; None where one pass over them gives no output for each."""
+        images = cast(ProcessedImages, inputs.images)
+        found = images.batch(0)
+        pixels = found.get("pixel_values", found.get("flattened_patches"))
+        if pixels is None or len(pixels) != len(images) or pixels.ndim == 5:  # packed, or tiles of each image
+            return None
+        names = (
+            "pixel_values",
+            "flattened_patches",
+            *(["attention_mask"] if "flattened_patches" in found else ()),
+        )
+        given: dict[str, Any] = {name: found[name] for name in names if name in found}
+        if hasattr(self.model.config, "vision_feature_layer"):
+            given["output_hidden_states"] = True
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
+            return self.encoder(**self._as_weights(given))
+
+    def build_memory(self, inputs: Inputs, features: Any = None) -> Asked:
+        """Return what the model is asked about N images."""
+        seen = self.features_of(inputs) if features is None else features
+        return Asked(cast(ProcessedImages, inputs.images), seen)
+
+    def _as_weights(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The same with floating-point tensors in the number format of the weights."""
+        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        return {
+            name: value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+            for name, value in given.items()
+        }
+
+    @contextmanager
+    def _seeing(self, asked: Asked, rows: torch.Tensor) -> Iterator[None]:
+        """Within this context the vision tower answers with what it has seen of the images of `rows` (B,)."""
+        if asked.seen is None:
+            yield
+            return
+
+        def answer(*given: Any, **named: Any) -> Any:
+            pixels = next(value for value in (*given, *named.values()) if torch.is_tensor(value))
+            index = rows.repeat_interleave(
+                len(pixels) // len(rows)
+            )  # generation repeats images for its beams
+            return _selected(asked.seen, index)
+
+        tower = cast(Any, self.encoder)
+        tower.forward = answer
+        try:
+            yield
+        finally:
+            del tower.forward
+
+    # ----------------------------------------------------------------------------------------------- words
+
+    def forward(
+        self,
+        inputs: Any,
+        input_ids: Any = None,
+        rows: torch.Tensor | None = None,
+        own_words: torch.Tensor | None = None,
+        real: torch.Tensor | None = None,
+    ) -> Output:
+        """As a captioner (inputs of N images, input_ids (B,T), rows (B,)), or as a decoder (words (B,T), state), return
+        logits (B,T,V) for the word after each.
+
+        The first of the words, bos, stands for the model's own start or prompt. Padding comes after the words, where
+        `real` is False; it is computed, and its logits mean nothing.
+        """
+        if isinstance(inputs, torch.Tensor):
+            return Output(self._logits(inputs, input_ids))
+        assert rows is not None
+        assert own_words is None, "scheduled sampling is refused before"
+        return Output(self._logits(input_ids, self.start(self.build_memory(inputs)).select(rows)))
+
+    def start(self, memory: Asked) -> Written:
+        """Return the state before the first word."""
+        return Written(memory, torch.arange(len(memory.images), device=memory.images.device))
+
+    def step(self, words: torch.Tensor, state: Written) -> tuple[torch.Tensor, Written]:
+        """words (B,) -> logits (B,V) of the next word and the next state."""
+        so_far = (
+            words.unsqueeze(1) if state.words is None else torch.cat([state.words, words.unsqueeze(1)], 1)
+        )
+        return self._logits(so_far, state)[:, -1], replace(state, words=so_far)
+
+    def _logits(self, words: torch.Tensor, state: Written) -> torch.Tensor:
+        """words (B,T) -> logits (B,T,V); ids that the model's table lacks are padding, which nothing real reads."""
+        asked, rows = state.asked, state.rows
+        given = self._as_weights(self._prompts(asked.images.select(rows.tolist())))
+        tail = words[:, 1:].masked_fill(words[:, 1:] >= self.vocabulary.num_own, 0)
+        length = words.shape[1]
+        if self.vocabulary.is_encoder_decoder:
+            first = given.pop("decoder_input_ids")
+            given["decoder_input_ids"] = torch.cat([first, tail], 1)
+        else:
+            first = given["input_ids"]
+            given |= {name: _continued(name, given[name], tail) for name in OF_TOKENS if name in given}
+        with self._seeing(asked, rows):
+            logits = self.model(**given, use_cache=False).logits
+        # Before the words there may be image tokens and the prompt, whose last token predicts the first word.
+        logits = logits[:, -(first.shape[1] + length - 1) :][:, first.shape[1] - 1 :]
+        spare = logits.new_full((*logits.shape[:2], len(self.vocabulary) - logits.shape[2]), -torch.inf)
+        return torch.cat([logits, spare], 2)
+
+    def _prompts(self, images: ProcessedImages) -> dict[str, torch.Tensor]:
+        """The model's arguments for images and what captions continue: `input_ids` or `decoder_input_ids` (B,P)."""
+        tokenizer_pad = self.vocabulary.tokenizer.pad_token_id
+        given = images.batch(0 if tokenizer_pad is None else tokenizer_pad)
+        if self.vocabulary.is_encoder_decoder:
+            if self.vocabulary.kind.continues:
+                given["decoder_input_ids"] = given.pop("input_ids")
+            else:
+                start = self.vocabulary.start_ids().to(images.device)
+                given["decoder_input_ids"] = start.expand(len(images), -1)
+        elif "attention_mask" not in given:
+            given["attention_mask"] = torch.ones_like(given["input_ids"])
+        return given
+
+    # ------------------------------------------------------------------------------------------ their generation
+
+    @torch.no_grad()
+    def generate(self, asked: Asked, **settings: Any) -> torch.Tensor:
+        """Return what the model's own generation writes about N images: words (N x samples,T), padded after the end."""
+        count = len(asked.images)
+        try:
+            return self._generate(asked, settings)
+        except torch.OutOfMemoryError:
+            if count == 1:
+                raise
+        half = (count + 1) // 2
+        parts = [self.generate(_part(asked, first, first + half), **settings) for first in (0, half)]
+        return nn.utils.rnn.pad_sequence(
+            [row for part in parts for row in part], batch_first=True, padding_value=self.vocabulary.pad_id
+        )
+
+    def _generate(self, asked: Asked, settings: dict[str, Any]) -> torch.Tensor:
+        tokens = self.vocabulary
+        given = self._as_weights(self._prompts(asked.images))
+        name = "decoder_input_ids" if tokens.is_encoder_decoder else "input_ids"
+        first = given[name]
+        if self.model.config.model_type == "blip":  # its generation drops the last token and sets the ends
+            end = first.new_full((len(first), 1), tokens.eos_id)
+            given |= {"input_ids": torch.cat([first, end], 1)}
+            given["attention_mask"] = torch.ones_like(given["input_ids"])
+        else:
+            pad = tokens.pad_id if tokens.pad_id < tokens.num_own else tokens.eos_id
+            settings = settings | {"eos_token_id": tokens.end_ids, "pad_token_id": pad}
+        rows = torch.arange(len(asked.images), device=first.device)
+        with self._seeing(asked, rows):
+            found = self.model.generate(**given, **settings)
+        samples = len(found) // len(first)
+        start = first.repeat_interleave(samples, 0)
+        if found.shape[1] >= start.shape[1] and torch.equal(found[:, : start.shape[1]], start):
+            found = found[:, start.shape[1] - self._kept :]
+        return _ended(found, tokens)
+
+
+def _continued(name: str, prompt: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+    """What stands at the prompt's tokens, (B,P), followed by what stands at the words (B,T).
+
+    Of PaliGemma's types 1 marks what is written, and Qwen's 0 marks text.
+    """
+    if name == "input_ids":
+        return torch.cat([prompt, tail], 1)
+    value = 0 if name == "mm_token_type_ids" else 1
+    return torch.cat([prompt, torch.full_like(tail, value).to(prompt)], 1)
+
+
+def _ended(words: torch.Tensor, tokens: ModelTokens) -> torch.Tensor:
+    """words (B,T) as generated -> the same with one kind of end and padding after it."""
+    is_end = torch.isin(words, torch.tensor(tokens.end_ids, device=words.device))
+    words = words.masked_fill(is_end, tokens.eos_id)
+    after = is_end.cumsum(1) - is_end.long() > 0
+    return words.masked_fill(after, tokens.pad_id)
+
+
+def _selected(output: Any, index: torch.Tensor) -> Any:
+    """The rows `index` of all tensors of a model's output."""
+    if torch.is_tensor(output):
+        return output[index]
+    if isinstance(output, (tuple, list)):
+        return type(output)(_selected(one, index) for one in output)
+    if output is None or not hasattr(output, "items"):
+        return output
+    return type(output)(**{name: _selected(value, index) for name, value in output.items()})
+
+
+def _part(asked: Asked, first: int, last: int) -> Asked:
+    images = asked.images[first:last]
+    index = torch.arange(first, first + len(images), device=images.device)
+    return Asked(images, None if asked.seen is None else _selected(asked.seen, index))

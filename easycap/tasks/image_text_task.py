@@ -1,0 +1,115 @@
+"""Captioning with a whole captioner of transformers: `captioner=huggingface`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from easycap.conditioning.conditions import ConditionSet
+from easycap.config.schema import option_from_text
+from easycap.data.example_table import Captions
+from easycap.data.transforms import Transform
+from easycap.evaluation.pipeline import Pipeline
+from easycap.models.huggingface.build_model import build_image_text_model, settings_of
+from easycap.models.huggingface.model_generation import ModelGeneration, settings_of_generation
+from easycap.models.huggingface.model_input import ModelInput
+from easycap.models.huggingface.model_tokens import ModelTokens
+from easycap.models.huggingface.settings import Generation
+from easycap.tasks.captioning import CaptioningTask
+from easycap.tasks.preflight import Notice, about_cut_captions, about_scripts
+from easycap.training.distributed import SINGLE_PROCESS
+from easycap.training.hardware import Precision, inference_precision, pick_device
+from easycap.types import Dataset, Generator, Vocabulary
+
+
+@dataclass(frozen=True)
+class ImageTextPipeline(Pipeline):
+    """A pipeline whose view is the model's own processor."""
+
+    @property
+    def transform(self) -> Transform:
+        """Return the model's own processing of images."""
+        return cast(Transform, self.view)
+
+
+class ImageTextTask(CaptioningTask):
+    """Evaluates and fine-tunes an `ImageTextModel`, which has a processor and a tokenizer of its own."""
+
+    build_from_config = staticmethod(build_image_text_model)
+
+    @classmethod
+    def of_pretrained(cls, config: dict[str, Any], data: Dataset) -> ImageTextTask:
+        """Return the task of a pretrained model as it is, ready to predict.
+
+        Raises `UserError` if the model cannot be loaded or does not caption.
+        """
+        vocabulary = cls.build_vocabulary(config, data, None)
+        model = build_image_text_model(config, cast(ModelTokens, vocabulary))
+        device = pick_device(config["device"])
+        return cls(
+            config,
+            data,
+            vocabulary,
+            model.eval().requires_grad_(False).to(device),
+            ConditionSet({}, loaded=True),
+            device=device,
+            precision=inference_precision(Precision(config["trainer"]["precision"]), device),
+            ranks=SINGLE_PROCESS,
+        )
+
+    def _pipeline(self, model: Any, precision: Precision) -> Pipeline:
+        return ImageTextPipeline(
+            model=model,
+            vocabulary=self.vocabulary,
+            view=cast(Any, ModelInput(self.vocabulary)),
+            conditions=self.conditions,
+            max_length=self.max_length(model),
+            device=self.device,
+            precision=precision,
+            workers=self.config["trainer"]["workers"],
+        )
+
+    @classmethod
+    def build_vocabulary(cls, config: dict[str, Any], data: Dataset, saved: Path | None) -> Vocabulary:
+        """Return the model's own tokenizer, from the folder `saved` if that has it."""
+        if saved is not None:
+            return cls.load_vocabulary(config, saved)
+        settings = settings_of(config)
+        return ModelTokens(settings.model, settings.prompt)
+
+    @classmethod
+    def load_vocabulary(cls, config: dict[str, Any], folder: Path) -> Vocabulary:
+        """Return the tokenizer that a checkpoint has."""
+        return ModelTokens.load(folder, settings_of(config).prompt)
+
+    @classmethod
+    def check_vocabulary(cls, config: dict[str, Any]) -> None:
+        """Raise `UserError` for settings of decoding that the model's generation has not."""
+        _generator(config, config["decoding"])
+
+    def generator(self, decoding: str | None = None) -> Generator:
+        """Return the generator of `decoding` (e.g. beam,num_beams=3), by default the config's."""
+        settings = self.config["decoding"]
+        if decoding is not None:
+            settings = option_from_text("decoding", decoding, seed=self.config["seed"])
+        return _generator(self.config, settings) or super().generator(decoding)
+
+    def preflight_warnings(self, *, resumed: bool) -> Iterator[Notice]:
+        """Yield nothing: the model is pretrained."""
+        return iter(())
+
+    def data_warnings(self) -> Iterator[Notice]:
+        """Yield what the tokenizer or the maximum length loses of the training captions."""
+        yield from about_cut_captions(self.config, self.surveys["train"], self.pipeline.max_length)
+        captions = Captions(self.examples("train"))
+        yield from about_scripts(self.config, self.vocabulary, captions)
+
+
+def _generator(config: dict[str, Any], decoding: dict[str, Any]) -> ModelGeneration | None:
+    """The model's own generation; None where easycap's is wanted."""
+    settings = settings_of(config)
+    if settings.generation is Generation.easycap:
+        return None
+    return ModelGeneration(settings_of_generation(decoding, settings.max_length), seed=decoding.get("seed"))

@@ -1,0 +1,93 @@
+"""`hf:NAME_OR_FOLDER`: a captioner of transformers captions photos without a run; bad ones end with a sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from helpers.tiny_clip import save_tiny_clip
+from helpers.tiny_image_text_models import tiny_model
+from PIL import Image
+
+import easycap
+from easycap.cli import main
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    Image.linear_gradient("L").convert("RGB").save(path)
+    return path
+
+
+def test_a_pretrained_captioner_captions_a_photo(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = f"hf:{tiny_model('vision-encoder-decoder')}"
+    assert main(["caption", model, "captioner.max_length=6", str(photo), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["file"] == str(photo)
+    expected = easycap.load(model, overrides=["captioner.max_length=6"], device="cpu")
+    assert row["caption"] == expected.caption(photo)
+
+
+def test_a_prompt_begins_the_caption_or_is_taken_off(photo: Path) -> None:
+    prompt = ["captioner.prompt=a dog", "captioner.max_length=6"]
+    kept, removed = (
+        easycap.load(
+            f"hf:{tiny_model('git')}", overrides=[*prompt, f"captioner.remove_prompt={value}"]
+        ).caption(photo)
+        for value in ("false", "true")
+    )
+    assert kept.startswith("a dog")
+    assert kept.removeprefix("a dog").strip() == removed.removeprefix("##")
+
+
+@pytest.fixture
+def refused(photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def sentence(model: str, *words: str) -> str:
+        capsys.readouterr()
+        assert main(["caption", f"hf:{model}", *words, str(photo)]) == 1
+        out, err = capsys.readouterr()
+        assert not out and err.count("\n") == 1 and err.startswith("easycap: ")
+        return err
+
+    return sentence
+
+
+def test_models_that_do_not_caption_are_refused(refused, tmp_path: Path) -> None:
+    clip, text = tmp_path / "clip", tmp_path / "text"
+    clip.mkdir()
+    save_tiny_clip(clip)
+    transformers.GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=9).save_pretrained(text)
+    assert "is a clip model, which writes no captions: use one that does" in refused(str(clip))
+    assert "is a gpt2 model, which reads text alone: use it as the decoder" in refused(str(text))
+
+
+def test_absent_and_damaged_models_are_refused(refused, tmp_path: Path) -> None:
+    assert "captioner.model='somebody/blip' cannot be loaded" in refused("somebody/blip")
+    assert "followed by a captioner's name" in refused("")
+    folder = tmp_path / "git"
+    shutil.copytree(tiny_model("git"), folder)
+    for file in folder.glob("*processor_config.json"):
+        file.unlink()
+    assert "has no processor" in refused(str(folder))
+
+
+def test_weights_that_are_only_a_pickle_are_refused(refused, tmp_path: Path) -> None:
+    folder = tmp_path / "git"
+    shutil.copytree(tiny_model("git"), folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    assert "has no model.safetensors, and weights in other files are pickles" in refused(str(folder))
+
+
+def test_settings_that_do_not_fit_are_refused(refused) -> None:
+    model = str(tiny_model("git"))
+    assert "decoding=diverse_beam is not among" in refused(model, "--decoding", "diverse_beam")
+    assert "captioner.max_length=1 must be at least 2" in refused(model, "captioner.max_length=1")
+    assert "takes no tags" in refused(model, "--tags", "dog")
