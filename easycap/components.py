@@ -29,7 +29,7 @@ import easycap.models.encoders.precomputed
 import easycap.models.encoders.regions
 import easycap.models.encoders.small
 import easycap.models.encoders.timm
-import easycap.models.huggingface.settings
+import easycap.models.huggingface.whole_captioner
 import easycap.models.image_tokens.grid
 import easycap.models.image_tokens.mapper
 import easycap.models.image_tokens.mlp

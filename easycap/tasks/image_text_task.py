@@ -16,7 +16,7 @@ from easycap.models.huggingface.build_model import build_image_text_model, setti
 from easycap.models.huggingface.model_generation import ModelGeneration, settings_of_generation
 from easycap.models.huggingface.model_input import ModelInput
 from easycap.models.huggingface.model_tokens import ModelTokens
-from easycap.models.huggingface.settings import Generation
+from easycap.models.huggingface.whole_captioner import Generation
 from easycap.tasks.captioning import CaptioningTask
 from easycap.tasks.preflight import Notice, about_cut_captions, about_scripts
 from easycap.training.distributed import SINGLE_PROCESS

@@ -11,7 +11,7 @@ from easycap.config.instantiate import build
 from easycap.models.decoders.language_models import Tune
 from easycap.models.huggingface.image_text_model import ImageTextModel
 from easycap.models.huggingface.model_tokens import ModelTokens
-from easycap.models.huggingface.settings import HuggingFaceSettings
+from easycap.models.huggingface.whole_captioner import HuggingFaceSettings
 from easycap.types import Preprocessing
 from easycap.utils.extras import check_extra
 from easycap.utils.image_text_adapter import build_model, load_model, tower_of
