@@ -16,10 +16,12 @@ from torch import nn
 import easycap.tasks.memory_estimate as memory
 from easycap.config.compose import compose
 from easycap.config.schema import check
+from easycap.config.validate import check_combinations
 from easycap.errors import UserError
 from easycap.models.build import build_captioner
 from easycap.tasks.dry_run import PlaceholderVocabulary, dry_run, model_on_meta
 from easycap.tasks.memory_estimate import check_memory, memory_need
+from easycap.training.place import Place
 from easycap.types import Inputs
 
 CPU = torch.device("cpu")
@@ -194,3 +196,29 @@ def test_the_command_refuses_before_any_work(monkeypatch: pytest.MonkeyPatch) ->
         dry_run(check(compose([*TINY])[0]), memory=True)
     monkeypatch.setattr(memory, "available_memory", lambda: None)  # nothing says how much there is
     dry_run(check(compose([*TINY])[0]), memory=True)
+
+
+@pytest.mark.parametrize("objective", ["xe", "scst"])
+def test_a_divided_model_needs_less_of_each_rank(monkeypatch: pytest.MonkeyPatch, objective: str) -> None:
+    model = ["decoder=gpt2_tiny", "decoder.num_layers=4", "decoder.width=64", "trainer.ema=0.9"]
+    config = settings(*model, f"objective={objective}", "trainer.batch_size=2")
+    monkeypatch.setattr(memory, "place", lambda: Place(0, 2, 0))
+    whole = memory_need(config, model_on_meta(config), CPU)
+    divided = config | {"trainer": config["trainer"] | {"shard": True}}
+    part = memory_need(divided, model_on_meta(divided), CPU)
+    for name in ("gradients", "moments", "averages"):
+        assert getattr(part, name) == pytest.approx(getattr(whole, name) / 2, abs=1)
+    assert part.validated == pytest.approx(whole.weights, rel=0.01) and whole.validated == 0
+    # of the four layers one is gathered at a time, but all where words are sampled
+    assert part.gathered < 0.6 * whole.weights if objective == "xe" else part.gathered == part.validated
+    monkeypatch.setattr(memory, "_SAFE", 1.0)
+    with pytest.raises(UserError, match=r"a training step of .* trainer.shard=true fits"):
+        check_memory(config, model_on_meta(config), model_on_meta, available=part.step)
+
+
+def test_only_language_models_can_be_divided() -> None:
+    for words in (["decoder=lstm"], ["task=tags", "tagger=cnn"]):
+        with pytest.raises(UserError, match="trainer.shard=true is for language models"):
+            check_combinations(check(compose([*words, "trainer.shard=true"])[0]))
+    with pytest.raises(UserError, match="trainer.shard=true excludes trainer.compile=true"):
+        dry_run(settings("decoder=gpt2_tiny", "trainer.shard=true", "trainer.compile=true"))

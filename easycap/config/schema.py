@@ -206,7 +206,7 @@ def fields_of(group: str, name: str) -> dict[str, Any]:
 def config_hash(config: dict[str, Any]) -> str:
     """Return 10 hex digits of what is computed: without locations of data, tracking, device, workers and the like."""
     relevant = {key: value for key, value in config.items() if key not in _NOT_IN_HASH}
-    how_only = ("workers", "threads", "max_hours", "checkpoint_every_steps", "keep_checkpoints")
+    how_only = ("workers", "threads", "max_hours", "checkpoint_every_steps", "keep_checkpoints", "shard")
     relevant["trainer"] = {k: v for k, v in config["trainer"].items() if k not in how_only}
     # With auto, caching depends on the disk.
     relevant["trainer"]["cache_features"] = config["trainer"]["cache_features"] is True

@@ -56,7 +56,17 @@ def _resumed(run: Path, requested: Config) -> Config:
 
 def check_combinations(config: Config) -> None:
     """Raise `UserError` for the first settings of a checked config that do not go together."""
-    for check_one in (_task, _words, _hard_attention, _segments, _refinement, _flips, _pixels, _stages):
+    for check_one in (
+        _task,
+        _words,
+        _hard_attention,
+        _segments,
+        _refinement,
+        _flips,
+        _pixels,
+        _stages,
+        _shard,
+    ):
         check_one(config)
 
 
@@ -78,6 +88,15 @@ def _task(config: Config) -> None:
         raise UserError(
             f"tagger={tagger} is trained with task=tags; a captioner uses a trained tagger through "
             "tags=predicted tags.run=RUN"
+        )
+
+
+def _shard(config: Config) -> None:
+    if config["trainer"]["shard"] and (
+        config["task"] != "caption" or config["decoder"]["name"] != "causal_lm"
+    ):
+        raise UserError(
+            "trainer.shard=true is for language models: set decoder=causal_lm, or trainer.shard=false"
         )
 
 

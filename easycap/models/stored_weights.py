@@ -108,9 +108,15 @@ def _is_of_trained(model: nn.Module, buffer: str) -> bool:
     return True
 
 
-def split_frozen(model: nn.Module) -> tuple[Tensors, list[Tensors], dict[str, str]]:
-    """Return the trained weights of a model, those of each frozen part, and {tied name: stored name}."""
-    tensors: Tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+def split_frozen(
+    model: nn.Module, weights: Mapping[str, torch.Tensor] | None = None
+) -> tuple[Tensors, list[Tensors], dict[str, str]]:
+    """Return the trained weights of a model, those of each frozen part, and {tied name: stored name}.
+
+    `weights` are its state, by default what it has itself.
+    """
+    state = model.state_dict() if weights is None else weights
+    tensors: Tensors = {name: tensor.detach() for name, tensor in state.items()}
     tied, frozen = tied_names(tensors), frozen_names(model)
     trained: Tensors = {}
     parts: dict[str, Tensors] = {}

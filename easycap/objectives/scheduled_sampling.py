@@ -69,6 +69,11 @@ class ScheduledSampling:
     def next_stage(self) -> None:
         """There is one stage."""
 
+    @property
+    def one_pass(self) -> bool:
+        """Whether no word of this epoch is the model's own; see `Objective`."""
+        return not self.share
+
     def share_at(self, epoch: int) -> float:
         """Return the share of words that are the model's own in this epoch (from 0)."""
         if epoch < self.start_epoch:

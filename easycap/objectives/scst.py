@@ -124,6 +124,11 @@ class SelfCritical:
         self.rewarding = True
         return self.lr_factor
 
+    @property
+    def one_pass(self) -> bool:
+        """Whether nothing is sampled yet; see `Objective`."""
+        return not self.rewarding
+
     def less_memory(self) -> str | None:
         """What lowers the memory of a step, in words; cross entropy has nothing of the kind."""
         if not self.rewarding:

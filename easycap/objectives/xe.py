@@ -18,6 +18,8 @@ class CrossEntropy:
     Extra losses a decoder reports (attention regularisers) are added and logged under their names.
     """
 
+    one_pass = True  # see `one_pass` of `Objective`
+
     def __init__(self, pad_id: int, unk_id: int | None, *, label_smoothing: float, ignore_unk: bool) -> None:
         if not 0.0 <= label_smoothing < 1.0:
             raise UserError(f"objective.label_smoothing={label_smoothing} must be in [0, 1)")

@@ -14,30 +14,36 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import nn
 
 from easycap.data.workers import max_workers
 from easycap.errors import UserError
-from easycap.models.captioner import Captioner
 from easycap.models.image_model import ImageModel
-from easycap.models.tag_model import TagModel
-from easycap.tasks.meta_device import tensors_in, without_values
-from easycap.training.hardware import Precision, has_bf16, pick_device
+from easycap.tasks.memory_counts import (
+    TYPICAL_WORDS,
+    bytes_of,
+    generation_memory,
+    images_validated,
+    saved_of_step,
+)
+from easycap.training.hardware import pick_device
 from easycap.training.optim import hidden_matrices
 from easycap.training.place import place
-from easycap.types import Inputs
+from easycap.training.sharding import blocks_of
 from easycap.utils.machine import available_memory
 
 logger = logging.getLogger(__name__)
 
-_WORDS = 10  # of a caption; in most data the longest caption of a batch has more
 _PREFETCHED = 2  # batches per loader process
 _SAFE = 0.7  # share of the available memory that suggested settings may use, as the sum is an underestimate
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes by purpose. `step` sums those of a training step, `validation` those of a validation during training."""
+    """Bytes by purpose. `step` sums those of a training step, `validation` those of a validation during training.
+
+    With trainer.shard the first four are this rank's part; `gathered` is what a step gathers of the weights of all
+    ranks, `validated` what a validation gathers.
+    """
 
     weights: int
     gradients: int
@@ -46,16 +52,18 @@ class Need:
     activations: int
     loading: int
     generation: int
+    gathered: int = 0
+    validated: int = 0
 
     @property
     def step(self) -> int:
         """Bytes of a training step."""
-        return sum(getattr(self, field.name) for field in fields(self)) - self.generation
+        return sum(getattr(self, field.name) for field in fields(self)) - self.generation - self.validated
 
     @property
     def validation(self) -> int:
         """Bytes of a validation during training."""
-        return self.weights + self.moments + self.averages + self.generation
+        return self.weights + self.moments + self.averages + self.generation + self.validated
 
     def __str__(self) -> str:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -84,6 +92,7 @@ def check_memory(
         images = _images(config)
         fits = _batch_that_fits(config, model, device, _SAFE * available)
         advice = [] if fits is None else [_as_batch(config, fits, images)]
+        advice += _sharded_if_that_fits(config, model, device, _SAFE * available)
         advice += _tokens_that_fit(config, need, build_again, device, _SAFE * available)
         raise UserError(
             f"a training step of {images} images needs at least {_gigabytes(need.step)} of memory ({need}), {where}; "
@@ -91,8 +100,8 @@ def check_memory(
         )
     if need.validation > available:
         raise UserError(
-            f"a validation of {_validated(config)} images at a time needs at least {_gigabytes(need.validation)} of "
-            f"memory ({need}), {where}; lower validation.batch_size"
+            f"a validation of {images_validated(config)} images at a time needs at least "
+            f"{_gigabytes(need.validation)} of memory ({need}), {where}; lower validation.batch_size"
         )
 
 
@@ -102,7 +111,7 @@ def memory_need(
     device: torch.device,
     *,
     images: int | None = None,
-    words: int = _WORDS,
+    words: int = TYPICAL_WORDS,
 ) -> Need:
     """Return the memory that a checked config's run needs, with its `model` on meta, for `images` per batch (None: the
     config's) and captions of `words` words.
@@ -111,16 +120,31 @@ def memory_need(
     unfreeze = config["trainer"]["unfreeze_encoder_at_epoch"]
     model.freeze_encoder(unfreeze is None or (unfreeze > 0 and unfreeze >= config["trainer"]["epochs"]))
     trained = [p for p in model.parameters() if p.requires_grad]
-    size = _bytes_of(trained)
+    ranks = place().world_size if config["trainer"]["shard"] else 1
+    size = bytes_of(trained) // ranks
+    gathered, validated = _gathered(config, model) if ranks > 1 else (0, 0)
     return Need(
-        weights=_bytes_of([*model.parameters(), *model.buffers()]),
+        weights=bytes_of([*model.parameters()]) // ranks + bytes_of([*model.buffers()]),
         gradients=size,
-        moments=_moments(config["optim"], model),
+        moments=_moments(config["optim"], model) // ranks,
         averages=size if config["trainer"]["ema"] else 0,
-        activations=_counted(lambda: _saved_of_step(config, model, device, images, words)),
+        gathered=gathered,
+        validated=validated,
+        activations=_counted(lambda: saved_of_step(config, model, device, images, words)),
         loading=_loading(config, model, images) if device.type == "cpu" else 0,
-        generation=_counted(lambda: _generation_memory(config, model)),
+        generation=_counted(lambda: generation_memory(config, model)),
     )
+
+
+def _gathered(config: dict[str, Any], model: ImageModel) -> tuple[int, int]:
+    """Bytes of the weights that a step gathers at a time, and of all of them."""
+    whole, blocks = (
+        bytes_of([*model.parameters()]),
+        [bytes_of([*block.parameters()]) for block in blocks_of(model)],
+    )
+    if config["objective"]["name"] == "xe":
+        return whole - sum(blocks) + max(blocks), whole
+    return whole, whole
 
 
 def _loading(config: dict[str, Any], model: ImageModel, images: int) -> int:
@@ -143,79 +167,9 @@ def _counted(count: Callable[[], int]) -> int:
 def _moments(optim: dict[str, Any], model: ImageModel) -> int:
     trained = [p for p in model.parameters() if p.requires_grad]
     if optim["name"] == "sgd":
-        return _bytes_of(trained) if optim["momentum"] else 0
+        return bytes_of(trained) if optim["momentum"] else 0
     of_one_moment = {id(p) for p in hidden_matrices(model)} if optim["name"] == "muon" else set()
-    return sum((1 if id(p) in of_one_moment else 2) * _bytes_of([p]) for p in trained)
-
-
-# ----------------------------------------------------------------------------------------- a step's tensors
-
-
-def _saved_of_step(
-    config: dict[str, Any], model: ImageModel, device: torch.device, images: int, words: int
-) -> int:
-    """Bytes that autograd saves in the forward pass of a batch; views of one storage count once."""
-    if config["trainer"]["gradient_checkpointing"]:
-        return 0
-    own = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
-    saved: dict[int, tuple[torch.UntypedStorage, float]] = {}
-    half = _is_half(config["trainer"]["precision"], device)
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            saved[storage._cdata] = storage, 0.5 if half and tensor.dtype == torch.float32 else 1.0
-        return tensor
-
-    model.train()
-    with without_values(device), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        kept_alive = _forward(config, model, images, words)
-    del kept_alive
-    return int(sum(storage.nbytes() * share for storage, share in saved.values()))
-
-
-def _forward(config: dict[str, Any], model: ImageModel, images: int, words: int) -> torch.Tensor:
-    """The loss of one batch on meta."""
-    inputs = _inputs(config, model, images)
-    if isinstance(model, TagModel):
-        ids = torch.zeros(images, min(words, model.tagger.max_length), dtype=torch.long)
-        return model(inputs, ids, ids)
-    assert isinstance(model, Captioner)
-    rewarded = config["objective"]["name"] == "scst"
-    per_image = config["objective"]["num_samples"] if rewarded else config["trainer"]["captions_per_image"]
-    count = images * (per_image or 1)
-    if rewarded:
-        count = min(count, config["objective"]["rows_per_pass"] or count)
-    ids = torch.zeros(count, min(words, model.decoder.max_length), dtype=torch.long)
-    output = model(inputs, ids, torch.zeros(count, dtype=torch.long))
-    return nn.functional.cross_entropy(output.logits.flatten(0, 1).float(), ids.flatten())
-
-
-def _inputs(config: dict[str, Any], model: ImageModel, images: int) -> Inputs:
-    pixels = model.encoder.preprocessing
-    if pixels is None:
-        seen = torch.zeros(images, config["encoder"]["min_regions"], model.encoder.channels)
-    else:
-        seen = torch.zeros(images, 3, pixels.size, pixels.size, dtype=torch.uint8)
-    names = model.context if isinstance(model, Captioner) else ()
-    lengths = {name: min(_WORDS, config[name]["max_length"]) for name in names}
-    context = {name: torch.zeros(images, length, dtype=torch.long) for name, length in lengths.items()}
-    return Inputs(seen, context)
-
-
-def _generation_memory(config: dict[str, Any], model: ImageModel) -> int:
-    """Bytes of the decoder state of a validation batch, for all its beams."""
-    if not isinstance(model, Captioner):
-        return 0
-    model.eval()
-    images = _validated(config)
-    beams = config["decoding"].get("num_beams") or config["decoding"].get("num_samples") or 1
-    with without_values(torch.device("cpu")), torch.no_grad():
-        state = model.decoder.start(model.build_memory(_inputs(config, model, images)))
-        rows = state.select(torch.zeros(images * beams, dtype=torch.long))
-    storages = {t.untyped_storage()._cdata: t.untyped_storage() for t in tensors_in([state, rows])}
-    own = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
-    return sum(storage.nbytes() for key, storage in storages.items() if key not in own)
+    return sum((1 if id(p) in of_one_moment else 2) * bytes_of([p]) for p in trained)
 
 
 # ------------------------------------------------------------------------------------------- what would fit
@@ -229,6 +183,16 @@ def _batch_that_fits(
     two, three = (memory_need(config, model, device, images=count).step for count in (2, 3))
     fits = 2 + (limit - two) // max(1, three - two)
     return None if fits < 1 else min(_images(config), int(fits))
+
+
+def _sharded_if_that_fits(
+    config: dict[str, Any], model: ImageModel, device: torch.device, limit: float
+) -> list[str]:
+    """Advice: to divide a language model among the ranks there are, if the whole batch then fits."""
+    if place().world_size == 1 or config["decoder"]["name"] != "causal_lm" or config["task"] != "caption":
+        return []
+    divided = config | {"trainer": config["trainer"] | {"shard": True, "compile": False}}
+    return ["trainer.shard=true"] if memory_need(divided, model, device).step <= limit else []
 
 
 def _as_batch(config: dict[str, Any], fits: int, images: int) -> str:
@@ -277,22 +241,6 @@ def _images(config: dict[str, Any]) -> int:
     """Images of a batch on this rank; a batch is never larger than the data, where its size is known."""
     most = config["data"].get("train_images") or config["trainer"]["batch_size"]
     return max(1, min(config["trainer"]["batch_size"], most) // place().world_size)
-
-
-def _validated(config: dict[str, Any]) -> int:
-    validation = config["validation"]
-    sizes = (validation["batch_size"], validation["images"], config["data"].get("val_images"))
-    return min(size for size in sizes if size)
-
-
-def _is_half(precision: Precision, device: torch.device) -> bool:
-    if precision is Precision.fp32:
-        return False
-    return precision is not Precision.auto or has_bf16(device)
-
-
-def _bytes_of(tensors: list[Any]) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def _gigabytes(count: float) -> str:

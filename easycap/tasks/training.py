@@ -15,6 +15,7 @@ from easycap.data.transforms import Augmentation
 from easycap.data.workers import AUTO
 from easycap.runs.environment import environment
 from easycap.tasks.base import Summary, Task
+from easycap.training.gradients import ObjectiveModule, gradients_of
 from easycap.training.optim import Optimization
 from easycap.training.train_state import TrainResult
 from easycap.training.trainer import Trainer
@@ -37,6 +38,10 @@ def make_trainer(
     It begins with step 0, or resumes from the checkpoint `resume_from`.
     """
     objective, loader = task.objective(), training_loader(task, features)
+    # before the optimisers: dividing a model replaces its parameters
+    gradients = gradients_of(
+        ObjectiveModule(task.model, objective), task.ranks, shard=task.trainer_config.shard
+    )
     return Trainer(
         task.trainer_config,
         model=task.model,
@@ -51,6 +56,7 @@ def make_trainer(
         config=to_plain(task.config),
         device=task.device,
         ranks=task.ranks,
+        gradients=gradients,
     )
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from easycap.training.parts import exchange, is_part, part_like
+
 _PREFIX = "average."
 
 
@@ -43,9 +45,12 @@ class AverageWeights:
             self._swap()
 
     def _swap(self) -> None:
-        # Exchanging storages copies nothing.
         for name, parameter in self.module.named_parameters():
-            if name in self.averages:
+            if name not in self.averages:
+                continue
+            if is_part(parameter):  # whose memory FSDP knows
+                exchange(parameter, self.averages[name])
+            else:  # exchanging storages copies nothing
                 parameter.data, self.averages[name] = self.averages[name], parameter.data
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -54,6 +59,9 @@ class AverageWeights:
 
     def load_state_dict(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take the averages from among a checkpoint's tensors."""
-        devices = {name: parameter.device for name, parameter in self.module.named_parameters()}
+        parameters = dict(self.module.named_parameters())
         found = {key.removeprefix(_PREFIX): t for key, t in tensors.items() if key.startswith(_PREFIX)}
-        self.averages = {name: average.to(devices[name]) for name, average in found.items()}
+        self.averages = {
+            name: part_like(parameters[name], average.to(parameters[name].device))
+            for name, average in found.items()
+        }

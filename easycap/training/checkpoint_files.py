@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ TRAINING = "training.safetensors"
 PROGRESS = "progress.json"
 
 
+@dataclass(frozen=True)
+class Whole:
+    """All weights by name and all `states` of the optimisers, gathered from ranks that have a part of each."""
+
+    weights: dict[str, torch.Tensor]
+    states: list[dict]
+
+
 def save_checkpoint(
     folder: Path,
     captioner: ImageModel,
@@ -41,18 +50,19 @@ def save_checkpoint(
     optimization: Optimization | None = None,
     tensors: dict[str, torch.Tensor] | None = None,
     frozen_files: FrozenFiles | None = None,
+    whole: Whole | None = None,
 ) -> None:
     """Write weights, vocabulary, config, preprocessing and progress as one folder, with `optimization` to resume.
 
-    `tensors` are stored next to the optimiser's. Frozen weights are linked, where a checkpoint has them already;
-    `frozen_files` remembers between calls which do. The folder appears whole or not at all, with checksums of its
-    files. Of checkpoints that can be resumed, the one replaced is kept as `<name>.previous` until the next save. Raises
-    `UserError` if the disk has no room for it; what was there stays.
+    `tensors` are stored next to the optimiser's; `whole` has what ranks have parts of. Frozen weights are linked, where
+    a checkpoint has them already; `frozen_files` remembers between calls which do. The folder appears whole or not at
+    all, with checksums of its files. Of checkpoints that can be resumed, the one replaced is kept as `<name>.previous`
+    until the next save. Raises `UserError` if the disk has no room for it; what was there stays.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a kill left behind
     files = frozen_files or FrozenFiles()
-    trained, parts, tied = split_frozen(captioner)
+    trained, parts, tied = split_frozen(captioner, None if whole is None else whole.weights)
     frozen = files.find(parts, folder)
     needed = checkpoint_bytes(captioner, optimization is not None) + sum(part.new_bytes for part in frozen)
     check_space(folder.parent, needed)
@@ -65,7 +75,7 @@ def save_checkpoint(
     (partial / PREPROCESSING).write_text(json.dumps(pixels and pixels._asdict()), encoding="utf-8")
     stored: dict[str, Any] = {"progress": progress}
     if optimization is not None:
-        states, stored["optimizer"] = _flatten(optimization.state_dict())
+        states, stored["optimizer"] = _flatten(optimization.state_dict() if whole is None else whole.states)
         save_file(states | (tensors or {}), str(partial / TRAINING))
     (partial / PROGRESS).write_text(json.dumps(stored), encoding="utf-8")
     write_checksums(partial, known_checksums(linked))

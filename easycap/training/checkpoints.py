@@ -15,9 +15,12 @@ from easycap.errors import UserError
 from easycap.models.image_model import ImageModel
 from easycap.runs.find import EPOCH, epochs_kept
 from easycap.training.average import AverageWeights
+from easycap.training.checkpoint_files import Whole
 from easycap.training.distributed import Ranks
 from easycap.training.frozen_files import FrozenFiles
+from easycap.training.gradients import Gradients
 from easycap.training.optim import Optimization
+from easycap.training.parts import gathered
 from easycap.training.train_state import TrainState
 from easycap.types import Vocabulary
 from easycap.utils.checksums import damage
@@ -28,13 +31,20 @@ logger = logging.getLogger(__name__)
 class Checkpoints:
     """Writes checkpoints of a model into `folder`; of several ranks only the main one writes.
 
-    `config` is stored next to the weights as plain data. It says how many epochs are kept.
+    `config` is stored next to the weights as plain data. It says how many epochs are kept. `gradients` has the weights
+    if ranks have a part each.
     """
 
     def __init__(
-        self, folder: Path, model: ImageModel, vocabulary: Vocabulary, config: dict[str, Any], ranks: Ranks
+        self,
+        folder: Path,
+        model: ImageModel,
+        vocabulary: Vocabulary,
+        config: dict[str, Any],
+        ranks: Ranks,
+        gradients: Gradients,
     ) -> None:
-        self.folder, self.model, self.vocabulary = folder, model, vocabulary
+        self.folder, self.model, self.vocabulary, self.gradients = folder, model, vocabulary, gradients
         self.config, self.ranks = config, ranks
         self.keep_epochs: int = config["trainer"]["keep_checkpoints"]
         self.frozen_files = FrozenFiles()
@@ -64,7 +74,19 @@ class Checkpoints:
             for old in epochs_kept(self.folder)[: -self.keep_epochs]:
                 shutil.rmtree(old)
 
-    def _save(self, name: str, state: TrainState, **training: Any) -> None:
+    def _save(
+        self,
+        name: str,
+        state: TrainState,
+        optimization: Optimization | None = None,
+        tensors: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        whole = None
+        if self.gradients.is_sharded:
+            states = optimization and gathered(optimization.state_dict(), keep=self.ranks.is_main)
+            tensors = tensors and gathered(tensors, keep=self.ranks.is_main)
+            weights = self.gradients.weights()
+            whole = Whole(weights, states or []) if weights is not None else None
         if self.ranks.is_main:
             checkpoint.save_checkpoint(
                 self.folder / name,
@@ -72,8 +94,10 @@ class Checkpoints:
                 self.vocabulary,
                 self.config,
                 progress=asdict(state),
+                optimization=optimization,
+                tensors=tensors,
                 frozen_files=self.frozen_files,
-                **training,
+                whole=whole,
             )
 
     def step_of_best(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Several processes (ranks) that train one model: each takes its part of every batch, gradients are added up.
+"""Several processes (ranks) that train one model: each takes its part of every batch; gradients.py adds them up.
 
 torchrun --nproc-per-node 2 -m easycap train ...        one process per GPU, or on CPUs
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -27,7 +27,6 @@ from easycap.training.rendezvous import meet
 
 logger = logging.getLogger(__name__)
 
-_BUCKET_BYTES = 64 * 2**20
 # Rank 0 may draw a data set or score for long while the others wait; who died is known from the missing heartbeat.
 _TIME_TO_WORK = timedelta(hours=12)
 
@@ -88,9 +87,29 @@ class Ranks:
             dist.all_reduce(sums)
         return dict(zip(values, sums.tolist(), strict=True))
 
+    def all_reduce_sum_later(self, value: float) -> Callable[[], float]:
+        """Begin to add up `value` over ranks; the function returned waits for the sum."""
+        if self.world_size == 1:
+            return lambda: value
+        total = torch.tensor(value, dtype=torch.float64)
+        with self._together():
+            work = dist.all_reduce(total, async_op=True)
+
+        def wait() -> float:
+            with self._together():
+                work.wait()
+            return float(total)
+
+        return wait
+
     def all_reduce_max(self, value: int) -> int:
         """Return the largest `value` of all ranks."""
-        return max(self.all_gather(value)) if self.world_size > 1 else value
+        if self.world_size == 1:
+            return value
+        largest = torch.tensor(value)
+        with self._together():
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return int(largest)
 
     def barrier(self) -> None:
         """Wait for all."""
@@ -105,20 +124,6 @@ class Ranks:
         yield
         if self.is_main:
             self.barrier()
-
-    def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of all ranks; a parameter that only some ranks used counts as zero on the others."""
-        if self.world_size == 1:
-            return
-        parameters = [p for p in parameters if p.requires_grad]
-        used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
-        with self._together():
-            dist.all_reduce(used, op=dist.ReduceOp.MAX)
-            gradients = [
-                _gradient(p) for p, is_used in zip(parameters, used.tolist(), strict=True) if is_used
-            ]
-            for bucket in _buckets(gradients):
-                _all_reduce(bucket)
 
     def average_buffers(self, module: nn.Module) -> None:
         """Average what each rank has measured of its own part of a batch: what BatchNorm layers in training have seen,
@@ -139,15 +144,27 @@ class Ranks:
                     dist.broadcast(tensor, src=0)
 
     @contextmanager
+    def together_in_passes(self) -> Iterator[None]:
+        """Turn what a lost rank raises in forward and backward passes with collectives into `RankLost`."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_of_collective(error):
+                raise
+            raise self._lost(error) from error
+
+    @contextmanager
     def _together(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RankLost(
-                f"rank {self.rank} of {self.world_size} lost another rank; see that rank's own message "
-                f"({reason})"
-            ) from error
+            raise self._lost(error) from error
+
+    def _lost(self, error: RuntimeError) -> RankLost:
+        reason = " ".join(str(error).split())[:200]
+        return RankLost(
+            f"rank {self.rank} of {self.world_size} lost another rank; see that rank's own message ({reason})"
+        )
 
 
 SINGLE_PROCESS = Ranks(0, 1)
@@ -198,6 +215,11 @@ def _own_gpu(here: Place) -> str:
     return f"{socket.gethostname()} {torch.cuda.get_device_properties(local_gpu(here)).uuid}"
 
 
+def _is_of_collective(error: RuntimeError) -> bool:
+    """Whether NCCL or Gloo raised it; Gloo has no error type of its own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+
+
 def _statistics(module: nn.Module) -> list[torch.Tensor]:
     return [part.get_buffer(name) for part in module.modules() if part.training for name in _measured(part)]
 
@@ -206,25 +228,6 @@ def _measured(part: nn.Module) -> Sequence[str]:
     if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats:
         return ("running_mean", "running_var")
     return getattr(part, "averaged_buffers", ())
-
-
-def _gradient(parameter: nn.Parameter) -> torch.Tensor:
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad
-
-
-def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Group tensors of one type into messages of about `_BUCKET_BYTES`."""
-    bucket: list[torch.Tensor] = []
-    for tensor in tensors:
-        full = sum(t.numel() * t.element_size() for t in bucket) >= _BUCKET_BYTES
-        if bucket and (full or bucket[0].dtype != tensor.dtype):
-            yield bucket
-            bucket = []
-        bucket.append(tensor)
-    if bucket:
-        yield bucket
 
 
 def _all_reduce(tensors: list[torch.Tensor]) -> None:

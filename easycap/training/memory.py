@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -46,10 +46,11 @@ def images_that_fit(attempt: Callable[[Batch], None], batch: Batch) -> int | Non
 
 
 @contextmanager
-def validation_must_fit(device: torch.device) -> Iterator[None]:
-    """Turn running out of memory in a validation into `UserError`, saying what to lower."""
+def validation_must_fit(device: torch.device, whole_model: AbstractContextManager[None]) -> Iterator[None]:
+    """Turn running out of memory in a validation, with the `whole_model`, into `UserError`, saying what to lower."""
     try:
-        yield
+        with whole_model:
+            yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from easycap.training.hardware import has_bf16
+from easycap.training.parts import is_part, own_rows
+from easycap.training.shared_muon import share_rows, share_whole
 
 # x <- (a + b x x' + c (x x')^2) x, a few times, brings singular values between 0.01 and 1 to about 1 (0.68 to 1.14).
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -37,6 +39,11 @@ class MuonOptimizer(torch.optim.Optimizer):
         weight_decay: float,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._shared = False
+
+    def share_work(self) -> None:
+        """Share the orthogonalisation with the other ranks, which have the same gradients."""
+        self._shared = True
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -53,22 +60,29 @@ class MuonOptimizer(torch.optim.Optimizer):
         return None
 
     def _move(self, params: list[torch.Tensor], group: dict[str, Any]) -> None:
+        own = [own_rows(param) for param in params]
         if group["weight_decay"]:
-            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        updates = orthogonalize(self._look_ahead(params, group["momentum"]))
-        for param, update in zip(params, updates, strict=True):
-            size = 0.2 * group["lr"] * math.sqrt(max(update.shape))
-            param.add_(update.view(param.shape), alpha=-size)
+            torch._foreach_mul_(own, 1 - group["lr"] * group["weight_decay"])
+        updates = self._orthogonalized(params, self._look_ahead(params, group["momentum"]))
+        for param, rows, update in zip(params, own, updates, strict=True):
+            size = 0.2 * group["lr"] * math.sqrt(max(len(param), param.numel() // len(param)))
+            rows.add_(update.view(rows.shape), alpha=-size)
 
     def _look_ahead(self, params: list[torch.Tensor], momentum: float) -> list[torch.Tensor]:
-        """Update the momentum with the gradients; return the Nesterov updates as matrices."""
+        """Update the momentum with the gradients; return the Nesterov updates as matrices, this rank's rows of them."""
         grads = [p.grad.flatten(1) for p in params if p.grad is not None]
         for param, grad in zip(params, grads, strict=True):
             if not self.state[param]:
                 self.state[param]["momentum_buffer"] = torch.zeros_like(grad)
-        buffers = [self.state[param]["momentum_buffer"] for param in params]
+        buffers = [own_rows(self.state[param]["momentum_buffer"]) for param in params]
+        grads = [own_rows(grad) for grad in grads]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         return list(torch._foreach_lerp(grads, buffers, momentum))
+
+    def _orthogonalized(self, params: list[torch.Tensor], updates: list[torch.Tensor]) -> list[torch.Tensor]:
+        if is_part(params[0]):
+            return share_rows(updates, [len(param) for param in params], orthogonalize)
+        return share_whole(updates, orthogonalize) if self._shared else orthogonalize(updates)
 
 
 def orthogonalize(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -12,6 +12,7 @@ from easycap.errors import UserError
 from easycap.models.decoders.recurrence import LSTMCell, MaxoutLSTM
 from easycap.registry import register
 from easycap.training.muon import MuonOptimizer
+from easycap.training.parts import part_like
 from easycap.utils.native_parts import is_transposed_linear
 
 
@@ -61,9 +62,23 @@ class Optimization:
         return [optimizer.state_dict() for optimizer in self.optimizers]
 
     def load_state_dict(self, states: list[dict]) -> None:
-        """Restore what `state_dict` returned, of optimisers for the same parameters."""
+        """Restore what `state_dict` returned, of optimisers for the same parameters, divided among ranks or not."""
         for optimizer, state in zip(self.optimizers, states, strict=True):
-            optimizer.load_state_dict(state)
+            params = [param for group in optimizer.param_groups for param in group["params"]]
+            parts = {
+                index: {
+                    key: part_like(params[index], value) if torch.is_tensor(value) else value
+                    for key, value in values.items()
+                }
+                for index, values in state["state"].items()
+            }
+            optimizer.load_state_dict(state | {"state": parts})
+
+    def share_work(self) -> None:
+        """Share with the other ranks what can be: Muon's orthogonalisation."""
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, MuonOptimizer):
+                optimizer.share_work()
 
 
 @register("optim", "adamw")

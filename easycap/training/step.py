@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -13,20 +13,27 @@ from torch import nn
 from easycap.errors import UserError
 from easycap.training.average import AverageWeights
 from easycap.training.distributed import Ranks
+from easycap.training.gradients import Gradients, ObjectiveModule, gradients_of
 from easycap.training.hardware import autocast
 from easycap.training.memory import first_images, free_cache, images_that_fit, is_out_of_memory
 from easycap.training.optim import Optimization
+from easycap.training.parts import all_of_scalar
 from easycap.training.scaling import ScaledOptimization
+from easycap.training.stop import Stop
 from easycap.training.trainer_config import TrainerConfig
 from easycap.types import Batch, Objective
 from easycap.utils.cpu_threads import Trial, try_threads
 
 
 class StepResult(NamedTuple):
-    """Result of a step: `values` to log, which are means over `words` words of all ranks."""
+    """Result of a step: `values` to log, which are means over `words` words of all ranks.
+
+    `asked` is what any rank asked for during the step, as `Stop.asked` puts it.
+    """
 
     values: dict[str, float]
     words: float
+    asked: int
 
 
 _ONE_VALUE = "Expected more than 1 value per channel"  # as torch's BatchNorm puts it
@@ -44,11 +51,14 @@ def as_numbers(values: Sequence[Mapping[str, torch.Tensor]], device: torch.devic
 
 def total_norm(module: nn.Module) -> torch.Tensor:
     """Return the norm of all gradients of a module, 0 without any."""
-    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+    return all_of_scalar(nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None]))
 
 
 class TrainStep:
-    """Moves the weights of a model once per call; `average` are their moving averages."""
+    """Moves the weights of a model once per call; `average` are their moving averages.
+
+    `asked` says whether this rank was asked to stop. Gradients come from `gradients`, by default of `model`.
+    """
 
     def __init__(
         self,
@@ -60,9 +70,14 @@ class TrainStep:
         pad_id: int,
         device: torch.device,
         ranks: Ranks,
+        asked: Callable[[], int] = lambda: 0,
+        gradients: Gradients | None = None,
     ) -> None:
-        self.settings, self.model, self.objective = settings, model, objective
+        self.settings, self.model, self.objective, self.asked = settings, model, objective, asked
+        self.gradients = gradients or gradients_of(ObjectiveModule(model, objective), ranks)
         self.pad_id, self.device, self.ranks = pad_id, device, ranks
+        if ranks.world_size > 1:
+            optimization.share_work()
         self.optimization = ScaledOptimization(
             optimization, model, device=device, precision=settings.precision
         )
@@ -91,31 +106,56 @@ class TrainStep:
     def run(self, batches: list[Batch], step: int) -> StepResult:
         """Each batch counts by its number of words, as if those of all ranks were one batch."""
         words = [int((batch.targets != self.pad_id).sum()) for batch in batches]
-        all_words = self.ranks.all_reduce_sum({"words": sum(words)})["words"]
-        shares = [count / all_words for count in words]
-        found = [self.accumulate(batch, share) for batch, share in zip(batches, shares, strict=True)]
-        self.ranks.all_reduce_gradients(self.model.parameters())
+        all_words = self.ranks.all_reduce_sum_later(sum(words))
+        found = [
+            self.accumulate(batch, count, all_words, last=number == len(batches))
+            for number, (batch, count) in enumerate(zip(batches, words, strict=True), 1)
+        ]
         self.ranks.average_buffers(self.model)
         self.optimization.unscale()
         norms = self.clip_gradients(with_parts=(step + 1) % self.settings.log_every_steps == 0)
         *found_numbers, norm_numbers = as_numbers([*found, norms], self.device)
         values: dict[str, float] = {}
-        for numbers, share in zip(found_numbers, shares, strict=True):
+        for numbers, count in zip(found_numbers, words, strict=True):
             for name, value in numbers.items():
-                values[name] = values.get(name, 0.0) + value * share
-        values = self.ranks.all_reduce_sum(values)
+                values[name] = values.get(name, 0.0) + value * (count / all_words())
+        values, asked = self.exchange(values)
         self.check_finite(values["loss"], batches, step)
         values |= norm_numbers
-        values |= self.optimization.apply(step)
+        with self.ranks.together_in_passes():
+            values |= self.optimization.apply(step)
         self.average.update(step)
-        return StepResult(values, all_words)
+        return StepResult(values, all_words(), asked)
 
-    def accumulate(self, batch: Batch, share: float) -> dict[str, torch.Tensor]:
-        """Add the gradients of `share` of a batch's loss; return what the objective logs of the whole batch."""
-        with autocast(self.device, self.settings.precision):
-            loss, parts = self.objective(self.model, batch.to(self.device))
-        self.optimization.backward(loss * share)
+    def exchange(self, values: dict[str, float]) -> tuple[dict[str, float], int]:
+        """Return the sums of `values` over ranks, and the most urgent of what they were `asked`."""
+        asked = self.asked()
+        wishes = {f"asked {kind}": float(asked == kind) for kind in Stop.KINDS}
+        sums = self.ranks.all_reduce_sum(values | wishes)
+        found = max((kind for kind in Stop.KINDS if sums.pop(f"asked {kind}")), default=0)
+        return sums, found
+
+    def accumulate(
+        self, batch: Batch, words: int, all_words: Callable[[], float], *, last: bool
+    ) -> dict[str, torch.Tensor]:
+        """Add the gradients of a batch's share of the step's loss, its `words` of `all_words()`; return what the
+        objective logs of the whole batch.
+
+        With the `last` batch of a step the gradients of all ranks are added up.
+        """
+        with self.gradients.adding(last=last):
+            with autocast(self.device, self.settings.precision):
+                loss, parts = self.gradients.loss(batch.to(self.device))
+            share = words / all_words()
+            # times the ranks, as theirs are averaged
+            self.optimization.backward(loss * (share * self.ranks.world_size))
         return parts
+
+    def try_pass(self, batch: Batch) -> None:
+        """Compute the gradients of a batch on this rank alone."""
+        with autocast(self.device, self.settings.precision):
+            loss, _ = self.gradients.alone(batch.to(self.device))
+        self.optimization.backward(loss)
 
     @contextmanager
     def without_effect(self) -> Iterator[None]:
@@ -138,7 +178,7 @@ class TrainStep:
         try:
             with self.without_effect():
                 return try_threads(
-                    lambda count: self.accumulate(first_images(batch, count), 1.0),
+                    lambda count: self.try_pass(first_images(batch, count)),
                     candidates,
                     images=len(batch.image_ids),
                     ahead=ahead,
@@ -176,10 +216,13 @@ class TrainStep:
     def what_fits(self, batch: Batch) -> str:
         """Say, after trying, which batch size the memory would take."""
         images = len(batch.image_ids)
+        start = f"a batch of {images} images does not fit into the memory of {self.device}"
+        if self.gradients.is_sharded:  # the other ranks would have to try as well
+            return f"{start}: lower trainer.batch_size, or start more ranks"
+        self.gradients.forget()
         fits = images_that_fit(self.attempt, batch)
         self.optimization.optimization.zero_grad()
         free_cache()
-        start = f"a batch of {images} images does not fit into the memory of {self.device}"
         own = self.objective.less_memory() if hasattr(self.objective, "less_memory") else None
         if fits is None:
             advice = own or "set trainer.gradient_checkpointing=true"
@@ -196,5 +239,5 @@ class TrainStep:
         moments = 0 if self.optimization.optimization.has_state else 2 * trained
         reserved = torch.empty(moments, dtype=torch.uint8, device=self.device)
         self.optimization.optimization.zero_grad()
-        self.accumulate(batch, 1.0)
+        self.try_pass(batch)
         del reserved

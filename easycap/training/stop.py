@@ -32,7 +32,7 @@ class Stop:
     can be noted in the main thread only; elsewhere just `max_hours`, counted from here, has an effect.
     """
 
-    OUT_OF_TIME, INTERRUPTED = 1, 2
+    KINDS = OUT_OF_TIME, INTERRUPTED = 1, 2  # the more urgent later
 
     def __init__(self, max_hours: float | None) -> None:
         self.max_hours = max_hours

@@ -116,6 +116,11 @@ class EarlyStopping:
         count = state.validations_without_improvement
         return f"{self.metric} has not improved in {count} validations (trainer.patience)"
 
+    def ended(self, state: TrainState, total_steps: int) -> str | None:
+        """Return why a run ends before its last step, None if it does not."""
+        reason = self.reason(state)
+        return reason and f"{reason}: ended after step {state.step} of {total_steps}"
+
 
 @dataclass(frozen=True)
 class TrainResult:

@@ -12,12 +12,12 @@ import torch
 
 import easycap.training.checkpoint_files as checkpoint
 from easycap.data.loader import TrainLoader
-from easycap.models.checkpoint import load_weights
 from easycap.models.image_model import ImageModel
 from easycap.runs.find import checkpoint_of
 from easycap.training.checkpoints import Checkpoints
 from easycap.training.distributed import Ranks
 from easycap.training.epochs import Epochs
+from easycap.training.gradients import Gradients, ObjectiveModule, gradients_of
 from easycap.training.hardware import checkpoint_gradients, compile_forward
 from easycap.training.memory import validation_must_fit
 from easycap.training.optim import Optimization
@@ -40,6 +40,7 @@ class Trainer:
 
     `checkpoints` is the folder for `last` and `best`; `resume_from` the checkpoint to
     resume from (None: start at step 0); `config` is plain data, stored with the weights.
+    `gradients` computes those of the model, by default with a whole model on every rank.
     """
 
     def __init__(
@@ -58,12 +59,15 @@ class Trainer:
         config: dict[str, Any],
         device: torch.device,
         ranks: Ranks,
+        gradients: Gradients | None = None,
     ) -> None:
+        self.gradients = gradients or gradients_of(ObjectiveModule(model, objective), ranks)
         self.settings, self.model, self.objective = settings, model, objective
         self.optimization, self.loader, self.validator = optimization, loader, validator
         self.tracker, self.device, self.ranks = tracker, device, ranks
         self.config, self.resume_from = config, resume_from
-        self.checkpoints = Checkpoints(checkpoints, model, vocabulary, config, ranks)
+        self.checkpoints = Checkpoints(checkpoints, model, vocabulary, config, ranks, self.gradients)
+        self.stop = Stop(settings.max_hours)
         self.take_step = TrainStep(
             settings,
             model=model,
@@ -72,9 +76,10 @@ class Trainer:
             pad_id=vocabulary.pad_id,
             device=device,
             ranks=ranks,
+            asked=lambda: self.stop.asked,
+            gradients=self.gradients,
         )
         self.state = TrainState(precision=settings.precision.name)
-        self.stop = Stop(settings.max_hours)
         self.speed = SpeedWatch()
         self.early_stopping = EarlyStopping(validator.metric, settings.patience)
         self.epochs = Epochs(settings, loader)
@@ -89,7 +94,8 @@ class Trainer:
         if self.settings.compile:
             compile_forward(self.model)
         self.choose_threads()
-        self.sanity_check()
+        with validation_must_fit(self.device, self.gradients.whole_model()):
+            self.validator.sanity_check()
         bar = TrainingProgress(self.epochs, self.state.step, shown=self.ranks.is_main)
         with self.stop, bar as progress:
             self.validate_initial_weights(progress)
@@ -106,20 +112,15 @@ class Trainer:
                 self.save_best()
         self.ranks.barrier()
         cost = training_cost(self.model, self.state)
-        return TrainResult(self.state.best, cost, self.state.warnings, self.ended_early())
-
-    def ended_early(self) -> str | None:
-        """Return why the run ended before its last step, None if it did not."""
-        reason = self.early_stopping.reason(self.state)
-        return reason and f"{reason}: ended after step {self.state.step} of {self.epochs.total_steps}"
+        why = self.early_stopping.ended(self.state, self.epochs.total_steps)
+        return TrainResult(self.state.best, cost, self.state.warnings, why)
 
     def resume(self) -> None:
-        """Restore the checkpoint `resume_from`, if there is one; else make all ranks start from the same weights."""
+        """Restore the checkpoint `resume_from`, if there is one."""
         if self.resume_from is None:
-            self.ranks.broadcast_weights(self.model)
             seed_rank(self.ranks, self.state.step)
             return
-        load_weights(self.model, self.resume_from)
+        self.gradients.load_weights(self.resume_from)
         self.state = TrainState.from_progress(checkpoint.read_progress(self.resume_from))
         for _ in range(self.state.stage):
             lr_multiplier = self.objective.next_stage()
@@ -157,17 +158,11 @@ class Trainer:
     def try_threads(self, candidates: Sequence[int]) -> Trial:
         """Time forward and backward passes over images of the next batch with each number of threads."""
         ahead = self.epochs.images_left(self.state)
-        if len(candidates) < 2 or self.settings.compile or not ahead:
+        if len(candidates) < 2 or self.settings.compile or self.gradients.is_sharded or not ahead:
             return Trial({})
         self.objective.begin_epoch(self.state.epoch)
         batch = self.loader.first_batch(self.state.epoch)
         return self.take_step.try_threads(batch, candidates, ahead=ahead // self.ranks.world_size)
-
-    def sanity_check(self) -> None:
-        """Run everything validation does on two batches: it must not fail after hours of training."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), validation_must_fit(self.device):
-            self.validator.sanity_check()
 
     def freeze_or_release_encoder(self) -> None:
         """Freeze the encoder before the epoch `unfreeze_encoder_at_epoch`, release it from then on."""
@@ -178,8 +173,8 @@ class Trainer:
             logger.info("epoch %d: the encoder is %s", self.state.epoch + 1, state)
             self.speed.forget()
         self.model.freeze_encoder(frozen)
-        # Compiled code would be discarded with the copy that it ran on.
-        if frozen and not self.settings.compile:
+        # Compiled code would be discarded with the copy that it ran on; a divided encoder has new memory each step.
+        if frozen and not self.settings.compile and not self.gradients.is_sharded:
             self.model.fold_encoder(self.epochs.images)
 
     def train_epoch(self, progress: TrainingProgress) -> None:
@@ -190,7 +185,7 @@ class Trainer:
         alone = self.ranks.world_size == 1
         for batches in self.stop.awaited(self.epochs.batches(self.state), self.stop_if_asked, alone=alone):
             started = time.perf_counter()
-            values, words = self.train_step(batches)
+            values, words, asked = self.train_step(batches)
             before, last = time.perf_counter(), before
             images = self.ranks.world_size * sum(len(batch.image_ids) for batch in batches)
             self.state.train_seconds += before - last
@@ -204,7 +199,9 @@ class Trainer:
                 self.log("train", values)
             if self.epochs.checkpoint_is_due(self.state):
                 self.save_last()
-            self.stop_if_asked()
+            # Within an epoch several ranks know from the step itself what all were asked during it.
+            if alone or asked or self.state.step == self.epochs.end(self.state):
+                self.stop_if_asked()
 
     def stop_if_asked(self) -> None:
         """Save and end after Ctrl-C or another signal that asks for it, or when `max_hours` are over."""
@@ -233,7 +230,8 @@ class Trainer:
 
     def run_validation(self, progress: TrainingProgress, epoch: int) -> None:
         """Validate after `epoch` epochs, log and show the result, and remember the best."""
-        with self.stop.at_once(), self.take_step.average.applied(), validation_must_fit(self.device):
+        whole = validation_must_fit(self.device, self.gradients.whole_model())
+        with self.stop.at_once(), self.take_step.average.applied(), whole:
             validation = self.validator()
         self.log("val", validation.values)
         self.tracker.samples(self.validator.sample_rows(validation), step=self.state.step, epoch=epoch)
@@ -249,7 +247,8 @@ class Trainer:
         for sentence in self.state.new_warnings(found, epoch):
             logger.warning(sentence)
         self.early_stopping.compare(self.state, validation.values)
-        if (why := self.ended_early()) is not None and not self.begin_next_stage():
+        why = self.early_stopping.ended(self.state, self.epochs.total_steps)
+        if why is not None and not self.begin_next_stage():
             logger.info(why)
 
     def begin_next_stage(self) -> bool:
@@ -257,7 +256,7 @@ class Trainer:
         reason, lr_multiplier = self.early_stopping.reason(self.state), self.objective.next_stage()
         if lr_multiplier is None:
             return False
-        load_weights(self.model, checkpoint_of(self.checkpoints.best))
+        self.gradients.load_weights(checkpoint_of(self.checkpoints.best))
         self.optimization.restart(lr_multiplier)
         self.take_step.average.averages.clear()
         self.speed.forget()

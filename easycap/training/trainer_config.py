@@ -36,6 +36,7 @@ class TrainerConfig:
     image mirrored that has no caption with left or right; see Augmentation. `overfit_batch`
     trains on one batch over and over, 50 times an epoch: a model that cannot learn it has a bug. `threads` is with how
     many to compute on a CPU: auto tries one and all, unless the environment says it (OMP_NUM_THREADS).
+    `shard` divides the weights, gradients and moments of a language model among ranks; with one rank it has no effect.
     """
 
     batch_size: int
@@ -50,6 +51,7 @@ class TrainerConfig:
     precision: Precision
     compile: bool
     gradient_checkpointing: bool
+    shard: bool
     unfreeze_encoder_at_epoch: int | None
     cache_features: bool | str
     crop: float | None
@@ -104,6 +106,8 @@ class TrainerConfig:
             )
 
     def _check_limits(self) -> None:
+        if self.shard and self.compile:
+            raise UserError("trainer.shard=true excludes trainer.compile=true: set one of them to false")
         if self.keep_checkpoints < 0:
             raise UserError(f"trainer.keep_checkpoints={self.keep_checkpoints} must be at least 0 (0: none)")
         if self.ema is not None and not 0 < self.ema < 1:

@@ -104,10 +104,14 @@ class Validator:
         return last or (epoch + 1) % self.settings.every_epochs == 0
 
     def sanity_check(self) -> None:
-        """Two batches through everything validation does, so that it cannot fail after hours of training."""
-        batches = list(islice(self.batches, 2))
-        self._loss(batches)
-        _, found, _ = self._scored_captions(batches)
+        """Two batches through everything validation does, so that it cannot fail after hours of training.
+
+        It leaves the random numbers of training as they are.
+        """
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            batches = list(islice(self.batches, 2))
+            self._loss(batches)
+            _, found, _ = self._scored_captions(batches)
         if self.metric not in found:
             raise UserError(
                 f"validation.metric={self.metric!r} is not measured; {describe_choices(self.metric, found)}"

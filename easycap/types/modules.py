@@ -121,7 +121,11 @@ class Tagger(Protocol):
 
 
 class Objective(Protocol):
-    """What training minimises; `signature` describes it in one line, with all that makes its numbers comparable."""
+    """What training minimises; `signature` describes it in one line, with all that makes its numbers comparable.
+
+    An objective may have an attribute `one_pass`: True as long as every batch takes the same passes through the model,
+    so that ranks that have a part of it each (trainer.shard) can gather it piece by piece.
+    """
 
     signature: str
 

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import torch.distributed as dist
 from helpers.interrupted_runs import left_behind, run
 from helpers.rank_processes import together
 from helpers.waiting import wait_for
+from safetensors.torch import load_file
 from torch import nn
 
 import easycap.training.distributed as distributed
 import easycap.training.heartbeat as heartbeat
 from easycap.data.sampler import EpochSampler
+from easycap.errors import OutOfTime
 from easycap.models.decoders.reinforce import AttentionReinforce, Cost
 from easycap.train import join_training
 from easycap.training.place import Place, place
@@ -125,24 +126,6 @@ def test_a_rank_that_waits_for_a_silent_one_is_ended(tmp_path: Path, monkeypatch
     assert (tmp_path / "why").read_text() == "rank 0 ends because rank 1 died"
 
 
-def test_gradients_are_added_up_whoever_used_a_parameter(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(distributed, "_BUCKET_BYTES", 8)  # a message or two per parameter
-
-    def add() -> None:
-        with distributed.init_distributed() as group:
-            used, mixed, unused, frozen = (nn.Parameter(torch.zeros(2, 3)) for _ in range(4))
-            frozen.requires_grad_(False)
-            used.grad = torch.full((2, 3), 1.0 + group.rank)
-            if group.rank:
-                mixed.grad = torch.arange(6.0).view(2, 3)
-            group.all_reduce_gradients([used, mixed, unused, frozen])
-            assert torch.equal(used.grad, torch.full((2, 3), 3.0))
-            assert torch.equal(mixed.grad, torch.arange(6.0).view(2, 3))
-            assert unused.grad is None and frozen.grad is None
-
-    assert together(add, add) == [0, 0]
-
-
 def test_what_ranks_measure_of_their_parts_is_averaged() -> None:
     def average() -> None:
         with distributed.init_distributed() as group:
@@ -212,3 +195,45 @@ def test_the_launchers_variables_are_read(environment: dict[str, str], wanted: P
 def test_several_tasks_without_an_address_are_refused() -> None:
     with pytest.raises(ValueError, match="srun started 8 tasks but MASTER_ADDR is not set"):
         place({**SLURM, "SLURM_STEP_NUM_TASKS": "8"})
+
+
+@pytest.mark.slow
+def test_a_divided_run_leaves_the_files_of_one_rank_and_resumes_on_any_number(tmp_path: Path) -> None:
+    model = ["decoder=gpt2_tiny", "decoder.width=16", "decoder.num_heads=2", "decoder.num_layers=2"]
+    words = [*model, "decoder.dropout=0", "trainer.ema=0.9", "trainer.batch_size=4"]
+    one = left_behind(run(tmp_path / "one", *words))
+    two = left_behind(run_together(tmp_path / "two", *words, "trainer.shard=true"))
+    mixed = tmp_path / "mixed"  # the first step on two ranks, the second on one, the rest on two
+    shard = "trainer.shard=true"
+    assert together(lambda: run(mixed, *words, shard, "trainer.max_hours=1e-9"), join_training) == [3, 3]
+    with pytest.raises(OutOfTime):
+        run(mixed)
+    run_together(mixed, "trainer.max_hours=null")
+    for found in (two, left_behind(mixed)):
+        assert [line.keys() for line in found["metrics"]] == [line.keys() for line in one["metrics"]]
+        for ours, theirs in zip(found["metrics"], one["metrics"], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+        assert found["captions"] == one["captions"] and found["folders"] == one["folders"]
+    for name in ("last/model", "last/training", "best/model"):
+        files = [
+            load_file(tmp_path / run / f"checkpoints/{name}.safetensors") for run in ("one", "two", "mixed")
+        ]
+        names = [{key: tensor.shape for key, tensor in file.items() if "rng" not in key} for file in files]
+        assert names[0] == names[1] == names[2]
+
+
+@pytest.mark.slow
+def test_a_divided_run_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch) -> None:
+    words = ["decoder=gpt2_tiny", "decoder.width=16", "decoder.num_heads=2", "trainer.shard=true"]
+    whole = left_behind(run_together(tmp_path / "whole", *words))
+    original = Trainer.train_step
+
+    def dying(self: Trainer, batches: list) -> Any:
+        if self.state.step == 4 and self.ranks.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", dying)
+        assert together(lambda: run(tmp_path / "run", *words), join_training) == [3, -9]
+    assert left_behind(run_together(tmp_path / "run")) == whole

@@ -19,7 +19,7 @@ SEED = "seed"
 _LOCATIONS = ("data.root", "data.images")
 _NOT_SETTINGS = (
     *("tracking", "resume", "imports", "device", "data.workers", "trainer.workers", "trainer.threads"),
-    *("trainer.max_hours", "trainer.checkpoint_every_steps", "trainer.keep_checkpoints"),
+    *("trainer.max_hours", "trainer.checkpoint_every_steps", "trainer.keep_checkpoints", "trainer.shard"),
     *(*_LOCATIONS, "data.cache"),
     *("ensemble.members", "average.of"),
 )

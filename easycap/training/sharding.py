@@ -1,0 +1,124 @@
+"""Models that do not fit: weights, gradients and moments divided among ranks by torch's FSDP2.
+
+Each rank has some rows of every parameter. A block of the language model is gathered while it computes, everything
+outside blocks for a whole pass. Validation and the sampling of self-critical training gather the whole model: there
+each rank generates as many words as its own captions have, so ranks could not wait for each other's blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from easycap.errors import UserError
+from easycap.models.checkpoint import check_weights
+from easycap.models.stored_weights import read_weights
+from easycap.training.distributed import Ranks
+from easycap.training.gradients import Gradients, Loss, ObjectiveModule
+from easycap.training.parts import gathered, part_like
+from easycap.types import Batch
+
+
+class ShardedGradients(Gradients):
+    """Gradients of a model that is divided among ranks; its parameters become torch's DTensors.
+
+    Every rank must use the same parameters in a step, as language models do.
+    """
+
+    is_sharded = True
+
+    def __init__(self, module: ObjectiveModule, ranks: Ranks) -> None:
+        super().__init__(module)
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        self.ranks = ranks
+        ranks.broadcast_weights(module.model)
+        device = next(module.parameters()).device.type
+        mesh = init_device_mesh(device, (ranks.world_size,))
+        self.blocks: list[Any] = [fully_shard(block, mesh=mesh) for block in blocks_of(module.model)]
+        self.root: Any = fully_shard(module, mesh=mesh)
+        # In a fixed order: by default torch gathers next what came before in the forward pass, which includes passes
+        # of validation.
+        for block, before in zip(
+            [self.root, *reversed(self.blocks)], _next_in_backward(self.blocks), strict=True
+        ):
+            block.set_modules_to_backward_prefetch([before])
+        # The last block's keys and values of the image are used by no later block, so that nothing gathers it again
+        # for their gradients.
+        self.blocks[-1].set_reshard_after_backward(False)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the loss of this rank's batch."""
+        if not getattr(self.module.objective, "one_pass", False):
+            self._gather()
+        return self.root(self.module.loss, batch)
+
+    @contextmanager
+    def adding(self, *, last: bool) -> Iterator[None]:
+        """Gradients of each batch are divided at once: whole ones would take as much memory as the model."""
+        with self.ranks.together_in_passes():
+            yield
+            self._divide()
+
+    @contextmanager
+    def whole_model(self) -> Iterator[None]:
+        """Gather the whole model on every rank."""
+        with torch.no_grad():
+            self.root(lambda: None)  # torch finds out in a first pass what is inside of what
+        self._gather()
+        try:
+            yield
+        finally:
+            self._divide()
+
+    def load_weights(self, folder: Path) -> None:
+        """Load this rank's part of the weights of a checkpoint."""
+        model = self.module.model
+        check_weights(model, folder)
+        own = model.state_dict()
+        with torch.no_grad():
+            for name, whole in read_weights(folder).items():
+                own[name].copy_(part_like(own[name], whole))
+
+    def weights(self) -> dict[str, torch.Tensor] | None:
+        """Return all weights on the CPU of the main rank; all ranks must call it."""
+        return gathered(self.module.model.state_dict(keep_vars=True), keep=self.ranks.is_main)
+
+    def _gather(self) -> None:
+        for block in self.blocks:
+            block.set_reshard_after_forward(False)
+            block.unshard()
+
+    def _divide(self) -> None:
+        for block in [*self.blocks, self.root]:
+            block.reshard()
+        for block in self.blocks:
+            block.set_reshard_after_forward(True)
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of a captioner's language model; `UserError` if its decoder is none."""
+    lm = getattr(getattr(model, "decoder", None), "lm", None)
+    layers = max(
+        (part for part in lm.modules() if isinstance(part, nn.ModuleList)) if lm is not None else (),
+        key=len,
+        default=None,
+    )
+    if not layers:
+        raise UserError(
+            "trainer.shard=true is for language models: set decoder=causal_lm, or trainer.shard=false"
+        )
+    return list(layers)
+
+
+def _next_in_backward(blocks: list[Any]) -> list[Any]:
+    """What to gather in the backward pass after it has reached everything outside blocks, the last block, ..., the
+    first, which is followed by the last of the pass over the image.
+    """
+    return [*reversed(blocks), blocks[-1]]
