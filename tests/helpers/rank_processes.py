@@ -16,7 +16,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def together(*targets: Callable[[], Any], seconds: float = 120) -> list[int]:
+def together(*targets: Callable[[], Any], seconds: float = 300) -> list[int]:
     """Run each target in a process that is its rank; return their exit codes."""
     shared = {"WORLD_SIZE": str(len(targets)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     places = [{"RANK": str(n), "LOCAL_RANK": str(n), **shared} for n in range(len(targets))]
@@ -24,7 +24,7 @@ def together(*targets: Callable[[], Any], seconds: float = 120) -> list[int]:
 
 
 def with_variables(
-    pairs: Sequence[tuple[Callable[[], Any], Mapping[str, str]]], *, seconds: float = 120
+    pairs: Sequence[tuple[Callable[[], Any], Mapping[str, str]]], *, seconds: float = 300
 ) -> list[int]:
     """Run each target in a process with these environment variables; return their exit codes, 3 after an exception."""
 
