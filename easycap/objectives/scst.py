@@ -5,6 +5,7 @@ Shape legend: N images, k samples of each, B = N x k rows, T words of the longes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -43,7 +44,9 @@ class SelfCritical:
     """Minus (reward - baseline) x log-probability of sampled captions, per sampled word (1612.00563, equations 3-7).
 
     While training, `num_samples` captions per image are drawn, word by word, from the model's own distribution without
-    pad, bos and unk, of at most `max_length` tokens, eos included (None: the decoder's limit). Each is decoded to text
+    pad, bos and unk, of at most `max_length` tokens, eos included (None: the decoder's limit). `temperature` divides
+    the logits, both of the draw and of the log-probabilities that are trained: below 1 the policy is a sharper one, in
+    which words that label smoothing has given a little probability each are hardly drawn. Each is decoded to text
     and earns the weighted sum of `rewards`, {metric: weight}, of that text; with `eos_in_reward` CIDEr-D counts one end
     token in every reference, and in a caption exactly when the model generated eos. All words up to and including eos
     share the caption's reward; the sum over all samples is divided by their number of words. With `cross_entropy`
@@ -69,6 +72,7 @@ class SelfCritical:
         eos_in_reward: bool,
         baseline: Baseline,
         num_samples: int,
+        temperature: float,
         max_length: int | None,
         rows_per_pass: int | None,
         cross_entropy: float,
@@ -82,6 +86,15 @@ class SelfCritical:
             raise UserError(
                 f"objective.num_samples={num_samples} must be at least {fewest} with objective.baseline={baseline.name}"
             )
+        if not 0 < temperature < math.inf:
+            raise UserError(
+                f"objective.temperature={temperature} must be above 0; 1 is the model's own distribution"
+            )
+        if temperature != 1 and baseline is Baseline.beam:
+            raise UserError(
+                f"objective.temperature={temperature} has no effect with objective.baseline=beam, which draws nothing: "
+                "set it to 1"
+            )
         for name, value in (("max_length", max_length), ("rows_per_pass", rows_per_pass)):
             if value is not None and value < 1:
                 raise UserError(f"objective.{name}={value} must be at least 1, or null for no limit")
@@ -92,7 +105,7 @@ class SelfCritical:
         if lr_factor <= 0:
             raise UserError(f"objective.lr_factor={lr_factor} must be positive, e.g. 0.1")
         self.rewarding, self.lr_factor = not xe_first, lr_factor
-        self.baseline, self.num_samples = baseline, num_samples
+        self.baseline, self.num_samples, self.temperature = baseline, num_samples, temperature
         self.max_length, self.rows_per_pass = max_length, rows_per_pass
         self.vocabulary, self.pad_id, self.eos_id = vocabulary, vocabulary.pad_id, vocabulary.eos_id
         self.share = cross_entropy
@@ -112,6 +125,8 @@ class SelfCritical:
         if not self.rewarding:
             return self.cross_entropy.signature
         text = f"scst|samples:{self.num_samples}|baseline:{self.baseline.name}|xe:{self.share:g}"
+        if self.temperature != 1:
+            text += f"|temperature:{self.temperature:g}"
         return f"{text}|rewards:{self.rewards.signature}"
 
     def begin_epoch(self, epoch: int) -> None:
@@ -182,7 +197,7 @@ class SelfCritical:
             state,
             first=first,
             max_length=self._length_limit(decoder),
-            logits_processor=lambda scores, words: suppress_tokens(scores, self.forbidden),
+            logits_processor=lambda scores, words: suppress_tokens(scores / self.temperature, self.forbidden),
             choose=choose,
             pad_id=self.pad_id,
             eos_id=self.eos_id,
@@ -263,7 +278,7 @@ class SelfCritical:
         first = torch.full_like(words[:, :1], self.vocabulary.bos_id)
         read = torch.cat([first, words[:, :-1].masked_fill(words[:, :-1] == self.eos_id, self.pad_id)], 1)
         with without_dropout(decoder):  # the backward pass comes here too
-            logits = decoder(read, state.select(rows)).logits.flatten(0, 1).float()
+            logits = decoder(read, state.select(rows)).logits.flatten(0, 1).float() / self.temperature
         losses = nn.functional.cross_entropy(
             suppress_tokens(logits, self.forbidden),
             words.flatten(),

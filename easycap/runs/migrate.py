@@ -48,7 +48,7 @@ FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "encoder": {"precomputed": {"zero_regions": False}, "timm": {"crop_pct": None}},
     "image_tokens": {name: {"normalize": False} for name in ("mapper", "mlp", "split")},
-    "objective": {"xe": {"ignore_unk": False}, "scst": {"ignore_unk": False}},
+    "objective": {"xe": {"ignore_unk": False}, "scst": {"ignore_unk": False, "temperature": 1.0}},
     "optim": {"sgd": {"decay_lstm_biases": False, "output_bias_factor": 1.0}},
     "tracking": {"wandb": {"also": []}},
     "trainer": {"default": {"threads": "auto", "keep_checkpoints": 0, "shard": False}},

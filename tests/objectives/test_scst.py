@@ -65,6 +65,7 @@ def make(**changes: object) -> SelfCritical:
         "eos_in_reward": True,
         "baseline": Baseline.others,
         "num_samples": 5,
+        "temperature": 1.0,
         "max_length": None,
         "rows_per_pass": None,
         "cross_entropy": 0.0,
@@ -122,23 +123,27 @@ def flat_gradient(loss: torch.Tensor, captioner: Captioner) -> torch.Tensor:
     return torch.cat([gradient.flatten() for gradient in found])
 
 
-def log_probs_of(captioner: Captioner, batch: Batch, captions: list[list[int]]) -> torch.Tensor:
+def log_probs_of(
+    captioner: Captioner, batch: Batch, captions: list[list[int]], temperature: float = 1.0
+) -> torch.Tensor:
     """Log-probability (N,C) of each caption for each image, by stepping; pad, bos and unk are never generated."""
     decoder, found = captioner.decoder, []
     for caption in captions:
         state, last, total = decoder.start(captioner.build_memory(batch.inputs)), BOS, 0
         for word in caption:
             logits, state = decoder.step(torch.full((len(batch.image_ids),), last), state)
-            total = total + logits[:, [EOS, 4, 5]].log_softmax(1)[:, {EOS: 0, 4: 1, 5: 2}[word]]
+            total = (
+                total + (logits[:, [EOS, 4, 5]] / temperature).log_softmax(1)[:, {EOS: 0, 4: 1, 5: 2}[word]]
+            )
             last = word
         found.append(total)
     return torch.stack(found, 1)
 
 
-def expected_gradient(captioner: Captioner, batch: Batch) -> torch.Tensor:
+def expected_gradient(captioner: Captioner, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
     """The gradient of minus the expected reward, over all captions there are."""
     captions, table = every_caption(), Table()
-    log_probs = log_probs_of(captioner, batch, captions)
+    log_probs = log_probs_of(captioner, batch, captions, temperature)
     assert torch.allclose(log_probs.exp().sum(1), torch.ones(2)), "these are all captions"
     rewards = torch.tensor(
         [[table.of(i, Words().decode(c), EOS in c) for c in captions] for i in batch.image_ids]
@@ -146,11 +151,15 @@ def expected_gradient(captioner: Captioner, batch: Batch) -> torch.Tensor:
     return flat_gradient(-(log_probs.exp() * rewards).sum(1).mean(), captioner)
 
 
-@pytest.mark.parametrize("baseline", [Baseline.others, Baseline.greedy])
-def test_the_gradient_is_that_of_the_expected_reward(captioner: Captioner, baseline: Baseline) -> None:
+@pytest.mark.parametrize(
+    ("baseline", "temperature"), [(Baseline.others, 1.0), (Baseline.greedy, 1.0), (Baseline.others, 0.7)]
+)
+def test_the_gradient_is_that_of_the_expected_reward(
+    captioner: Captioner, baseline: Baseline, temperature: float
+) -> None:
     """Mean over many steps against the sum over all captions, in units of its standard error."""
-    expected = expected_gradient(captioner, batch_of())
-    objective, many, found = make(baseline=baseline), batch_of(copies=60), []
+    expected = expected_gradient(captioner, batch_of(), temperature)
+    objective, many, found = make(baseline=baseline, temperature=temperature), batch_of(copies=60), []
     torch.manual_seed(1)
     for _ in range(50):
         loss, parts = objective(captioner, many)
@@ -239,6 +248,8 @@ def test_dropout_is_off_within_and_as_before_afterwards() -> None:
     [
         ({"num_samples": 1}, "num_samples=1 must be at least 2 with objective.baseline=others"),
         ({"num_samples": 0, "baseline": Baseline.greedy}, "num_samples=0 must be at least 1"),
+        ({"temperature": 0.0}, "temperature=0.0"),
+        ({"temperature": 0.5, "baseline": Baseline.beam}, "temperature=0.5 .*baseline=beam"),
         ({"max_length": 0}, "max_length=0"),
         ({"rows_per_pass": 0}, "rows_per_pass=0"),
         ({"cross_entropy": 1.0}, "cross_entropy=1.0"),
