@@ -14,6 +14,7 @@ import easycap.data.scenes.source
 import easycap.data.shards.webdataset_source
 import easycap.data.table_source
 import easycap.generation.beam
+import easycap.generation.consensus
 import easycap.generation.diverse_beam
 import easycap.generation.generate
 import easycap.generation.greedy

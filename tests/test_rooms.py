@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "vocab": BASE,
     "metrics": BASE,
     "data": BASE | {"metrics"},
-    "generation": BASE,
+    "generation": BASE | {"metrics"},
     "models": BASE | {"config", "runs", "vocab"},
     "conditioning": BASE | {"config", "data", "metrics", "models", "runs", "vocab"},
     "objectives": BASE | {"generation", "metrics"},

@@ -35,6 +35,7 @@ from easycap.metrics.scoring import DEFAULT_SCORERS
 from easycap.models.build import build_captioner
 from easycap.runs.run_folder import RunFolder
 from easycap.tasks.base import Summary, Task
+from easycap.tasks.datasets import document_frequencies
 from easycap.tasks.other_sets import pipeline_for, record_other_set
 from easycap.tasks.photo_captioning import NO_DRAFT, CaptionPredictor
 from easycap.tasks.preflight import (
@@ -99,11 +100,8 @@ class CaptioningTask(Task):
         )
 
     def document_frequencies(self, *, eos: bool = False) -> DocumentFrequencies:
-        """Return the document frequencies of the training references; with `eos` these end with an end token."""
-        references = [example.references for example in self.examples("train")]
-        return DocumentFrequencies.cached(
-            references, source="train", eos=eos, segmenter=segmenter_of(self.config)
-        )
+        """Return those of the training references, read if the task has no data; with `eos` these end with eos."""
+        return document_frequencies(self.config, self.data, eos=eos)
 
     @cached_property
     def _validation_frequencies(self) -> DocumentFrequencies:
@@ -193,7 +191,8 @@ class CaptioningTask(Task):
         settings = self.config["decoding"]
         if decoding is not None:
             settings = option_from_text("decoding", decoding, seed=self.config["seed"])
-        return build("decoding", settings, vocabulary=self.vocabulary)
+        supplied = {"vocabulary": self.vocabulary, "document_frequencies": self.document_frequencies}
+        return build("decoding", settings, **supplied)
 
     def refinement(self, rounds: int | None = None) -> Refinement:
         """Return how often captions are fed back as drafts: `rounds`, by default the config's.

@@ -11,10 +11,11 @@ import torch
 
 from easycap.conditioning.conditions import build_conditions
 from easycap.config.data_locations import check_locations
-from easycap.config.instantiate import build
+from easycap.config.instantiate import build, segmenter_of
 from easycap.data.feature_files import precomputed_features
 from easycap.data.issues import OnBadImage
 from easycap.errors import UserError, while_reading
+from easycap.metrics import DocumentFrequencies
 from easycap.runs.reading import data_name
 from easycap.types import DataIssue, Dataset
 from easycap.utils.files import read_mapping
@@ -41,6 +42,16 @@ def read_data(config: dict[str, Any], *, with_tags: bool, stored: bool) -> Datas
         few = dataset.splits["train"][: config["trainer"]["batch_size"]]
         return dataset._replace(splits=dict.fromkeys(("train", "val", "test"), few))
     return dataset
+
+
+def document_frequencies(config: dict[str, Any], data: Dataset, *, eos: bool) -> DocumentFrequencies:
+    """Return the document frequencies of a config's training references, which end with an end token if `eos`.
+
+    `data` without splits has not been read, and is read now; raises `UserError` if it is not where it was.
+    """
+    splits = data.splits or read_data(config, with_tags=False, stored=True).splits
+    references = [example.references for example in splits["train"]]
+    return DocumentFrequencies.cached(references, source="train", eos=eos, segmenter=segmenter_of(config))
 
 
 def read_other_set(config: dict[str, Any]) -> Dataset:

@@ -9,6 +9,7 @@ import yaml
 from helpers.toy_decoder import ToyDecoder, made, tables
 
 import easycap.generation.beam
+import easycap.generation.consensus
 import easycap.generation.diverse_beam
 import easycap.generation.greedy
 import easycap.generation.sample  # noqa: F401
@@ -26,6 +27,7 @@ OWN = {
         "early_stopping": False,
         "num_samples": 1,
     },
+    "consensus": {"num_draws": 3, "temperature": 1.0, "num_beams": 2, "length_penalty": 1.0, "seed": 1},
     "sample": {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_samples": 1, "seed": 1},
 }
 WRONG = [
@@ -45,6 +47,10 @@ WRONG = [
     ("diverse_beam", "length_penalty", 1000.0),
     ("diverse_beam", "num_samples", 0),
     ("diverse_beam", "num_samples", 5),
+    ("consensus", "num_draws", -1),
+    ("consensus", "num_beams", -1),
+    ("consensus", "temperature", 0.0),
+    ("consensus", "length_penalty", 1000.0),
     ("sample", "temperature", 0.0),
     ("sample", "temperature", -1.0),
     ("sample", "temperature", float("nan")),

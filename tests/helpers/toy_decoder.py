@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from easycap.metrics import DocumentFrequencies
 from easycap.registry import construct
 from easycap.types import Generator, Memory
 
@@ -35,10 +36,20 @@ class ToyVocabulary:
     def encode(self, text: str) -> list[int]:
         return [4 + int(word) for word in text.split()]
 
+    def decode(self, ids: Sequence[int]) -> str:
+        ids = list(ids)[: list(ids).index(self.eos_id)] if self.eos_id in ids else ids
+        return " ".join(str(index - 4) for index in ids if index >= 4)
+
 
 def made(component: Callable[..., Generator], ids: Any = None, **settings: Any) -> Generator:
     """A way of decoding for the toy vocabulary, with `SETTINGS` unless others are given."""
-    return construct(component, SETTINGS | settings, {"vocabulary": ids or ToyVocabulary()})
+    supplied = {"vocabulary": ids or ToyVocabulary(), "document_frequencies": document_frequencies}
+    return construct(component, SETTINGS | settings, supplied)
+
+
+def document_frequencies() -> DocumentFrequencies:
+    """Of two training images whose captions have some of the toy vocabulary's words."""
+    return DocumentFrequencies.from_references([["0 1 2", "0 2"], ["0 3", "3 0 1"]], source="train")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,107 @@
+"""Consensus decoding: of many captions of an image the one that is most like all of them.
+
+Shape legend: N images, k candidates of each, T words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from easycap.errors import UserError
+from easycap.generation.beam import Beam
+from easycap.generation.logits_processors import DecodingSettings
+from easycap.generation.sample import Sample
+from easycap.metrics.cider import CiderReward
+from easycap.metrics.document_frequencies import DocumentFrequencies
+from easycap.registry import register
+from easycap.types import Decoder, Generated, Memory, Vocabulary
+
+
+@register("decoding", "consensus")
+class Consensus:
+    """Draws `num_draws` captions at `temperature`, adds the `num_beams` best of beam search, and chooses the one with
+    the highest mean CIDEr-D against all of them: memory of N images -> Generated of N captions.
+
+    This is minimum Bayes risk decoding with CIDEr-D as the gain (Kumar and Byrne 2004), and the consensus caption of
+    1505.04467, whose candidates are captions of similar images. Document frequencies are those of the training
+    references. Words are restricted by `DecodingSettings`; random numbers start from `seed`, as those of `Sample`.
+    Raises `UserError` for settings out of range.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        document_frequencies: Callable[[], DocumentFrequencies],
+        *,
+        shared: DecodingSettings,
+        num_draws: int,
+        temperature: float,
+        num_beams: int,
+        length_penalty: float,
+        seed: int,
+    ) -> None:
+        if num_draws < 0 or num_beams < 0 or num_draws + num_beams < 2:
+            raise UserError(
+                f"decoding.num_draws={num_draws} and decoding.num_beams={num_beams} must be at least 0, and "
+                "together at least 2 captions to choose from"
+            )
+        self.vocabulary, self.pad_id, self.bos_id = vocabulary, vocabulary.pad_id, vocabulary.bos_id
+        self._frequencies = document_frequencies
+        # also with none of them, so that its settings are checked
+        self._sample = Sample(
+            vocabulary,
+            shared=shared,
+            temperature=temperature,
+            top_k=0,
+            top_p=1.0,
+            num_samples=max(1, num_draws),
+            seed=seed,
+        )
+        self._beam = Beam(
+            vocabulary,
+            shared=shared,
+            num_beams=max(1, num_beams),
+            length_penalty=length_penalty,
+            early_stopping=False,
+        )
+        self.num_draws, self.num_beams = num_draws, num_beams
+
+    @torch.no_grad()
+    def __call__(self, decoder: Decoder, memory: Memory) -> Generated:
+        words, scores = self._candidates(decoder, memory)
+        chosen = self._choose(words).to(words.device)
+        images = torch.arange(len(words), device=words.device)
+        return Generated(words[images, chosen], scores[images, chosen])
+
+    def _candidates(self, decoder: Decoder, memory: Memory) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the candidates (N,k,T), those of beam search first, and their log-probabilities (N,k)."""
+        num_images, found = len(memory.tokens), []
+        if self.num_beams:
+            first = torch.full((num_images,), self.bos_id, device=memory.tokens.device)
+            found.append(self._beam.search(decoder, decoder.start(memory), first))
+        if self.num_draws:
+            drawn = self._sample(decoder, memory)
+            shape = (num_images, self.num_draws)
+            drawn_words = drawn.words.view(*shape, drawn.words.shape[1])
+            found.append(Generated(drawn_words, drawn.scores.view(shape)))
+        longest = max(part.words.shape[2] for part in found)
+        words = [
+            torch.nn.functional.pad(part.words, (0, longest - part.words.shape[2]), value=self.pad_id)
+            for part in found
+        ]
+        return torch.cat(words, 1), torch.cat([part.scores for part in found], 1)
+
+    def _choose(self, words: torch.Tensor) -> torch.Tensor:
+        """Return for candidates (N,k,T) which one of each image has the highest mean CIDEr-D, (N,)."""
+        num_images, size, _ = words.shape
+        if not num_images:
+            return torch.zeros(0, dtype=torch.long)
+        texts = [self.vocabulary.decode(row) for row in words.flatten(0, 1).tolist()]
+        images = [str(number) for number in range(num_images) for _ in range(size)]
+        references = {str(number): texts[number * size : (number + 1) * size] for number in range(num_images)}
+        reward = CiderReward(references=references, df=self._frequencies(), eos=False)
+        gains = reward(images, texts).reshape(num_images, size)
+        return torch.from_numpy(np.argmax(gains, 1))
