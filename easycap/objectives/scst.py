@@ -45,9 +45,8 @@ class SelfCritical:
 
     While training, `num_samples` captions per image are drawn, word by word, from the model's own distribution without
     pad, bos and unk, of at most `max_length` tokens, eos included (None: the decoder's limit). `temperature` divides
-    the logits, both of the draw and of the log-probabilities that are trained: below 1 the policy is a sharper one, in
-    which words that label smoothing has given a little probability each are hardly drawn. Each is decoded to text
-    and earns the weighted sum of `rewards`, {metric: weight}, of that text; with `eos_in_reward` CIDEr-D counts one end
+    the logits of the draw and of the log-probabilities that are trained. Each is decoded to text and
+    earns the weighted sum of `rewards`, {metric: weight}, of that text; with `eos_in_reward` CIDEr-D counts one end
     token in every reference, and in a caption exactly when the model generated eos. All words up to and including eos
     share the caption's reward; the sum over all samples is divided by their number of words. With `cross_entropy`
     above 0 that share of the loss is cross entropy on the batch's references. In validation the loss is cross entropy
@@ -87,13 +86,10 @@ class SelfCritical:
                 f"objective.num_samples={num_samples} must be at least {fewest} with objective.baseline={baseline.name}"
             )
         if not 0 < temperature < math.inf:
-            raise UserError(
-                f"objective.temperature={temperature} must be above 0; 1 is the model's own distribution"
-            )
+            raise UserError(f"objective.temperature={temperature} must be above 0, e.g. 1")
         if temperature != 1 and baseline is Baseline.beam:
             raise UserError(
-                f"objective.temperature={temperature} has no effect with objective.baseline=beam, which draws nothing: "
-                "set it to 1"
+                f"objective.temperature={temperature} does nothing with baseline=beam: set it to 1"
             )
         for name, value in (("max_length", max_length), ("rows_per_pass", rows_per_pass)):
             if value is not None and value < 1:
