@@ -13,7 +13,7 @@ from easycap.config.other_set import OtherSetConfig, other_set_config
 from easycap.config.overrides import override_text
 from easycap.errors import UserError
 from easycap.runs.ensembles import evaluation_folder, members_to_load
-from easycap.runs.find import find_run
+from easycap.runs.find import find_run, is_pretrained
 from easycap.runs.run_folder import new_run_folder
 from easycap.tasks.prepared_run import PreparedRun, prepare
 from easycap.utils.paths import outputs_dir
@@ -102,6 +102,7 @@ def evaluate(
     batch_size: int | None = None,
     device: str = "auto",
     locations: Mapping[str, str] | None = None,
+    overrides: Sequence[str] = (),
     command: str = "easycap.evaluate",
 ) -> Scores:
     """Caption a split with a run's best weights and score it; return {split: {metric: {"value", ...}}} of `Run.scores`.
@@ -109,7 +110,9 @@ def evaluate(
     The arguments are the options of `easycap evaluate`. `data` names another set than the
     run's own (["data=coco", "data.root=DIR"]), `locations` {"data.root": DIR} says where
     the data is now if it has moved, and `command` is stored with the scores, in the run's folder. With `ensemble`
-    several runs, or a sweep's, caption together, and are a run of their own in `folder` or in outputs/runs.
+    several runs, or a sweep's, caption together, and are a run of their own in `folder` or in outputs/runs. So is
+    hf:NAME_OR_FOLDER, a pretrained captioner of transformers, scored on `data` with settings as in `overrides`
+    ["captioner.prompt=a photo of"].
     Raises `UserError` for arguments that do not exist or do not fit.
     """
     _check_options(samples, batch_size, clip)
@@ -118,9 +121,22 @@ def evaluate(
     from easycap.tasks.other_sets import evaluation_set, load_other_set
 
     names = metric_names(",".join(metrics)) if metrics else ()
-    other, known = _other_set(overrides_of(data), dict(locations or {}), name)
     runs = [Path(run)] if isinstance(run, (str, os.PathLike)) else [Path(one) for one in run]
     target = evaluation_folder(runs, ensemble=ensemble, folder=None if folder is None else Path(folder))
+    if is_pretrained(runs[0]):
+        config = _config_of_pretrained(runs[0], [*overrides, *overrides_of(data)], name, device)
+        return _evaluate_pretrained(
+            config,
+            target,
+            split=split,
+            group_by=list(group_by),
+            batch_size=batch_size or config["validation"]["batch_size"],
+            command=command,
+            **_options(decoding, samples, rounds, names, clip),
+        )
+    if overrides:
+        raise UserError(f"{' '.join(overrides)}: a run has its own settings; these are for hf:NAME")
+    other, known = _other_set(overrides_of(data), dict(locations or {}), name)
     members = members_to_load(list(map(find_run, runs)), ensemble=ensemble)
     task = load_models(
         target,
@@ -131,8 +147,7 @@ def evaluate(
         data_may_be_missing=other is not None,
     )
     other_set = None if other is None else load_other_set(task, other, known)
-    given = {"decoding": decoding, "samples": samples, "rounds": rounds, "metrics": names or None}
-    options: Any = _without_none(**given, clip=None if clip is None else Path(clip))
+    options: Any = _options(decoding, samples, rounds, names, clip)
     images = evaluation_set(task, split, target, other=other_set, group_by=list(group_by))
     with evaluated_run(target, members, command=command) as folder_of_run:
         labels = task.evaluate(
@@ -168,6 +183,37 @@ def average(
     target = new_run_folder(outputs_dir() / "runs", choices) if folder is None else Path(folder)
     make_averaged_run(checkpoints, target, command=command)
     return Run(target)
+
+
+def _config_of_pretrained(
+    run: str | os.PathLike[str], overrides: Sequence[str], name: str | None, device: str
+) -> dict[str, Any]:
+    from easycap.config.pretrained_names import pretrained_config
+
+    if name is not None:
+        raise UserError(f"the name {name} is for another set than a run's own: {run} has none, leave it out")
+    if not any(word.lstrip("+").startswith("data=") for word in overrides):
+        raise UserError(f"name the images to score {run} on, e.g. data=folder data.images=DIR")
+    return pretrained_config(run, overrides, device=device)
+
+
+def _evaluate_pretrained(config: dict[str, Any], folder: Path, **options: Any) -> Scores:
+    from easycap.tasks.pretrained_run import evaluate_pretrained
+
+    labels = evaluate_pretrained(config, folder, **options)
+    scores = Run(folder).scores
+    return {label: scores[label] for label in labels}
+
+
+def _options(
+    decoding: str | None,
+    samples: int | None,
+    rounds: int | None,
+    metrics: Sequence[str],
+    clip: str | os.PathLike[str] | None,
+) -> dict[str, Any]:
+    given = {"decoding": decoding, "samples": samples, "rounds": rounds, "metrics": list(metrics) or None}
+    return _without_none(**given, clip=None if clip is None else Path(clip))
 
 
 def _without_none(**options: Any) -> dict[str, Any]:

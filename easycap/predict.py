@@ -9,15 +9,16 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from easycap.config.pretrained_names import is_pretrained, pretrained_config
+from easycap.config.pretrained_names import pretrained_config
 from easycap.data.image_inputs import ImageLike, as_examples, is_single_image
 from easycap.errors import UserError
 from easycap.runs.ensembles import members_to_load
-from easycap.runs.find import checkpoint_of
+from easycap.runs.find import checkpoint_of, is_pretrained
 from easycap.sharing.hub_models import check_model_id, find_model, upload_model
 from easycap.tasks.base import Task
 from easycap.tasks.create import load_pretrained, load_task
@@ -27,6 +28,7 @@ from easycap.tasks.predictor import BATCH_SIZE, Prediction, Predictor
 from easycap.types import Example
 
 T = TypeVar("T")
+_NO_GRID = SimpleNamespace(grid=None)  # of captioners without image tokens
 
 
 class Caption(NamedTuple):
@@ -203,7 +205,7 @@ class Captioner:
         self, predictor: CaptionPredictor, examples: Sequence[Example], predictions: Sequence[Prediction]
     ) -> list[Caption]:
         found = []
-        grid = None if self.task.is_ensemble else self.task.model.image_tokens.grid
+        grid = None if self.task.is_ensemble else getattr(self.task.model, "image_tokens", _NO_GRID).grid
         for prediction, of in zip(predictions, predictor.details(examples, predictions), strict=True):
             attention = of.attention
             if attention is not None and grid is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.tiny_config import try_out
+from helpers.tiny_image_text_models import tiny_model
 from helpers.tiny_tokenizers import tiny_bert, tiny_gpt2, tiny_language_model_tokenizer
 from omegaconf import OmegaConf
 
@@ -65,6 +66,10 @@ def needed(*overrides: str) -> list[str]:
         extra.append(f"tags.run={tag_model()}")
     if "draft=captions" in text:
         extra.append(f"draft.run={said_of_nothing()}")
+    if "captioner=huggingface" in text or "experiment=huggingface/" in text:
+        extra.append(f"captioner.model={tiny_model('git')}")
+    if "experiment=huggingface/" in text:
+        extra = [word for word in extra if not word.startswith("data.root")] + ["data.images=somewhere"]
     if "encoder=timm" in text:
         extra.append("encoder.model=resnet10t")
     if "vocab=gpt2" in text or "experiment=clipcap/" in text:

@@ -2,7 +2,8 @@
 
 With data overrides (data=nocaps data.root=DIR), another data set is captioned instead of the run's own, with the run's
 vocabulary and preprocessing; the scores are stored in the run under the name of that set. With --ensemble, several runs
-(or the runs of a sweep) caption together: each word is chosen by the mean of their probabilities.
+(or the runs of a sweep) caption together: each word is chosen by the mean of their probabilities. hf:NAME_OR_FOLDER is
+a pretrained captioner of transformers, scored as it is in a run of its own.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from easycap.api import evaluate
 from easycap.config.data_locations import add_arguments, locations_from_args, split_locations
 from easycap.config.other_set import split_other_set
 from easycap.config.own_dirs import use_config_dirs
+from easycap.config.pretrained_names import split_captioner
 from easycap.metrics.scoring import DEFAULT_SCORERS, text_metrics
 from easycap.registry import import_modules
 from easycap.runs.ensembles import evaluation_folder
-from easycap.runs.find import shown
+from easycap.runs.find import is_pretrained, shown
 from easycap.utils.console import console
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of `easycap evaluate`."""
     words, overrides = split_other_set(use_config_dirs(argv)[0])
+    words, captioner = split_captioner(words)
     words, locations = split_locations(words)
     args = _parser().parse_intermixed_args(words)
     import_modules(args.imports.split(",") if args.imports else ())
@@ -32,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     scores = evaluate(
         args.runs,
         ensemble=args.ensemble,
-        folder=folder if args.ensemble else None,
+        folder=folder if args.ensemble or is_pretrained(args.runs[0]) else None,
         split=args.split,
         data=overrides,
         name=args.name,
@@ -44,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
         group_by=args.group_by,
         batch_size=args.batch_size,
         device=args.device,
+        overrides=captioner,
         locations=locations | locations_from_args(args),
         command="easycap evaluate " + " ".join(map(shown, argv)),
     )
@@ -53,17 +57,22 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="easycap evaluate",
-        usage="easycap evaluate RUN [RUN ... --ensemble] [data=NAME data.KEY=VALUE ...] [options]",
+        usage="easycap evaluate RUN [RUN ... --ensemble] [data=NAME data.KEY=VALUE ...] [options]\n"
+        "       easycap evaluate hf:NAME_OR_FOLDER data=NAME [data.KEY=VALUE ...] [captioner.KEY=VALUE ...] [options]",
         description=__doc__,
     )
     add = parser.add_argument
-    add("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder or name")
+    add("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder or name, or hf:NAME")
     add(
         "--ensemble",
         action="store_true",
         help="average the probabilities of several runs or of a sweep's runs; the scores go to a run of their own",
     )
-    add("--folder", type=Path, help="folder of the ensemble's run (default: a new one in outputs/runs)")
+    add(
+        "--folder",
+        type=Path,
+        help="folder of the run of an ensemble or of hf:NAME (default: a new one in outputs/runs)",
+    )
     add(
         "--split",
         help="split to caption and score; all: every image of another data set (default: test, else val)",

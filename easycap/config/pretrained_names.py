@@ -8,16 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from easycap.config.compose import compose
-from easycap.config.validate import validate
+from easycap.config.validate import check_used, validate
 from easycap.errors import UserError
+from easycap.runs.find import PRETRAINED, is_pretrained
 
-PREFIX = "hf:"
 _WORD = re.compile(r"\+{0,2}(captioner\.\w+|trainer\.precision)=.*", re.DOTALL)
-
-
-def is_pretrained(name: str | os.PathLike[str]) -> bool:
-    """Return whether a name of a run is hf:NAME_OR_FOLDER."""
-    return os.fspath(name).startswith(PREFIX)
 
 
 def split_captioner(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -35,11 +30,13 @@ def pretrained_config(
     name: str | os.PathLike[str], overrides: Sequence[str] = (), *, device: str = "auto"
 ) -> dict[str, Any]:
     """Return the checked config of hf:NAME_OR_FOLDER; `UserError` as for a training's."""
-    model = os.fspath(name).removeprefix(PREFIX)
+    model = os.fspath(name).removeprefix(PRETRAINED)
     if not model:
         raise UserError(
-            f"{PREFIX} is followed by a captioner's name on the hub or by its folder, e.g. "
-            f"{PREFIX}Salesforce/blip-image-captioning-base"
+            f"{PRETRAINED} is followed by a captioner's name on the hub or by its folder, e.g. "
+            f"{PRETRAINED}Salesforce/blip-image-captioning-base"
         )
     own = ["captioner=huggingface", f"captioner.model={model}", "captioner.tune=none", f"device={device}"]
-    return validate(compose([*own, *overrides]).config)
+    words = [*own, *overrides]
+    check_used(words)
+    return validate(compose(words).config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from easycap.config.data_locations import check_locations, with_locations
 from easycap.config.instantiate import condition_names, segmenter_of
 from easycap.config.options import read_yaml
-from easycap.config.schema import check, check_stored, to_plain
+from easycap.config.schema import OF_PARTS, check, check_stored, to_plain
 from easycap.errors import UserError
 from easycap.utils.segmenters import SPACES
 
@@ -58,6 +58,7 @@ def check_combinations(config: Config) -> None:
     """Raise `UserError` for the first settings of a checked config that do not go together."""
     for check_one in (
         _task,
+        _captioner,
         _words,
         _hard_attention,
         _segments,
@@ -98,6 +99,38 @@ def _shard(config: Config) -> None:
         raise UserError(
             "trainer.shard=true is for language models: set decoder=causal_lm, or trainer.shard=false"
         )
+
+
+def check_used(overrides: Sequence[str]) -> None:
+    """Raise `UserError` for overrides of the parts of a captioner where another has been chosen that has none."""
+    chosen = next((word for word in overrides if word.lstrip("+").startswith("captioner=")), "")
+    if chosen.partition("=")[2] in ("", "parts"):
+        return
+    for word in overrides:
+        group = word.lstrip("+").partition("=")[0].partition(".")[0]
+        if group in OF_PARTS:
+            raise UserError(
+                f"{word} is for captioner=parts: leave it out with {chosen}, which has its own {group}"
+            )
+
+
+def _captioner(config: Config) -> None:
+    """What a captioner of transformers has of its own, and what it lacks."""
+    if config["captioner"]["name"] == "parts":
+        return
+    chosen = f"captioner={config['captioner']['name']}"
+    if config["task"] != "caption":
+        raise UserError(f"{chosen} writes captions: leave it out with task={config['task']}")
+    for name in condition_names(config):
+        raise UserError(f"{name}={config[name]['name']} is for captioner=parts: leave it out with {chosen}")
+    if config["objective"]["name"] == "scheduled_sampling":
+        raise UserError(
+            f"objective=scheduled_sampling is for captioner=parts: use objective=xe with {chosen}"
+        )
+    off = {"cache_features": "false", "crop": "null", "flip": "false", "compile": "false"}
+    for key, value in off.items():
+        if config["trainer"][key] not in (None, False, "auto"):
+            raise UserError(f"trainer.{key} is for captioner=parts: set trainer.{key}={value} with {chosen}")
 
 
 def _words(config: Config) -> None:

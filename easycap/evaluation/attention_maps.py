@@ -20,6 +20,8 @@ def why_no_attention(pipeline: Pipeline, config: Mapping[str, Any]) -> str:
     """Return why a captioner's attention cannot be drawn, in a sentence that says what to choose; empty if it can."""
     if isinstance(pipeline, EnsemblePipeline):
         return "an ensemble has no attention maps of its own: draw those of one of its runs"
+    if hasattr(pipeline.model, "no_attention"):
+        return pipeline.model.no_attention
     no_words = {name: torch.zeros(1, 0, dtype=torch.long) for name in pipeline.conditions}
     nothing = Inputs(_empty_image(pipeline.model), no_words)
     (details,) = _details(pipeline, nothing.to(pipeline.device), [[pipeline.vocabulary.eos_id]])

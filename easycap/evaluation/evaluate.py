@@ -82,7 +82,7 @@ class CaptionEvaluator:
         own_folder = images.label if images.other else ""
         folder.write_samples(labels[-1], self._samples(examples, found, scores), images=own_folder)
         # The run's cost is that of its own way of captioning the test split.
-        if labels[-1] == "test":
+        if labels[-1] == "test" or images.measures_cost:
             folder.update_result({"cost": self._cost(examples, seconds)})
         return labels
 

@@ -27,7 +27,8 @@ class EvaluationSet:
     """Examples under the `label` that names their scores; `scorers` know their annotations.
 
     `other` is the set that they are of, None for a split of the run's own data. They are
-    also scored for each value of the fields `group_by`.
+    also scored for each value of the fields `group_by`. With `measures_cost` the speed on them is the run's, as it is
+    on test.
     """
 
     label: str
@@ -36,6 +37,7 @@ class EvaluationSet:
     scorers: Sequence[str]
     other: OtherSet | None = None
     group_by: tuple[str, ...] = ()
+    measures_cost: bool = False
 
 
 def own_split(data: Dataset, split: str | None) -> EvaluationSet:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from easycap.errors import UserError
-from easycap.runs.find import ENSEMBLE, MODEL, SWEEP, checkpoint_of, find_run, run_of, shown
+from easycap.runs.find import ENSEMBLE, MODEL, SWEEP, checkpoint_of, find_run, is_pretrained, run_of, shown
 from easycap.runs.reading import is_run, read_result, read_status, runs_in
 from easycap.runs.run_folder import new_run_folder
 from easycap.utils.files import write_json
@@ -42,17 +42,30 @@ def members_to_load(folders: Sequence[Path], *, ensemble: bool) -> list[Path] | 
 def evaluation_folder(names: Sequence[Path], *, ensemble: bool, folder: Path | None) -> Path:
     """Return the folder that the scores of runs belong in: the run's own, or that of their `ensemble`.
 
-    `folder` is where an ensemble's is to be. Raises `UserError` for names that do not go together.
+    `folder` is where that of an ensemble or of hf:NAME is to be. Raises `UserError` for names that do not go together.
     """
+    if any(map(is_pretrained, names)):
+        return _pretrained_folder(names, folder)
     folders = [find_run(name) for name in names]
     members = members_to_load(folders, ensemble=ensemble)
     if ensemble and members is not None:
         return ensemble_folder(members, folder)
     if folder is not None:
-        raise UserError(
-            f"{folder}: only an ensemble's scores (--ensemble, ensemble=True) can go to another folder"
-        )
+        raise UserError(f"{folder}: only the scores of an ensemble or of hf:NAME can go to another folder")
     return folders[0]
+
+
+def _pretrained_folder(names: Sequence[Path], folder: Path | None) -> Path:
+    """Where the scores of hf:NAME go: a new run."""
+    if len(names) > 1:
+        raise UserError(f"{names[0]} is scored alone: a pretrained captioner cannot be part of an ensemble")
+    if folder is None:
+        return new_run_folder(
+            outputs_dir() / "runs", ["huggingface", Path(str(names[0])).name.removeprefix("hf:")]
+        )
+    if folder.exists():
+        raise UserError(f"{shown(folder)} exists already: choose another folder")
+    return folder.absolute()
 
 
 def is_model(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,13 @@ SWEEP = "sweep.json"
 ENSEMBLE = "ensemble.json"
 # Of the checkpoints of epochs, with the epoch's number (from 1) after it.
 EPOCH = "epoch-"
+# Begins the name of a pretrained captioner of transformers that stands in the place of a run.
+PRETRAINED = "hf:"
+
+
+def is_pretrained(name: str | os.PathLike[str]) -> bool:
+    """Return whether a name of a run is hf:NAME_OR_FOLDER."""
+    return os.fspath(name).startswith(PRETRAINED)
 
 
 def find_run(name: str | Path) -> Path:
@@ -69,7 +77,13 @@ def checkpoint_of(run: Path) -> Path:
     from easycap.runs.reading import is_run, read_result
 
     if is_run(run):
-        if "imported" in (read_result(run) or {}):
+        result = read_result(run) or {}
+        if "pretrained" in result:
+            raise UserError(
+                f"{shown(run)} has the scores of a pretrained captioner and no weights: name the captioner itself, "
+                f"{PRETRAINED}{result['pretrained']}"
+            )
+        if "imported" in result:
             raise UserError(
                 f"{shown(run)} holds captions that were imported, and no model: `easycap compare` puts it beside others"
             )

@@ -184,6 +184,11 @@ class Task(ABC):
         build("vocab", config["vocab"] | once, captions=["word"])
 
     @classmethod
+    def vocabulary_without_data(cls, config: dict[str, Any]) -> Any:
+        """Return the vocabulary of a config where no data is needed to know it, else None."""
+        return None
+
+    @classmethod
     @abstractmethod
     def load_vocabulary(cls, config: dict[str, Any], folder: Path) -> Any:
         """Return the vocabulary that a checkpoint has."""

@@ -34,9 +34,9 @@ def model_on_meta(config: dict[str, Any]) -> Any:
 
     Raises `UserError` as its components do, and for weights of init_from that have no place in it.
     """
-    vocabulary: Any = PlaceholderVocabulary()
-    initial = None if config["resume"] else initial_checkpoint(config)
     task_cls = task_class(config)
+    vocabulary: Any = task_cls.vocabulary_without_data(config) or PlaceholderVocabulary()
+    initial = None if config["resume"] else initial_checkpoint(config)
     build_model = task_cls.build_from_config
     with torch.device("meta"):
         if initial is None:
@@ -86,7 +86,17 @@ class DryRuns:
 
 
 # The settings that each part of a dry run reads, other than those of text conditions.
-_OF_MODEL = ("task", "vocab", "encoder", "image_tokens", "decoder", "tagger", "resume", "init_from")
+_OF_MODEL = (
+    "task",
+    "captioner",
+    "vocab",
+    "encoder",
+    "image_tokens",
+    "decoder",
+    "tagger",
+    "resume",
+    "init_from",
+)
 _OF_TRAINING = ("schedule", "trainer", "optim", "validation", "tracking", "device", "resume")
 _NOT_OF_TEXT = ("seed", "device", "schedule", "optim", "tracking", "image_tokens")
 

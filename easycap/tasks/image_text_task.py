@@ -11,17 +11,22 @@ from easycap.conditioning.conditions import ConditionSet
 from easycap.config.schema import option_from_text
 from easycap.data.example_table import Captions
 from easycap.data.transforms import Transform
+from easycap.errors import UserError
 from easycap.evaluation.pipeline import Pipeline
+from easycap.models.decoders.language_models import Tune
 from easycap.models.huggingface.build_model import build_image_text_model, settings_of
 from easycap.models.huggingface.model_generation import ModelGeneration, settings_of_generation
 from easycap.models.huggingface.model_input import ModelInput
 from easycap.models.huggingface.model_tokens import ModelTokens
 from easycap.models.huggingface.whole_captioner import Generation
+from easycap.runs.find import checkpoint_of
+from easycap.tasks.base import NO_DATA
 from easycap.tasks.captioning import CaptioningTask
 from easycap.tasks.preflight import Notice, about_cut_captions, about_scripts
 from easycap.training.distributed import SINGLE_PROCESS
 from easycap.training.hardware import Precision, inference_precision, pick_device
 from easycap.types import Dataset, Generator, Vocabulary
+from easycap.utils.image_text_adapter import check_weights_are_safe
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,24 @@ class ImageTextTask(CaptioningTask):
         return ModelTokens.load(folder, settings_of(config).prompt)
 
     @classmethod
+    def vocabulary_without_data(cls, config: dict[str, Any]) -> Any:
+        """Return the model's own tokenizer; of a run to resume that of its checkpoint."""
+        if config["resume"]:
+            return cls.load_vocabulary(config, checkpoint_of(Path(config["resume"])))
+        return cls.build_vocabulary(config, NO_DATA, None)
+
+    @classmethod
     def check_vocabulary(cls, config: dict[str, Any]) -> None:
-        """Raise `UserError` for settings of decoding that the model's generation has not."""
+        """Raise `UserError` for tune=none, pickled weights, and settings that the model's generation lacks."""
+        settings = settings_of(config)
+        if settings.tune is Tune.none:
+            raise UserError(
+                "captioner.tune=none trains nothing: set captioner.tune=lora or all; `easycap evaluate "
+                f"hf:{settings.model}` scores the model as it is"
+            )
         _generator(config, config["decoding"])
+        if config["init_from"] is None:
+            check_weights_are_safe(settings.model)
 
     def generator(self, decoding: str | None = None) -> Generator:
         """Return the generator of `decoding` (e.g. beam,num_beams=3), by default the config's."""

@@ -42,6 +42,8 @@ def saved_of_step(
 
 def _forward(config: dict[str, Any], model: ImageModel, images: int, words: int) -> torch.Tensor:
     """The loss of one batch on meta."""
+    if not isinstance(model, (Captioner, TagModel)):
+        raise NotImplementedError("a whole captioner: what its step keeps is not known")
     inputs = _inputs(config, model, images)
     if isinstance(model, TagModel):
         ids = torch.zeros(images, min(words, model.tagger.max_length), dtype=torch.long)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from easycap.config.compose import Composition, compose
 from easycap.config.data_locations import LOCATIONS, split_locations
 from easycap.config.hydra_job import run_in
-from easycap.config.validate import validate
+from easycap.config.validate import check_used, validate
 from easycap.errors import UserError
 from easycap.runs.find import shown
 from easycap.runs.holding import is_alive
@@ -71,6 +71,7 @@ def prepare(overrides: Sequence[str], *, flags: Sequence[str] = ()) -> PreparedR
     overrides, locations = list(overrides), dict[str, str]()
     if any(re.match(r"\+{0,2}resume=(?!null$|$)", word) for word in overrides):  # all else is the run's own
         overrides, locations = split_locations(overrides)
+    check_used(overrides)
     composition = compose(overrides)
     with _BufferedRecords() as buffered:
         config = validate(composition.config, locations)
@@ -115,4 +116,8 @@ def _run_folder(config: dict[str, Any], composition: Composition, overrides: Seq
     choices = composition.choices
     tokens = f"{choices['image_tokens']}{config['image_tokens'].get('count', '')}"
     parts = ["tags", choices["tagger"]] if config["task"] == "tags" else [tokens, choices["decoder"]]
-    return new_run_folder(outputs_dir() / "runs", [choices["data"], choices["encoder"], *parts])
+    if config["captioner"]["name"] != "parts":
+        parts = [choices["captioner"], Path(config["captioner"]["model"]).name]
+    else:
+        parts = [choices["encoder"], *parts]
+    return new_run_folder(outputs_dir() / "runs", [choices["data"], *parts])

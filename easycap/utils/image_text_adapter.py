@@ -70,7 +70,7 @@ def read_model_config(source: str) -> Any:
     import transformers
 
     try:
-        with hub(), _quiet():
+        with hub(), quiet():
             config = transformers.AutoConfig.from_pretrained(_place(source), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise _cannot_load(source, error) from error
@@ -124,7 +124,7 @@ def load_model(source: str, config: Any, *, dtype: torch.dtype) -> Any:
     """Return the captioner `source` with its weights in `dtype`; `UserError` if they cannot be loaded."""
     check_weights_are_safe(source)
     try:
-        with hub(), _quiet():
+        with hub(), quiet():
             model, found = _model_class(config).from_pretrained(
                 _place(source),
                 config=config,
@@ -165,7 +165,7 @@ def read_processor(source: str, config: Any) -> Any:
 
     place: Any = _place(source)
     try:
-        with hub(), _quiet():
+        with hub(), quiet():
             if config.model_type == "vision-encoder-decoder":  # its repositories have no joint one
                 return (
                     transformers.AutoImageProcessor.from_pretrained(place, trust_remote_code=False),
@@ -184,7 +184,7 @@ def read_generation_config(source: str, config: Any) -> Any:
     import transformers
 
     try:
-        with hub(), _quiet():
+        with hub(), quiet():
             return transformers.GenerationConfig.from_pretrained(_place(source))
     except (OSError, ValueError):
         return transformers.GenerationConfig.from_model_config(config)
@@ -249,8 +249,8 @@ def _without_processor(source: str, why: str) -> UserError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what transformers logs and draws while it loads; what matters is raised."""
+def quiet() -> Iterator[None]:
+    """Silence what transformers logs and draws; what matters is raised."""
     from transformers.utils import logging as of_transformers
 
     found = logging.getLogger("transformers")

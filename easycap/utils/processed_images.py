@@ -47,6 +47,11 @@ class ProcessedImages:
             [{k: t.to(device, non_blocking=non_blocking) for k, t in row.items()} for row in self.rows]
         )
 
+    def roll(self, shifts: int, dims: int) -> ProcessedImages:
+        """Return the images in another order, as `torch.Tensor.roll` does along dimension 0."""
+        assert dims == 0
+        return self.select([(index - shifts) % len(self) for index in range(len(self))])
+
     def select(self, rows: Sequence[int]) -> ProcessedImages:
         """Return the images of these indices, which may repeat."""
         return ProcessedImages([self.rows[index] for index in rows])

@@ -13,6 +13,7 @@ from helpers.tiny_image_text_models import KINDS, tiny_model
 from PIL import Image
 
 from easycap.models.huggingface.image_text_model import Asked, ImageTextModel
+from easycap.models.huggingface.model_generation import generate
 from easycap.models.huggingface.model_input import ModelInput
 from easycap.models.huggingface.model_tokens import ModelTokens
 from easycap.types import Inputs
@@ -60,7 +61,7 @@ def with_start(words: torch.Tensor, bos_id: int) -> torch.Tensor:
 def test_teacher_forcing_finds_the_words_that_their_generation_chooses(kind: str, prompt: str | None) -> None:
     captioner, memory = asked(kind, prompt)
     tokens = captioner.vocabulary
-    words = captioner.generate(memory, max_new_tokens=LENGTH, do_sample=False, num_beams=1)
+    words = generate(captioner, memory, max_new_tokens=LENGTH, do_sample=False, num_beams=1)
     with torch.no_grad():
         logits = captioner(with_start(words, tokens.bos_id), captioner.start(memory)).logits
     real = words != tokens.pad_id
@@ -102,7 +103,7 @@ def test_images_are_seen_once_for_all_their_captions(kind: str, prompt: str | No
         alone = captioner(ids, captioner.start(again).select(rows)).logits
     torch.testing.assert_close(shared, alone)
     beams: dict[str, Any] = {"max_new_tokens": LENGTH, "num_beams": 3, "do_sample": False}
-    assert torch.equal(captioner.generate(memory, **beams), captioner.generate(again, **beams))
+    assert torch.equal(generate(captioner, memory, **beams), generate(captioner, again, **beams))
 
 
 @pytest.mark.parametrize("kind", KINDS)

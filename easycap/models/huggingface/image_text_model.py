@@ -66,7 +66,7 @@ class ImageTextModel(nn.Module):
         self.model, self.vocabulary, self.max_length = model, tokens, max_length
         self._tower_path, tower = tower_of(model)
         self._tune_tower, self.encoder_frozen = tune_tower, False
-        self._kept = (
+        self.kept = (
             tokens.start_ids().shape[1] - 1 if keep_prompt else 0
         )  # tokens of the prompt that are printed
         cast(Any, tower).preprocessing = None  # the processor's work, done before
@@ -120,15 +120,15 @@ class ImageTextModel(nn.Module):
         if hasattr(self.model.config, "vision_feature_layer"):
             given["output_hidden_states"] = True
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-            return self.encoder(**self._as_weights(given))
+            return self.encoder(**self.as_weights(given))
 
     def build_memory(self, inputs: Inputs, features: Any = None) -> Asked:
         """Return what the model is asked about N images."""
         seen = self.features_of(inputs) if features is None else features
         return Asked(cast(ProcessedImages, inputs.images), seen)
 
-    def _as_weights(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The same with floating-point tensors in the number format of the weights."""
+    def as_weights(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the same with floating-point tensors in the number format of the weights."""
         dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
         return {
             name: value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
@@ -136,7 +136,7 @@ class ImageTextModel(nn.Module):
         }
 
     @contextmanager
-    def _seeing(self, asked: Asked, rows: torch.Tensor) -> Iterator[None]:
+    def seeing(self, asked: Asked, rows: torch.Tensor) -> Iterator[None]:
         """Within this context the vision tower answers with what it has seen of the images of `rows` (B,)."""
         if asked.seen is None:
             yield
@@ -147,7 +147,7 @@ class ImageTextModel(nn.Module):
             index = rows.repeat_interleave(
                 len(pixels) // len(rows)
             )  # generation repeats images for its beams
-            return _selected(asked.seen, index)
+            return selected(asked.seen, index)
 
         tower = cast(Any, self.encoder)
         tower.forward = answer
@@ -192,7 +192,7 @@ class ImageTextModel(nn.Module):
     def _logits(self, words: torch.Tensor, state: Written) -> torch.Tensor:
         """words (B,T) -> logits (B,T,V); ids that the model's table lacks are padding, which nothing real reads."""
         asked, rows = state.asked, state.rows
-        given = self._as_weights(self._prompts(asked.images.select(rows.tolist())))
+        given = self.as_weights(self.prompts(asked.images.select(rows.tolist())))
         tail = words[:, 1:].masked_fill(words[:, 1:] >= self.vocabulary.num_own, 0)
         length = words.shape[1]
         if self.vocabulary.is_encoder_decoder:
@@ -201,15 +201,15 @@ class ImageTextModel(nn.Module):
         else:
             first = given["input_ids"]
             given |= {name: _continued(name, given[name], tail) for name in OF_TOKENS if name in given}
-        with self._seeing(asked, rows):
+        with self.seeing(asked, rows):
             logits = self.model(**given, use_cache=False).logits
         # Before the words there may be image tokens and the prompt, whose last token predicts the first word.
         logits = logits[:, -(first.shape[1] + length - 1) :][:, first.shape[1] - 1 :]
         spare = logits.new_full((*logits.shape[:2], len(self.vocabulary) - logits.shape[2]), -torch.inf)
         return torch.cat([logits, spare], 2)
 
-    def _prompts(self, images: ProcessedImages) -> dict[str, torch.Tensor]:
-        """The model's arguments for images and what captions continue: `input_ids` or `decoder_input_ids` (B,P)."""
+    def prompts(self, images: ProcessedImages) -> dict[str, torch.Tensor]:
+        """Return the model's arguments for images; captions continue `input_ids` or `decoder_input_ids` (B,P)."""
         tokenizer_pad = self.vocabulary.tokenizer.pad_token_id
         given = images.batch(0 if tokenizer_pad is None else tokenizer_pad)
         if self.vocabulary.is_encoder_decoder:
@@ -221,44 +221,6 @@ class ImageTextModel(nn.Module):
         elif "attention_mask" not in given:
             given["attention_mask"] = torch.ones_like(given["input_ids"])
         return given
-
-    # ------------------------------------------------------------------------------------------ their generation
-
-    @torch.no_grad()
-    def generate(self, asked: Asked, **settings: Any) -> torch.Tensor:
-        """Return what the model's own generation writes about N images: words (N x samples,T), padded after the end."""
-        count = len(asked.images)
-        try:
-            return self._generate(asked, settings)
-        except torch.OutOfMemoryError:
-            if count == 1:
-                raise
-        half = (count + 1) // 2
-        parts = [self.generate(_part(asked, first, first + half), **settings) for first in (0, half)]
-        return nn.utils.rnn.pad_sequence(
-            [row for part in parts for row in part], batch_first=True, padding_value=self.vocabulary.pad_id
-        )
-
-    def _generate(self, asked: Asked, settings: dict[str, Any]) -> torch.Tensor:
-        tokens = self.vocabulary
-        given = self._as_weights(self._prompts(asked.images))
-        name = "decoder_input_ids" if tokens.is_encoder_decoder else "input_ids"
-        first = given[name]
-        if self.model.config.model_type == "blip":  # its generation drops the last token and sets the ends
-            end = first.new_full((len(first), 1), tokens.eos_id)
-            given |= {"input_ids": torch.cat([first, end], 1)}
-            given["attention_mask"] = torch.ones_like(given["input_ids"])
-        else:
-            pad = tokens.pad_id if tokens.pad_id < tokens.num_own else tokens.eos_id
-            settings = settings | {"eos_token_id": tokens.end_ids, "pad_token_id": pad}
-        rows = torch.arange(len(asked.images), device=first.device)
-        with self._seeing(asked, rows):
-            found = self.model.generate(**given, **settings)
-        samples = len(found) // len(first)
-        start = first.repeat_interleave(samples, 0)
-        if found.shape[1] >= start.shape[1] and torch.equal(found[:, : start.shape[1]], start):
-            found = found[:, start.shape[1] - self._kept :]
-        return _ended(found, tokens)
 
 
 def _continued(name: str, prompt: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
@@ -272,26 +234,12 @@ def _continued(name: str, prompt: torch.Tensor, tail: torch.Tensor) -> torch.Ten
     return torch.cat([prompt, torch.full_like(tail, value).to(prompt)], 1)
 
 
-def _ended(words: torch.Tensor, tokens: ModelTokens) -> torch.Tensor:
-    """words (B,T) as generated -> the same with one kind of end and padding after it."""
-    is_end = torch.isin(words, torch.tensor(tokens.end_ids, device=words.device))
-    words = words.masked_fill(is_end, tokens.eos_id)
-    after = is_end.cumsum(1) - is_end.long() > 0
-    return words.masked_fill(after, tokens.pad_id)
-
-
-def _selected(output: Any, index: torch.Tensor) -> Any:
-    """The rows `index` of all tensors of a model's output."""
+def selected(output: Any, index: torch.Tensor) -> Any:
+    """Return the rows `index` of all tensors of a model's output."""
     if torch.is_tensor(output):
         return output[index]
     if isinstance(output, (tuple, list)):
-        return type(output)(_selected(one, index) for one in output)
+        return type(output)(selected(one, index) for one in output)
     if output is None or not hasattr(output, "items"):
         return output
-    return type(output)(**{name: _selected(value, index) for name, value in output.items()})
-
-
-def _part(asked: Asked, first: int, last: int) -> Asked:
-    images = asked.images[first:last]
-    index = torch.arange(first, first + len(images), device=images.device)
-    return Asked(images, None if asked.seen is None else _selected(asked.seen, index))
+    return type(output)(**{name: selected(value, index) for name, value in output.items()})

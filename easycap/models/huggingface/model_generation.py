@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from easycap.errors import UserError
-from easycap.models.huggingface.image_text_model import Asked, ImageTextModel
+from easycap.models.huggingface.image_text_model import Asked, ImageTextModel, selected
+from easycap.models.huggingface.model_tokens import ModelTokens
 from easycap.types import Generated
+from easycap.utils.image_text_adapter import quiet
 
 _OF_BEAM = ("num_beams", "length_penalty", "early_stopping")
 _OF_SAMPLE = ("temperature", "top_k", "top_p")
@@ -65,7 +68,7 @@ class ModelGeneration:
             if self._seed is not None:
                 torch.manual_seed(self._seed)
                 self._seed += 1
-            words = decoder.generate(memory, **self.settings)
+            words = generate(decoder, memory, **self.settings)
         return Generated(words, torch.full((len(words),), torch.nan, device=device))
 
     def endless(self) -> ModelGeneration:
@@ -73,3 +76,56 @@ class ModelGeneration:
         return ModelGeneration(
             self.settings | {"min_new_tokens": self.settings["max_new_tokens"]}, seed=self._seed
         )
+
+
+@torch.no_grad()
+def generate(captioner: ImageTextModel, asked: Asked, **settings: Any) -> torch.Tensor:
+    """Return what a model's own generation writes about N images: words (N x samples,T), padded after the end.
+
+    `settings` are those of transformers' `generate`. Images that do not fit into a GPU's memory at once are halved.
+    """
+    count = len(asked.images)
+    try:
+        return _generate(captioner, asked, settings)
+    except torch.OutOfMemoryError:
+        if count == 1:
+            raise
+    half = (count + 1) // 2
+    parts = [generate(captioner, _part(asked, first, first + half), **settings) for first in (0, half)]
+    return nn.utils.rnn.pad_sequence(
+        [row for part in parts for row in part], batch_first=True, padding_value=captioner.vocabulary.pad_id
+    )
+
+
+def _generate(captioner: ImageTextModel, asked: Asked, settings: Mapping[str, Any]) -> torch.Tensor:
+    tokens = captioner.vocabulary
+    given = captioner.as_weights(captioner.prompts(asked.images))
+    first = given["decoder_input_ids" if tokens.is_encoder_decoder else "input_ids"]
+    ends: dict[str, Any] = {}
+    if tokens.config.model_type == "blip":  # its generation drops the last token and knows its ends
+        end = first.new_full((len(first), 1), tokens.eos_id)
+        given["input_ids"] = torch.cat([first, end], 1)
+        given["attention_mask"] = torch.ones_like(given["input_ids"])
+    else:
+        pad = tokens.pad_id if tokens.pad_id < tokens.num_own else tokens.eos_id
+        ends = {"eos_token_id": tokens.end_ids, "pad_token_id": pad}
+    with quiet(), captioner.seeing(asked, torch.arange(len(asked.images), device=first.device)):
+        found = captioner.model.generate(**given, **settings, **ends)
+    start = first.repeat_interleave(len(found) // len(first), 0)
+    if found.shape[1] >= start.shape[1] and torch.equal(found[:, : start.shape[1]], start):
+        found = found[:, start.shape[1] - captioner.kept :]
+    return _ended(found, tokens)
+
+
+def _ended(words: torch.Tensor, tokens: ModelTokens) -> torch.Tensor:
+    """words (B,T) as generated -> the same with one kind of end and padding after it."""
+    is_end = torch.isin(words, torch.tensor(tokens.end_ids, device=words.device))
+    words = words.masked_fill(is_end, tokens.eos_id)
+    after = is_end.cumsum(1) - is_end.long() > 0
+    return words.masked_fill(after, tokens.pad_id)
+
+
+def _part(asked: Asked, first: int, last: int) -> Asked:
+    images = asked.images[first:last]
+    index = torch.arange(first, first + len(images), device=images.device)
+    return Asked(images, None if asked.seen is None else selected(asked.seen, index))

@@ -1,0 +1,140 @@
+"""Fine-tuning captioners of transformers with our loop: losses, LoRA, checkpoints that stand alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny_config import TINY
+from helpers.tiny_image_text_models import KINDS, tiny_model
+from helpers.whole_runs import read
+from safetensors.torch import load_file
+
+import easycap
+from easycap.config.compose import compose
+from easycap.config.schema import check
+from easycap.errors import UserError
+from easycap.tasks.training import training_loader
+from easycap.train import create_task
+from easycap.types import Batch
+
+OF_PARTS = ("encoder.", "image_tokens.", "decoder.")
+SMALL = [word for word in TINY if not word.startswith(OF_PARTS)] + ["optim=adamw", "captioner=huggingface"]
+
+
+def settings(kind: str, *overrides: str) -> dict[str, Any]:
+    model = [f"captioner.model={tiny_model(kind)}", "captioner.max_length=12"]
+    return check(compose([*SMALL, *model, *overrides]).config)
+
+
+def task_and_batch(kind: str, *overrides: str) -> tuple[Any, Batch]:
+    task = create_task(settings(kind, "data.train_images=4", "trainer.workers=0", *overrides))
+    task.model.freeze_encoder(True)
+    return task, training_loader(task).first_batch(0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_our_loss_is_that_of_the_model(kind: str) -> None:
+    task, batch = task_and_batch(kind, "trainer.captions_per_image=1")
+    task.model.eval()
+    ours = task.objective()(task.model, batch)[0]
+    model, tokens = task.model, task.vocabulary
+    given = model.prompts(batch.inputs.images.select(batch.rows.tolist()))
+    real = batch.targets != tokens.pad_id
+    labels = batch.targets.masked_fill(~real, -100)
+    words = torch.where(batch.input_ids >= tokens.num_own, 0, batch.input_ids)[:, 1:]
+    if tokens.is_encoder_decoder:
+        assert given["decoder_input_ids"].shape[1] == 1
+        theirs = model.model(
+            **given | {"decoder_input_ids": torch.cat([given["decoder_input_ids"], words], 1)}, labels=labels
+        )
+    else:  # labels are shifted inside: those of the prompt do not count
+        start = given["input_ids"].shape[1]
+        last = labels[:, -1:].clamp(min=0)
+        given["input_ids"] = torch.cat([given["input_ids"], words, last], 1)
+        given["attention_mask"] = torch.ones_like(given["input_ids"])
+        before = torch.full((len(labels), start), -100)
+        if "token_type_ids" in given:
+            given["token_type_ids"] = (
+                (torch.arange(given["input_ids"].shape[1]) >= start).long().expand(len(labels), -1)
+            )
+        if "mm_token_type_ids" in given:
+            types = given["mm_token_type_ids"]
+            given["mm_token_type_ids"] = torch.cat([types, types.new_zeros(len(labels), labels.shape[1])], 1)
+        theirs = model.model(**given, labels=torch.cat([before, labels], 1))
+    torch.testing.assert_close(ours, theirs.loss, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tune", ["lora", "all"])
+def test_what_is_trained(tune: str) -> None:
+    task, batch = task_and_batch("git", f"captioner.tune={tune}")
+    task.objective()(task.model, batch)[0].backward()
+    moved = {
+        name for name, p in task.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
+    }
+    assert moved
+    assert not any(name.startswith("model.git.image_encoder") for name in moved), "the vision tower is frozen"
+    assert all("lora" in name for name in moved) == (tune == "lora")
+    task.model.freeze_encoder(False)
+    tower = [p.requires_grad for p in task.model.encoder.parameters()]
+    assert all(tower) if tune == "all" else not any(tower)
+
+
+def test_rewards_reach_the_weights() -> None:
+    task, batch = task_and_batch(
+        "git", "objective=scst", "objective.num_samples=2", "objective.xe_first=false"
+    )
+    task.model.train()
+    torch.manual_seed(0)
+    loss, parts = task.objective()(task.model, batch)
+    loss.backward()
+    grads = [p.grad for p in task.model.parameters() if p.grad is not None]
+    assert torch.isfinite(loss)
+    assert parts["words_per_sample"] > 1
+    assert any(grad.abs().sum() > 0 for grad in grads) or parts["reward"] == 0
+
+
+def test_a_run_stands_alone_and_begins_where_the_model_is(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model("git"), model)
+    words = [
+        *SMALL,
+        f"captioner.model={model}",
+        "captioner.max_length=12",
+        "trainer.max_steps=2",
+        "optim.lr=0.01",
+    ]
+    folder = Path(easycap.train(words, folder=tmp_path / "run").folder)
+    shutil.rmtree(model)
+    result = read(folder, "result.json")
+    assert 0 < result["cost"]["trainable_parameters"] < result["cost"]["total_parameters"]
+    weights = load_file(folder / "checkpoints" / "best" / "model.safetensors")
+    before = load_file(tiny_model("git") / "model.safetensors")
+    frozen = "git.image_encoder.vision_model.embeddings.class_embedding"
+    assert torch.equal(weights[f"model.{frozen}"], before[frozen])
+    assert any("lora_B" in name and tensor.abs().sum() > 0 for name, tensor in weights.items())
+    scores = easycap.evaluate(folder, split="val", device="cpu")
+    assert scores["val"]["CIDEr-D"]["value"] >= 0
+    photo = tmp_path / "photo.png"
+    from PIL import Image
+
+    Image.linear_gradient("L").save(photo)
+    assert isinstance(easycap.load(folder, device="cpu").caption(photo), str)
+
+
+def test_settings_of_parts_are_refused() -> None:
+    from easycap.tasks.prepared_run import prepare
+
+    model = ["captioner=huggingface", f"captioner.model={tiny_model('git')}", "device=cpu"]
+    for words, sentence in {
+        ("decoder=lstm",): "decoder=lstm is for captioner=parts: leave it out",
+        ("trainer.flip=true",): "trainer.flip is for captioner=parts",
+        ("captioner.tune=none",): "captioner.tune=none trains nothing",
+        ("captioner.tune=all", "captioner.dtype=bf16"): "captioner.dtype=bf16 is too coarse",
+        ("objective=scheduled_sampling",): "objective=scheduled_sampling is for captioner=parts",
+    }.items():
+        with pytest.raises(UserError, match=sentence):
+            prepare([*model, *words])
