@@ -22,7 +22,7 @@ from easycap.models.huggingface.whole_captioner import Generation
 from easycap.runs.find import checkpoint_of
 from easycap.tasks.base import NO_DATA
 from easycap.tasks.captioning import CaptioningTask
-from easycap.tasks.preflight import Notice, about_cut_captions, about_scripts
+from easycap.tasks.preflight import INFO, MANY_CUT, WARNING, Notice, about_scripts
 from easycap.training.distributed import SINGLE_PROCESS
 from easycap.training.hardware import Precision, inference_precision, pick_device
 from easycap.types import Dataset, Generator, Vocabulary
@@ -122,7 +122,13 @@ class ImageTextTask(CaptioningTask):
 
     def data_warnings(self) -> Iterator[Notice]:
         """Yield what the tokenizer or the maximum length loses of the training captions."""
-        yield from about_cut_captions(self.config, self.surveys["train"], self.pipeline.max_length)
+        if cut := self.surveys["train"].truncated:
+            longest = f"captioner.max_length={self.pipeline.max_length}"
+            yield (
+                WARNING if cut > MANY_CUT else INFO,
+                f"{100 * cut:.2f}% of the training captions are cut to {longest} tokens; a higher "
+                "captioner.max_length keeps them whole",
+            )
         captions = Captions(self.examples("train"))
         yield from about_scripts(self.config, self.vocabulary, captions)
 

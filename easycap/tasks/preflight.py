@@ -21,7 +21,7 @@ Notice = tuple[int, str]
 INFO, WARNING = logging.INFO, logging.WARNING
 
 # Above this share of training captions without their end, captions are noticeably learnt too short.
-_MANY_CUT = 0.02
+MANY_CUT = 0.02
 # Warn if less than this share of the running words is in the vocabulary.
 _FEW_KNOWN = 0.8
 # Warn if more than this share of the captions loses accents or marks.
@@ -110,7 +110,7 @@ def about_cut_captions(config: dict[str, Any], train: Survey, max_length: int) -
     """Captions that are longer than the decoder's positions."""
     if train.truncated:
         yield (
-            WARNING if train.truncated > _MANY_CUT else INFO,
+            WARNING if train.truncated > MANY_CUT else INFO,
             f"{100 * train.truncated:.2f}% of the training captions ({train.length:.1f} words on average with "
             f"vocab={config['vocab']['name']}) are cut to decoder.max_length={max_length} positions; a higher "
             "decoder.max_length keeps them whole",

@@ -85,8 +85,8 @@ class ImageTextModel(nn.Module):
 
     def freeze_encoder(self, frozen: bool) -> None:
         """Freeze or release the vision tower; with LoRA it is always frozen."""
-        self.encoder_frozen = frozen or not self._tune_tower
-        self.encoder.requires_grad_(not self.encoder_frozen)
+        self.encoder_frozen = frozen
+        self.encoder.requires_grad_(self._tower_is_trained)
         self.train(self.training)
 
     def fold_encoder(self, num_images: int) -> None:
@@ -94,9 +94,13 @@ class ImageTextModel(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        if self.encoder_frozen:
+        if not self._tower_is_trained:
             self.encoder.eval()
         return self
+
+    @property
+    def _tower_is_trained(self) -> bool:
+        return self._tune_tower and not self.encoder_frozen
 
     def checkpoint_gradients(self) -> None:
         """Turn on transformers' own gradient checkpointing."""
@@ -119,7 +123,7 @@ class ImageTextModel(nn.Module):
         given: dict[str, Any] = {name: found[name] for name in names if name in found}
         if hasattr(self.model.config, "vision_feature_layer"):
             given["output_hidden_states"] = True
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._tower_is_trained):
             return self.encoder(**self.as_weights(given))
 
     def build_memory(self, inputs: Inputs, features: Any = None) -> Asked:
