@@ -116,28 +116,39 @@ def evaluate(
     Raises `UserError` for arguments that do not exist or do not fit.
     """
     _check_options(samples, batch_size, clip)
-    from easycap.metrics.scoring import metric_names
+    runs = [Path(run)] if isinstance(run, (str, os.PathLike)) else [Path(one) for one in run]
+    target = evaluation_folder(runs, ensemble=ensemble, folder=None if folder is None else Path(folder))
+    asked: dict[str, Any] = {"split": split, "group_by": list(group_by), "batch_size": batch_size}
+    asked |= {"command": command, "device": device, **_options(decoding, samples, rounds, metrics, clip)}
+    if is_pretrained(runs[0]):
+        labels = _evaluate_pretrained(runs[0], target, [*overrides, *overrides_of(data)], name, **asked)
+    else:
+        if overrides:
+            raise UserError(f"{' '.join(overrides)}: a run has its own settings; these are for hf:NAME")
+        other, known = _other_set(overrides_of(data), dict(locations or {}), name)
+        members = members_to_load(list(map(find_run, runs)), ensemble=ensemble)
+        labels = _evaluate_runs(target, members, other, known, **asked)
+    scores = Run(target).scores
+    return {label: scores[label] for label in labels}
+
+
+def _evaluate_runs(
+    target: Path,
+    members: list[Path] | None,
+    other: OtherSetConfig | None,
+    known: dict[str, str],
+    *,
+    split: str | None,
+    group_by: list[str],
+    batch_size: int | None,
+    command: str,
+    device: str,
+    **options: Any,
+) -> list[str]:
+    """The labels of the scores of a run, or of the `members` of an ensemble, on its own data or the `other` set."""
     from easycap.tasks.load_ensemble import evaluated_run, load_models
     from easycap.tasks.other_sets import evaluation_set, load_other_set
 
-    names = metric_names(",".join(metrics)) if metrics else ()
-    runs = [Path(run)] if isinstance(run, (str, os.PathLike)) else [Path(one) for one in run]
-    target = evaluation_folder(runs, ensemble=ensemble, folder=None if folder is None else Path(folder))
-    if is_pretrained(runs[0]):
-        config = _config_of_pretrained(runs[0], [*overrides, *overrides_of(data)], name, device)
-        return _evaluate_pretrained(
-            config,
-            target,
-            split=split,
-            group_by=list(group_by),
-            batch_size=batch_size or config["validation"]["batch_size"],
-            command=command,
-            **_options(decoding, samples, rounds, names, clip),
-        )
-    if overrides:
-        raise UserError(f"{' '.join(overrides)}: a run has its own settings; these are for hf:NAME")
-    other, known = _other_set(overrides_of(data), dict(locations or {}), name)
-    members = members_to_load(list(map(find_run, runs)), ensemble=ensemble)
     task = load_models(
         target,
         members,
@@ -147,10 +158,9 @@ def evaluate(
         data_may_be_missing=other is not None,
     )
     other_set = None if other is None else load_other_set(task, other, known)
-    options: Any = _options(decoding, samples, rounds, names, clip)
-    images = evaluation_set(task, split, target, other=other_set, group_by=list(group_by))
+    images = evaluation_set(task, split, target, other=other_set, group_by=group_by)
     with evaluated_run(target, members, command=command) as folder_of_run:
-        labels = task.evaluate(
+        return task.evaluate(
             images,
             folder_of_run,
             batch_size=task.config["validation"]["batch_size"] if batch_size is None else batch_size,
@@ -158,8 +168,22 @@ def evaluate(
             choose_threads=True,
             **options,
         )
-    scores = Run(target).scores
-    return {label: scores[label] for label in labels}
+
+
+def _evaluate_pretrained(
+    name: Path, folder: Path, overrides: list[str], set_name: str | None, *, device: str, **asked: Any
+) -> list[str]:
+    """The labels of the scores of hf:NAME, whose run is made in `folder`."""
+    from easycap.config.pretrained_names import pretrained_config
+    from easycap.tasks.pretrained_run import evaluate_pretrained
+
+    if set_name is not None:
+        raise UserError(
+            f"the name {set_name} is for another set than a run's own: {name} has none, leave it out"
+        )
+    if not any(word.lstrip("+").startswith("data=") for word in overrides):
+        raise UserError(f"name the images to score {name} on, e.g. data=folder data.images=DIR")
+    return evaluate_pretrained(pretrained_config(name, overrides, device=device), folder, **asked)
 
 
 def average(
@@ -185,34 +209,17 @@ def average(
     return Run(target)
 
 
-def _config_of_pretrained(
-    run: str | os.PathLike[str], overrides: Sequence[str], name: str | None, device: str
-) -> dict[str, Any]:
-    from easycap.config.pretrained_names import pretrained_config
-
-    if name is not None:
-        raise UserError(f"the name {name} is for another set than a run's own: {run} has none, leave it out")
-    if not any(word.lstrip("+").startswith("data=") for word in overrides):
-        raise UserError(f"name the images to score {run} on, e.g. data=folder data.images=DIR")
-    return pretrained_config(run, overrides, device=device)
-
-
-def _evaluate_pretrained(config: dict[str, Any], folder: Path, **options: Any) -> Scores:
-    from easycap.tasks.pretrained_run import evaluate_pretrained
-
-    labels = evaluate_pretrained(config, folder, **options)
-    scores = Run(folder).scores
-    return {label: scores[label] for label in labels}
-
-
 def _options(
     decoding: str | None,
     samples: int | None,
     rounds: int | None,
-    metrics: Sequence[str],
+    metrics: Iterable[str],
     clip: str | os.PathLike[str] | None,
 ) -> dict[str, Any]:
-    given = {"decoding": decoding, "samples": samples, "rounds": rounds, "metrics": list(metrics) or None}
+    from easycap.metrics.scoring import metric_names
+
+    names = metric_names(",".join(metrics)) if metrics else ()
+    given = {"decoding": decoding, "samples": samples, "rounds": rounds, "metrics": names or None}
     return _without_none(**given, clip=None if clip is None else Path(clip))
 
 

@@ -24,7 +24,7 @@ def evaluate_pretrained(
     *,
     split: str | None,
     group_by: Sequence[str],
-    batch_size: int,
+    batch_size: int | None,
     command: str,
     **options: Any,
 ) -> list[str]:
@@ -40,7 +40,12 @@ def evaluate_pretrained(
     with Recording(run):
         run.write_config(to_yaml(config))
         labels = task.evaluate(
-            images, run, batch_size=batch_size, command=command, choose_threads=True, **options
+            images,
+            run,
+            batch_size=batch_size or config["validation"]["batch_size"],
+            command=command,
+            choose_threads=True,
+            **options,
         )
         parameters = sum(parameter.numel() for parameter in task.model.parameters())
         run.update_result(
