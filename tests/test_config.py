@@ -35,6 +35,8 @@ OPTIONS = [
     for group in GROUPS
     for path in sorted((config_dir() / group).glob("*.yaml"))
 ]
+SMOLLM2 = "{model_type: llama, hidden_size: 576, intermediate_size: 1536, num_hidden_layers: 30, "
+SMOLLM2 += "num_attention_heads: 9, num_key_value_heads: 3, max_position_embeddings: 8192, tie_word_embeddings: true}"
 BELOW_A_ROOT = {name for group, name in OPTIONS if group == "data"} - {"scenes", "folder", "huggingface"}
 EXPERIMENTS = sorted(
     str(path.relative_to(config_dir() / "experiment").with_suffix(""))
@@ -72,7 +74,9 @@ def needed(*overrides: str) -> list[str]:
         extra = [word for word in extra if not word.startswith("data.root")] + ["data.images=somewhere"]
     if "encoder=timm" in text:
         extra.append("encoder.model=resnet10t")
-    if "vocab=gpt2" in text or "experiment=clipcap/" in text:
+    if any(("clipcap/flickr8k" in recipe or "smollm2" in recipe) for recipe in recipes):
+        extra += [f"vocab.path={tiny_language_model_tokenizer()}", f"decoder.architecture={SMOLLM2}"]
+    elif "vocab=gpt2" in text or "experiment=clipcap/" in text:
         extra.append(f"vocab.path={tiny_gpt2()}")
     if "vocab=pretrained" in text:
         extra.append(f"vocab.path={tiny_language_model_tokenizer()}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -108,10 +109,18 @@ def captions_of_batches(
     was_training = captioner.training
     captioner.eval()
     captions: list[dict[str, list[str]]] = [{} for _ in range(refinement.rounds + 1)]
-    for batch in batches:
-        inputs = batch.inputs.to(device)
-        found = captions_of_batch(captioner, inputs, generator, vocabulary, autocast, refinement)
-        for known, texts in zip(captions, found, strict=True):
-            known.update(zip(batch.image_ids, texts, strict=True))
+    batches = iter(batches)
+    first = list(islice(batches, 1))
+    with _prepared(captioner.decoder, sum(len(batch.image_ids) for batch in first)):
+        for batch in chain(first, batches):
+            inputs = batch.inputs.to(device)
+            found = captions_of_batch(captioner, inputs, generator, vocabulary, autocast, refinement)
+            for known, texts in zip(captions, found, strict=True):
+                known.update(zip(batch.image_ids, texts, strict=True))
     captioner.train(was_training)
     return captions
+
+
+def _prepared(decoder: Any, num_images: int) -> AbstractContextManager:
+    """The context in which a decoder generates captions of at least so many images, if it has one."""
+    return decoder.generating(num_images) if hasattr(decoder, "generating") else nullcontext()

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import whole_runs
 from safetensors.torch import load_file
 from torch import nn
 
 import easycap.training.checkpoint_files as checkpoint
 from easycap.models.checkpoint import check_weights, load_encoder, load_weights
 from easycap.models.stored_weights import frozen_names, read_weights, weight_files
+from easycap.predict import load
 from easycap.runs.find import MODEL, checkpoint_of
 from easycap.training.frozen_files import FrozenFiles
 from easycap.training.weight_average import save_average
@@ -269,3 +271,24 @@ def test_another_model_is_refused_also_by_its_frozen_part(tmp_path: Path) -> Non
         check_weights(other, folder)
     with pytest.raises(ValueError, match="cannot be loaded into this model"):
         load_weights(other, folder)
+
+
+def test_whole_runs_share_a_frozen_encoder_until_it_is_trained(
+    tmp_path: Path, scenes_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EASYCAP_CACHE", str(scenes_cache))
+    one = whole_runs.run(tmp_path / "one", "trainer.unfreeze_encoder_at_epoch=null", "trainer.epochs=2")
+    two = whole_runs.run(
+        tmp_path / "two",
+        "trainer.unfreeze_encoder_at_epoch=1",
+        "trainer.keep_checkpoints=2",
+        "trainer.epochs=2",
+    )
+    folders = [one / "checkpoints/last", one / "checkpoints/best", two / "checkpoints/epoch-1"]
+    assert len({file.stat().st_ino for folder in folders for file in frozen_in(folder)}) == 1
+    name = "encoder.stages.0.0.weight"
+    before, after = (read_weights(two / "checkpoints" / epoch)[name] for epoch in ("epoch-1", "epoch-2"))
+    assert not frozen_in(two / "checkpoints/last") and not torch.equal(before, after)
+    shutil.rmtree(two)
+    photo = next((one / "samples/images").iterdir())
+    assert isinstance(load(one, device="cpu").caption([photo])[0], str)
