@@ -10,8 +10,7 @@ logits                       w1   w2  w3 ...      the loss is on the words only
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +28,7 @@ from easycap.models.decoders.language_models import (
     set_tuning,
     untrained_lm,
 )
-from easycap.models.decoders.merged_lora import merged_lora
+from easycap.models.decoders.merged_lora import merged_where_it_pays
 from easycap.models.decoders.token_embedding import check_embedding, start_words
 from easycap.registry import register
 from easycap.types import Memory, Output
@@ -40,8 +39,6 @@ logger = logging.getLogger(__name__)
 
 # exp(-10000) is 0 in every precision, and unlike -inf times 0 is a number.
 _NO_WORD = -1e4
-# Merging LoRA takes the time that it saves on about so many captions.
-_WORTH_MERGING = 32
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,6 @@ class CausalLM(nn.Module):
         check_sizes(self.lm, sizes)
         set_tuning(self.lm, tune, new_words=subword_ids is None, rank=lora_rank, alpha=lora_alpha)
         self._frozen, self._attention_for, self._reads_again = tune is Tune.none, "", False
-        self._has_lora = tune is Tune.lora
         self._cache_argument = adapter.cache_argument(type(self.lm))
         self.memory_dim = self.lm.config.hidden_size
         self.max_length, self.bos = max_length, bos
@@ -179,17 +175,9 @@ class CausalLM(nn.Module):
         self._reads_again = True
         logger.info("gradient checkpointing: image tokens are read once per caption, not once per image")
 
-    @contextmanager
-    def generating(self, num_images: int) -> Iterator[None]:
-        """Prepare for captions of at least `num_images` images, without gradients: where it pays, LoRA is merged.
-
-        On a CPU only, as it takes as much memory as the layers, and not where ranks have a part of them each.
-        """
-        weight = next(self.lm.parameters())
-        possible = weight.device.type == "cpu" and not hasattr(weight, "to_local")
-        pays = self._has_lora and num_images >= _WORTH_MERGING and possible
-        with merged_lora(self.lm) if pays else nullcontext():
-            yield
+    def generating(self, num_images: int) -> AbstractContextManager[None]:
+        """Return the context to generate captions of at least `num_images` images in, without gradients."""
+        return merged_where_it_pays(self.lm, num_images)
 
     def train(self, mode: bool = True) -> CausalLM:
         super().train(mode)

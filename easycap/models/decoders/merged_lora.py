@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
 
 from easycap.utils.transformers_adapter import LanguageModel
+
+# Merging takes the time that it saves on about so many captions.
+_FEW_IMAGES = 32
+
+
+def merged_where_it_pays(lm: LanguageModel, num_images: int) -> AbstractContextManager[None]:
+    """Return the context of `merged_lora` for captions of many images, else one that does nothing.
+
+    On a CPU only, as merged layers take memory, and not where ranks have a part of the weights each.
+    """
+    weight = next(lm.parameters())
+    whole_on_cpu = weight.device.type == "cpu" and not hasattr(weight, "to_local")
+    return merged_lora(lm) if whole_on_cpu and num_images >= _FEW_IMAGES else nullcontext()
 
 
 @contextmanager
