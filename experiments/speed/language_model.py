@@ -70,7 +70,7 @@ def build_decoder(sizes: dict[str, Any], vocab_size: int, tune: Tune) -> CausalL
     decoder = CausalLM(
         vocab_size=vocab_size, pad_id=Ids.pad_id, bos_id=Ids.bos_id, eos_id=Ids.eos_id, subword_ids=[],
         **own, max_positions=128, max_length=MAX_LENGTH, bos=True, dropout=0.0, pretrained=None, architecture=sizes,
-        embedding="random", tune=tune, lora_rank=8, lora_alpha=16.0,
+        embedding="random", tune=tune, lora_rank=8, lora_alpha=16.0, predict_special=True,
     )  # fmt: skip
     for name, weight in decoder.named_parameters():
         if "lora_B" in name:  # zero before training

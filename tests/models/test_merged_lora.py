@@ -29,7 +29,7 @@ def decoder_of(architecture: dict[str, Any]) -> CausalLM:
     decoder = CausalLM(
         vocab_size=50, pad_id=0, bos_id=1, eos_id=2, subword_ids=[], width=None, num_layers=None, num_heads=None,
         max_positions=None, max_length=8, bos=True, dropout=0.0, pretrained=None, architecture=architecture,
-        embedding="random", tune=Tune.lora, lora_rank=4, lora_alpha=8.0,
+        embedding="random", tune=Tune.lora, lora_rank=4, lora_alpha=8.0, predict_special=True,
     )  # fmt: skip
     for name, weight in decoder.named_parameters():
         torch.nn.init.normal_(weight, std=0.5 if "lora" in name else 0.3)
