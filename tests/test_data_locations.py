@@ -14,7 +14,7 @@ from PIL import Image
 from easycap.commands.evaluate import main as evaluate
 from easycap.commands.train import main as launch
 from easycap.config.compose import compose
-from easycap.config.data_locations import split_locations, with_locations
+from easycap.config.data_locations import check_locations, split_locations, with_locations
 from easycap.config.schema import check, config_hash, to_plain
 from easycap.config.validate import validate
 from easycap.predict import load
@@ -159,3 +159,11 @@ def test_words_that_say_where_data_lies_are_told_from_others() -> None:
     rest, locations = split_locations(words)
     assert rest == ["RUN", "photos/data.root", "data.seed=3"]
     assert locations == {"data.root": "/a b", "data.images": "c=d"}
+
+
+def test_an_address_is_not_a_path() -> None:
+    config = check(compose(["data=webdataset", "data.root=https://example.org/shards"])[0])
+    check_locations(config)
+    assert with_locations(config, {})["data"]["root"] == "https://example.org/shards"
+    moved = with_locations(config, {"data.root": "http://127.0.0.1:9/shards"})
+    assert moved["data"]["root"] == "http://127.0.0.1:9/shards" and config_hash(moved) == config_hash(config)

@@ -10,6 +10,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import yaml
+from helpers.damage import flip_a_bit
 from helpers.fake_hub import FakeHub, serving
 from helpers.whole_runs import run as make_run
 
@@ -74,12 +75,36 @@ def test_a_saved_model_captions_as_its_run(
     files = {one.name for one in (tmp_path / "model").iterdir()}
     assert files == {
         "README.md",
+        "checksums.txt",
         "config.json",
         "model.safetensors",
         "preprocessing.json",
         "result.json",
         "vocab.json",
     }
+
+
+def test_a_flipped_bit_of_what_is_kept_for_a_model_is_noticed(runs: Path, tmp_path: Path) -> None:
+    """In a shared folder and in the folders that text conditions saved in a run: every file but the card."""
+    easycap.load(runs / "conditioned", device="cpu").save_pretrained(tmp_path / "model")
+    run = shutil.copytree(runs / "conditioned", tmp_path / "run")
+    files = [one for one in (tmp_path / "model").rglob("*") if one.is_file() and one.name != "README.md"]
+    kept = [one for name in ("tagger", "neighbours") for one in (run / name).rglob("*") if one.is_file()]
+    assert {"tags.json", "model.safetensors", "features.npy", "checksums.txt"} <= {one.name for one in kept}
+    for file in [*files, *kept]:
+        content = file.read_bytes()
+        flip_a_bit(file)
+        found = None
+        try:
+            easycap.load(tmp_path / "model" if file in files else run, device="cpu")
+        except UserError as error:
+            found = str(error)
+        assert found is not None and "is damaged: " in found, f"{file}: {found}"
+        file.write_bytes(content)
+    with (tmp_path / "model" / "README.md").open("a") as card:
+        card.write("More about it.")
+    for folder in (tmp_path / "model", run):
+        easycap.load(folder, device="cpu")
 
 
 def test_the_card_has_the_scores_of_the_run(captioner: Captioner, runs: Path, tmp_path: Path) -> None:

@@ -22,10 +22,12 @@ from easycap.config.data_locations import without_locations
 from easycap.config.instantiate import build, condition_names, segmenter_of
 from easycap.config.schema import to_plain
 from easycap.data.packed import shareable
+from easycap.errors import UserError
 from easycap.registry import register_condition
 from easycap.runs.find import CONFIG, checkpoint_of
 from easycap.runs.migrate import update_settings
 from easycap.types import Example, Stage, TextCondition
+from easycap.utils.checksums import CHECKSUMS, damage
 from easycap.utils.segmenters import SPACES, segmenter
 
 logger = logging.getLogger(__name__)
@@ -167,9 +169,18 @@ def build_conditions(
     )
     by_name = {name: build(name, config[name], data=data) for name in condition_names(config)}
     if run is not None:
+        if by_name:
+            _check_saved(run)
         for condition in by_name.values():
             condition.load(run)
     return ConditionSet(by_name, loaded=run is not None)
+
+
+def _check_saved(run: Path) -> None:
+    """Raise `UserError` naming a damaged file among those that text conditions saved in a run's folder."""
+    for listed in sorted(run.glob(f"*/{CHECKSUMS}")):
+        if reason := damage(listed.parent):
+            raise UserError(f"{listed.parent} is damaged: {reason}; restore it from a copy")
 
 
 def _warn_about_run(name: str, config: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from easycap.errors import UserError
 from easycap.metrics.corpus import captions_by_id, references_by_id
 from easycap.registry import register_condition
 from easycap.types import ConditionInfo, Example, ImageSource
-from easycap.utils.cache import atomic_dir
+from easycap.utils.checksums import saved_dir
 from easycap.utils.files import write_json
 
 _SAVED = "drafts"  # the folder in a run's folder with the other run's captions
@@ -63,12 +63,12 @@ class GeneratedDraft(Draft):
         return ConditionInfo("captions of a run", oracle=self._of_oracle, any_image=False)
 
     def save(self, run: Path) -> None:
-        atomic_dir(run / _SAVED, lambda new: copy_captions(self.run, new, self.data.splits))
+        saved_dir(run / _SAVED, lambda new: copy_captions(self.run, new, self.data.splits))
 
     def save_for_photos(self, folder: Path) -> None:
         """Save the run's score flags; its captions cover only its own images."""
         scores = _read(self._folder_of(_RESULT) / _RESULT, self.run, "val").get("scores", {})
-        atomic_dir(folder / _SAVED, lambda new: write_json(new / _RESULT, {"scores": scores}))
+        saved_dir(folder / _SAVED, lambda new: write_json(new / _RESULT, {"scores": scores}))
 
     def load(self, run: Path) -> None:
         self.saved = run / _SAVED

@@ -21,7 +21,7 @@ from easycap.conditioning.retrieval import (
 from easycap.errors import UserError
 from easycap.registry import register_condition
 from easycap.types import ConditionInfo, Example, ImageSource
-from easycap.utils.cache import atomic_dir
+from easycap.utils.checksums import saved_dir
 
 _NEIGHBOURS = "neighbours"  # the folder in a run's folder
 
@@ -116,10 +116,10 @@ class RetrievedDraft(Draft):
         return ConditionInfo("retrieval")
 
     def save(self, run: Path) -> None:
-        atomic_dir(run / _NEIGHBOURS, partial(copy_neighbours, self._cached_folder))
+        saved_dir(run / _NEIGHBOURS, partial(copy_neighbours, self._cached_folder))
 
     def save_for_photos(self, folder: Path) -> None:
-        atomic_dir(folder / _NEIGHBOURS, partial(copy_neighbours, self._folder))
+        saved_dir(folder / _NEIGHBOURS, partial(copy_neighbours, self._folder))
 
     def load(self, run: Path) -> None:
         self.saved = run

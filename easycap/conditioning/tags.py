@@ -26,7 +26,8 @@ from easycap.models.decoders.segments import Placement
 from easycap.registry import SharedSettings, register_condition
 from easycap.types import ConditionInfo, Example, Stage, TextCondition
 from easycap.utils import paths
-from easycap.utils.cache import atomic_dir, cached_dir, digest_of
+from easycap.utils.cache import cached_dir, digest_of
+from easycap.utils.checksums import saved_dir
 from easycap.vocab.tags import FILE, TagSource, TagVocabulary
 
 _SAVED = "tagger"  # the folder in a run's folder with the tag model, or the vocabulary alone
@@ -124,7 +125,7 @@ class OracleTags(Tags):
         return ConditionInfo("oracle", oracle=True, any_image=False)
 
     def save(self, run: Path) -> None:
-        atomic_dir(run / _SAVED, self.vocabulary.save)
+        saved_dir(run / _SAVED, self.vocabulary.save)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +189,7 @@ class PredictedTags(Tags):
         return ConditionInfo("predicted")
 
     def save(self, run: Path) -> None:
-        atomic_dir(run / _SAVED, partial(copy_tag_model, self.predictions.checkpoint))
+        saved_dir(run / _SAVED, partial(copy_tag_model, self.predictions.checkpoint))
 
 
 @register_condition("tags", "mixed")

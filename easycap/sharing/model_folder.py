@@ -18,6 +18,7 @@ from easycap.runs.reading import read_result, read_status
 from easycap.sharing.model_card import model_card
 from easycap.sharing.portable import make_portable, portable_config, portable_result
 from easycap.tasks.base import Task
+from easycap.utils.checksums import write_checksums
 from easycap.utils.files import write_json
 from easycap.utils.paths import expanded, share_as_usual
 
@@ -87,6 +88,7 @@ def _write(task: Task, checkpoint: Path, folder: Path, name: str, licence: str |
     carried = sorted(one.name for one in folder.iterdir() if one.is_dir())
     for one in carried:
         make_portable(folder / one)
+        write_checksums(folder / one)
     result = _result(checkpoint)
     write_json(folder / RESULT, result)
     described = {key: condition.describe() for key, condition in task.conditions.items()}
@@ -101,6 +103,7 @@ def _write(task: Task, checkpoint: Path, folder: Path, name: str, licence: str |
         ],
     )
     (folder / CARD).write_text(card, encoding="utf-8")
+    write_checksums(folder, without=(CARD,))  # which people edit
     share_as_usual(*folder.rglob("*"))
 
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from easycap.utils.cache import atomic_dir
+
 # Written last. `sha256sum -c checksums.txt` reads it.
 CHECKSUMS = "checksums.txt"
 
 
-def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> None:
-    """Write the SHA-256 of every file of `folder` into checksums.txt there.
+def write_checksums(
+    folder: Path, known: Mapping[str, str] | None = None, *, without: Collection[str] = ()
+) -> None:
+    """Write the SHA-256 of every file of `folder` into checksums.txt there, but of those named in `without`.
 
     Of files linked from elsewhere the digests are `known` {name: digest}: if they have changed since, it is noticed.
     """
     digests = dict(known or {})
-    names = {path: path.relative_to(folder).as_posix() for path in _files(folder) if path.name != CHECKSUMS}
+    files = [path for path in _files(folder) if path.name not in (CHECKSUMS, *without)]
+    names = {path: path.relative_to(folder).as_posix() for path in files}
     new = [path for path, name in names.items() if name not in digests]
     digests |= {names[path]: digest for path, digest in zip(new, _digests(new), strict=True)}
     lines = (f"{digests[name]}  {name}\n" for name in names.values())
@@ -36,6 +41,16 @@ def known_checksums(files: Iterable[Path]) -> dict[str, str]:
                 if line[66:] == file.name:
                     found[file.name] = line[:64]
     return found
+
+
+def saved_dir(folder: Path, make: Callable[[Path], object]) -> None:
+    """Let `make(hidden folder)` fill `folder`, in the place of what is there, and add checksums of its files."""
+
+    def make_and_sum(hidden: Path) -> None:
+        make(hidden)
+        write_checksums(hidden)
+
+    atomic_dir(folder, make_and_sum)
 
 
 def damage(folder: Path) -> str | None:
@@ -64,7 +79,8 @@ def _state(folder: Path) -> tuple[tuple[Any, ...], ...]:
 @lru_cache(maxsize=64)
 def _damage(folder: Path, _state: tuple[tuple[Any, ...], ...]) -> str | None:
     try:
-        listed = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+        text = (folder / CHECKSUMS).read_text(encoding="utf-8")
+        listed = text.removesuffix("\n").split("\n")  # splitlines would take a damaged end of line for one
         wanted = {folder / line[66:]: line[:64] for line in listed}
         if not wanted or any(line[64:66] != "  " for line in listed):
             return f"{CHECKSUMS} is not a list of checksums"

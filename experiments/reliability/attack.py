@@ -89,6 +89,33 @@ def damage(place: Place) -> Iterator[Attack]:
         yield "flipped bit", f"best/{name}, then resume", SURVIVED if found else f"{FAILED}: {said[-200:]}"
 
 
+def saved_copies(place: Place) -> Iterator[Attack]:
+    """One flipped bit in every file that a run holds of other runs, and of a shared model but its card."""
+    tagger = place.folder / "tagger"
+    code, said = command(
+        ["train", *SHORT_RUN, "task=tags", "tagger=cnn", "tag_vocab.min_count=1", f"hydra.run.dir={tagger}"]
+    )
+    assert code == 0, said
+    run, shared = place.folder / "conditioned", place.folder / "shared"
+    texts = ["tags=predicted", f"tags.run={tagger}", "draft=retrieval", f"draft.run={place.whole}"]
+    for words in (["train", *SHORT_RUN, *texts, f"hydra.run.dir={run}"], ["share", str(run), str(shared)]):
+        code, said = command(words)
+        assert code == 0, said
+    photo = str(next((place.whole / "samples/images").glob("*.png")))
+    files = [
+        one for name in ("tagger", "neighbours") for one in sorted((run / name).rglob("*")) if one.is_file()
+    ]
+    files += [one for one in sorted(shared.rglob("*")) if one.is_file() and one.name != "README.md"]
+    for file in files:
+        origin = run if file.is_relative_to(run) else shared
+        copy = place.copy(origin)
+        flip_a_bit(copy / file.relative_to(origin))
+        what = f"{origin.name}/{file.relative_to(origin)}, then caption"
+        outcome = refused(*command(["caption", str(copy), photo]), "is damaged: ")
+        yield "flipped bit in copies", what, outcome
+        shutil.rmtree(copy.parent)
+
+
 def signals(place: Place) -> Iterator[Attack]:
     """Signals at the third step: the run saves, ends with a status, and is resumed to the same bits."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT):
@@ -256,7 +283,7 @@ def restarts(place: Place) -> Iterator[Attack]:
 
 
 ATTACKS: list[Callable[[Place], Iterator[Attack]]] = [
-    damage, signals, two_at_once, node_death, jobs_on_one_node, no_shared_disk, small_shared_memory,
+    damage, saved_copies, signals, two_at_once, node_death, jobs_on_one_node, no_shared_disk, small_shared_memory,
     data_and_weights, restarts,
 ]  # fmt: skip
 

@@ -3,8 +3,8 @@
     python experiments/speed/shards.py [--images 1000000] [--workers 1 2 4] [--folder DIR] [--out FILE]
 
 Shards of 10,000 samples: a JPEG of 40x40 pixels, and JSON with an id and a caption of ten words (2.6 GB for a million
-images, removed afterwards). They are read by `data=webdataset` in a process of its own, without an index (the headers
-of all tars) and again with the index that the first reading left; what is used beyond reading a thousand images counts.
+images, removed afterwards), with the indexes that `easycap data shard` writes. They are read by `data=webdataset` in a
+process of its own; what is used beyond reading a thousand images counts. A tenth of them is read without indexes too.
 Then batches of 64 images are loaded, by turns with each number of processes, and as the library webdataset loads them
 (shards and a buffer of 1,000 samples shuffled), with the same decoding. Proportional set sizes (PSS) are looked at
 after the last batch: pages that n processes share count 1/n in each. CPU seconds are those of all processes, which
@@ -26,6 +26,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,10 @@ from typing import Any
 import numpy as np
 from measure import keep, machine, markdown
 from tables import children, memory, peak, pss_of
+
+from easycap.data.shards.index_files import read_index, save_index, shards_at
+from easycap.data.shards.tar_index import ShardIndex
+from easycap.utils.string_column import StringColumn
 
 _WORDS = "a man dog cat runs sits on in the red big park ball with two people near table of street".split()
 _IN_A_SHARD, _DISTINCT = 10_000, 64
@@ -50,7 +55,6 @@ def main() -> None:
         "--folder", type=Path, help="where to create the shards (default: a temporary folder)"
     )
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # what the processes of their own do
-    parser.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.measure:
@@ -58,32 +62,36 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         folder = Path(scratch)
-        write_shards(folder / "small", 1000)
-        write_shards(folder / "large", args.images)
-        first = in_a_process(folder, args, load=False)
-        again = in_a_process(folder, args, load=True)
-    loaded = again.pop("loaded")
-    print(markdown([{"reading": n, **_as_text(v)} for n, v in (("no index", first), ("with index", again))]))
+        for name, images in (("small", 1000), ("large", args.images), ("plain", args.images // 10)):
+            (folder / name).mkdir()
+            write_shards(folder / name, images, indexed=name != "plain")
+        with_index = in_a_process(folder, args)
+        without = index_seconds(folder / "plain")
+    loaded = with_index.pop("loaded")
+    without *= 10_000 / (args.images // 10)
+    print(markdown([{**_as_text(with_index), "index, CPU s per 10,000 images": f"{without:.2f}"}]))
     print(markdown([_as_text(row) for row in loaded]))
     load = {"load average": os.getloadavg()[1], "cores": os.cpu_count()}
-    result = {
-        "machine": machine(),
-        "load": load,
-        "images": args.images,
-        "no index": first,
-        "with index": again,
-    }
-    keep(args.out, result | {"loaded": loaded})
+    result = {"machine": machine(), "load": load, "images": args.images, "read": with_index}
+    keep(args.out, result | {"index, CPU s per 10,000 images": without, "loaded": loaded})
 
 
 def _as_text(row: dict[str, Any]) -> dict[str, str]:
     return {name: f"{v:,.1f}" if isinstance(v, float) else str(v) for name, v in row.items()}
 
 
-def in_a_process(folder: Path, args: argparse.Namespace, *, load: bool) -> dict[str, Any]:
+def index_seconds(folder: Path) -> float:
+    """CPU seconds to read the headers and texts of all shards."""
+    busy = time.process_time()
+    for shard in shards_at(sorted(map(str, folder.glob("*.tar"))), cache_bytes=0):
+        read_index(shard)
+    return time.process_time() - busy
+
+
+def in_a_process(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     command = [
         sys.executable, "-W", "ignore", __file__, "--measure", str(folder), "--batches", str(args.batches),
-        "--rounds", str(args.rounds), "--workers", *map(str, args.workers), *(["--load"] if load else []),
+        "--rounds", str(args.rounds), "--workers", *map(str, args.workers),
     ]  # fmt: skip
     environment = os.environ | {"EASYCAP_CACHE": f"{folder}/cache"}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
@@ -93,29 +101,50 @@ def in_a_process(folder: Path, args: argparse.Namespace, *, load: bool) -> dict[
 # ------------------------------------------------------------------------------------------------ shards
 
 
-def write_shards(folder: Path, images: int) -> None:
-    """Write tars with their headers made here: a million take seconds, not minutes."""
+def write_shards(folder: Path, images: int, *, indexed: bool) -> None:
+    """Write tars and their indexes, headers made here: a million images take seconds, not minutes."""
     from PIL import Image
 
-    folder.mkdir()
     rng, pixels = random.Random(0), np.random.default_rng(0)
     pictures = []
     for _ in range(_DISTINCT):
         file = io.BytesIO()
         Image.fromarray(pixels.integers(0, 256, (5, 5, 3), np.uint8)).resize((40, 40)).save(file, "JPEG")
         pictures.append(file.getvalue())
-    header = {suffix: _template(suffix) for suffix in ("jpg", "json")}
+    templates = {suffix: _template(suffix) for suffix in ("jpg", "json")}
     for begin in range(0, images, _IN_A_SHARD):
-        with (folder / f"train-{begin // _IN_A_SHARD:05d}.tar").open("wb") as file:
-            for number in range(begin, min(begin + _IN_A_SHARD, images)):
-                about = {"id": f"{number:09d}", "caption": " ".join(rng.choices(_WORDS, k=10))}
-                for suffix, content in (
-                    ("jpg", pictures[number % _DISTINCT]),
-                    ("json", json.dumps(about).encode()),
-                ):
-                    file.write(_header(header[suffix], number, len(content)))
-                    file.write(content.ljust(-(-len(content) // 512) * 512, b"\0"))
+        path = folder / f"train-{begin // _IN_A_SHARD:05d}.tar"
+        numbers = range(begin, min(begin + _IN_A_SHARD, images))
+        texts = [
+            json.dumps({"id": f"{n:09d}", "caption": " ".join(rng.choices(_WORDS, k=10))}) for n in numbers
+        ]
+        members: list[tuple[int, int, int]] = []  # offset, length and CRC of the header
+        with path.open("wb") as file:
+            for number, text in zip(numbers, texts, strict=True):
+                for suffix, content in (("jpg", pictures[number % _DISTINCT]), ("json", text.encode())):
+                    header = _header(templates[suffix], number, len(content))
+                    members.append((file.tell() + 512, len(content), zlib.crc32(header)))
+                    file.write(header + content.ljust(-(-len(content) // 512) * 512, b"\0"))
             file.write(bytes(1024))
+        if indexed:
+            save_index(_index(path, numbers, texts, np.array(members)), Path(f"{path}.index"))
+
+
+def _index(path: Path, numbers: range, texts: list[str], members: np.ndarray) -> ShardIndex:
+    count = len(numbers)
+    return ShardIndex(
+        path.stat().st_size,
+        StringColumn.of(f"{n:09d}" for n in numbers),
+        ("jpg", "json"),
+        sample=np.repeat(np.arange(count, dtype=np.int32), 2),
+        suffix=np.tile(np.array([0, 1], np.int16), count),
+        offset=members[:, 0].astype(np.int64),
+        length=members[:, 1].astype(np.int64),
+        crc=members[:, 2].astype(np.uint32),
+        text=np.arange(1, 2 * count, 2, dtype=np.int32),
+        texts=StringColumn.of(texts),
+        faults=(),
+    )
 
 
 def _template(suffix: str) -> bytes:
@@ -159,7 +188,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         found["afterwards, MiB"] = memory("Rss") - before
     images = sum(map(len, dataset.splits.values()))
     found["bytes per image"] = found["afterwards, MiB"] * 2**20 / images
-    return found | ({"loaded": load(folder / "large", dataset, vocabulary, args)} if args.load else {})
+    return found | {"loaded": load(folder / "large", dataset, vocabulary, args)}
 
 
 def load(folder: Path, dataset: Any, vocabulary: Any, args: argparse.Namespace) -> list[dict[str, Any]]:

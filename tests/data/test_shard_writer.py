@@ -137,6 +137,9 @@ def test_it_is_deterministic_and_can_be_continued(
     assert data_command([*words, str(tmp_path / "two")]) == 0
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    capsys.readouterr()
+    assert data_command(["guess", str(tmp_path / "two")]) == 0
+    assert capsys.readouterr().out == f"data=webdataset data.root={tmp_path / 'two'}\n"
     ids = [e.id for e in build(["data=webdataset", f"data.root={tmp_path / 'two'}"]).splits["train"]]
     assert sorted(ids, key=lambda i: int(i.partition(".")[0])) == [f"{n}.png" for n in range(12)] != ids
 

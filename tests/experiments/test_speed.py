@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from easycap.data.shards import index_files
+
 SPEED = Path(__file__).parents[2] / "experiments" / "speed"
 
 
@@ -41,9 +43,18 @@ def test_small_shards_are_generated_read_and_loaded(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path / "cache"))
     script = importlib.import_module("shards")
     monkeypatch.setattr(script, "_IN_A_SHARD", 150)
-    for name, count in (("small", 20), ("large", 400)):
-        script.write_shards(tmp_path / name, count)
-    args = argparse.Namespace(load=True, workers=[1], rounds=1, batches=2)
+    for name, count in (("small", 20), ("large", 400), ("plain", 400)):
+        (tmp_path / name).mkdir()
+        script.write_shards(tmp_path / name, count, indexed=name != "plain")
+    for path in (tmp_path / "large").glob("*.tar"):
+        made = index_files.load_index(Path(f"{path}.index").read_bytes(), "")
+        (shard,) = index_files.shards_at([str(path)], cache_bytes=0)
+        read = index_files.read_index(shard)
+        assert list(made.texts) == list(read.texts) and list(made.keys) == list(read.keys)
+        for name in ("sample", "suffix", "offset", "length", "crc", "text"):
+            assert (getattr(made, name) == getattr(read, name)).all()
+    assert script.index_seconds(tmp_path / "plain") > 0
+    args = argparse.Namespace(workers=[1], rounds=1, batches=2)
     found = script.measure(tmp_path, args)
     assert found["read, CPU s"] > 0
     assert [(row["by"], row["processes"]) for row in found["loaded"]] == [("easycap", 1), ("webdataset", 1)]

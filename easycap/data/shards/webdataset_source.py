@@ -45,7 +45,8 @@ def webdataset(pixels: bool, *, settings: ShardSettings, on_bad_image: OnBadImag
     """
     check_extra("webdataset", "data=webdataset")
     issues = DataIssues(on_bad_image, pixels=pixels)
-    found = find_shards(settings.root, settings.patterns())
+    named = find_shards(settings.root, settings.patterns())
+    found = {split: named[split] for split in dict.fromkeys([*SPLITS, *named]) if split in named}
     places = list(dict.fromkeys(place for its in found.values() for place in its))
     same, split_of = _splits_of(found)
     shards = shards_at(places, cache_bytes=int(settings.cache_gb * 1e9))
