@@ -45,10 +45,10 @@ class Peer:
         ours = self.config["decoder"]
         decoder = GPT2Config(
             vocab_size=self.vocab_size,
-            n_embd=ours["width"],
-            n_layer=ours["num_layers"],
-            n_head=ours["num_heads"],
-            n_positions=ours["max_positions"],
+            n_embd=ours["width"] or 768,
+            n_layer=ours["num_layers"] or 12,
+            n_head=ours["num_heads"] or 12,
+            n_positions=ours["max_positions"] or 1024,
             add_cross_attention=True,
             is_decoder=True,
             use_cache=False,

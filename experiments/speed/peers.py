@@ -1,8 +1,9 @@
 """A training step, generation and a feature pass next to VisionEncoderDecoder and nanoVLM, in turn, on the same work.
 
 ViT-B/16 at 224 pixels, 49 image tokens, SmolLM2-135M's sizes and 49,152 words, everything trained by AdamW; every
-caption has all 20 words. nanoVLM is measured where a checkout is given (github.com/huggingface/nanoVLM; nothing of it
-is part of this project); it has no beam search. bf16 is measured where the processor multiplies it.
+caption has all 20 words. For training steps and feature passes, the share of the speed of large matrix products in
+the same precision is given too. nanoVLM is measured where a checkout is given (github.com/huggingface/nanoVLM; nothing
+of it is part of this project); it has no beam search. bf16 is measured where the processor multiplies it.
 
     python experiments/speed/peers.py --nanovlm FOLDER --out experiments/speed/results/peers.json    # half an hour
     python experiments/speed/peers.py --quick [--nanovlm FOLDER]    # seconds; tiny models, to see that it runs
@@ -21,6 +22,7 @@ from typing import Any
 import decoding
 import torch
 from measure import alternate, keep, machine, markdown, ratio
+from torch.utils.flop_counter import FlopCounterMode
 from training_step import captioner_of, configured, our_step, random_batch
 from vlm_peers import FULL, TINY, HuggingFace, NanoVLM, Sizes, step_of
 
@@ -42,9 +44,13 @@ def main() -> None:
     sizes = TINY if options.quick else FULL
     rows = []
     for precision in ["fp32", "bf16"] if has_bf16(options.device) else ["fp32"]:
+        speed = matrix_speed(precision, options)
         for work, functions in works(sizes, precision, options):
             seconds = alternate(functions, rounds=options.rounds, device=options.device)
-            rows += [summary(work, precision, seconds, peer) for peer in functions if peer != OURS]
+            shares = {}
+            if work.startswith(("training", "features")):
+                shares = {name: flops_of(run) / min(seconds[name]) / speed for name, run in functions.items()}
+            rows += [summary(work, precision, seconds, shares, peer) for peer in functions if peer != OURS]
             for row in rows[1 - len(functions) :]:
                 print(markdown([as_text(row)]).splitlines()[-1], flush=True)
     print(markdown([as_text(row) for row in rows]))
@@ -63,6 +69,22 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--out", type=Path, help="write the result there as JSON")
     return parser.parse_args()
+
+
+def matrix_speed(precision: str, options: argparse.Namespace) -> float:
+    """FLOP/s of the product of two large matrices, 2 per multiply-add."""
+    side = 256 if options.quick else 3072
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    matrix = torch.randn(side, side, device=options.device).to(dtype)
+    seconds = alternate({"product": lambda: matrix @ matrix}, rounds=10, device=options.device)
+    return 2 * side**3 / min(seconds["product"])
+
+
+def flops_of(run: Callable[[], Any]) -> int:
+    """Count the operations of one more call."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
 
 
 def works(sizes: Sizes, precision: str, options: argparse.Namespace) -> Iterator[tuple[str, Functions]]:
@@ -129,17 +151,21 @@ def generate(captioner: Captioner, images: torch.Tensor, beams: int) -> torch.Te
     return decoding.ours(beams)(captioner.decoder, captioner.build_memory(Inputs(images))).words
 
 
-def summary(work: str, precision: str, seconds: dict[str, list[float]], peer: str) -> dict[str, Any]:
+def summary(
+    work: str, precision: str, seconds: dict[str, list[float]], shares: dict[str, float], peer: str
+) -> dict[str, Any]:
     return {
         "work": work,
         "precision": precision,
         "peer": peer,
         "seconds": {name: statistics.median(seconds[name]) for name in (OURS, peer)},
         "ratio": ratio(seconds, OURS, peer),
+        "share_of_matrix_speed": {name: shares[name] for name in (OURS, peer)} if shares else None,
     }
 
 
 def as_text(row: dict[str, Any]) -> dict[str, str]:
+    shares = row["share_of_matrix_speed"] or {}
     return {
         "work": row["work"],
         "precision": row["precision"],
@@ -147,6 +173,7 @@ def as_text(row: dict[str, Any]) -> dict[str, str]:
         "easycap, s": f"{row['seconds'][OURS]:.3f}",
         "peer, s": f"{row['seconds'][row['peer']]:.3f}",
         "times as fast (range)": "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["ratio"]),
+        "of the speed of matrix products": ", ".join(f"{share:.0%}" for share in shares.values()) or "-",
     }
 
 

@@ -72,3 +72,6 @@ def test_a_small_peer_takes_the_steps_that_we_take(monkeypatch: pytest.MonkeyPat
     works = [row["work"].partition(",")[0] for row in rows if row["precision"] == "fp32"]
     assert works == ["training step", "training step", "greedy", "beam 5", "features"]
     assert all(row["peer"] == "VisionEncoderDecoder" and row["ratio"]["median"] > 0 for row in rows)
+    shares = [row["share_of_matrix_speed"] for row in rows[:5]]
+    assert [share is None for share in shares] == [False, False, True, True, False]
+    assert all(share > 0 for found in shares if found for share in found.values())
