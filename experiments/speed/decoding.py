@@ -70,7 +70,7 @@ def build_decoder(sizes: dict[str, int]) -> CausalLM:
     """An untrained GPT-2 whose weights are scaled up until words differ from image to image."""
     ids = {"pad_id": PAD, "bos_id": BOS, "eos_id": EOS}
     untrained = {"pretrained": None, "architecture": None, "embedding": "random", "subword_ids": None}
-    whole = {"tune": Tune.all, "lora_rank": 8, "lora_alpha": 16.0}
+    whole = {"tune": Tune.all, "lora_rank": 8, "lora_alpha": 16.0, "predict_special": True}
     decoder = CausalLM(
         **sizes, max_positions=64, max_length=MAX_LENGTH, bos=True, dropout=0.0, **untrained, **whole, **ids
     )

@@ -34,6 +34,7 @@ def decoder() -> CausalLM:
         max_positions=48,
         max_length=MAX_LENGTH,
         bos=True,
+        predict_special=True,
         dropout=0.1,
         pretrained=None,
         architecture=None,

@@ -41,6 +41,7 @@ def captioner() -> Captioner:
     sizes = {"width": WIDTH, "num_layers": LAYERS, "num_heads": 2, "max_positions": 20, "max_length": WORDS}
     options = {"dropout": 0.1, "pretrained": None, "embedding": "random", "subword_ids": None}
     options |= {"architecture": None, "tune": Tune.all, "lora_rank": 1, "lora_alpha": 1.0, "bos": True}
+    options["predict_special"] = True
     return captioner_with(CausalLM(**sizes, **options, vocab_size=VOCABULARY, **IDS))
 
 

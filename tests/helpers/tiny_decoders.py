@@ -33,6 +33,7 @@ TINY = {
         "lora_rank": 2,
         "lora_alpha": 4.0,
         "bos": True,
+        "predict_special": True,
     },
     "attention_lstm": {
         "embed_dim": 8,

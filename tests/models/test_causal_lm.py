@@ -28,6 +28,7 @@ TINY = {
     "lora_rank": 2,
     "lora_alpha": 4.0,
     "bos": True,
+    "predict_special": True,
 }
 IDS = {"vocab_size": 30, "pad_id": 0, "bos_id": 1, "eos_id": 2, "subword_ids": None}
 

@@ -57,6 +57,7 @@ OURS = {
     "lora_rank": 2,
     "lora_alpha": 4.0,
     "bos": True,
+    "predict_special": True,
     "vocab_size": 30,
     "pad_id": 0,
     "bos_id": 1,

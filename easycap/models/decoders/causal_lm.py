@@ -253,7 +253,8 @@ class CausalLM(nn.Module):
         """logits (...,V) -> the same, those of words that never follow another lowered to a probability of 0."""
         if not self._impossible:
             return logits
-        return logits.index_fill(-1, torch.tensor(self._impossible, device=logits.device), _NO_WORD)
+        index = torch.tensor(self._impossible).to(logits.device, non_blocking=True)
+        return logits.index_fill(-1, index, _NO_WORD)
 
     def _embed(self, words: torch.Tensor, state: CausalLMState) -> torch.Tensor:
         """words (B,T) -> (B,T,D), with the memory's last position in place of bos if the decoder has no bos."""
