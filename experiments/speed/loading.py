@@ -14,6 +14,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -41,7 +42,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        files = image_files([args.folder or make_photos(Path(scratch), args.count)])[: args.count]
+        folder = args.folder or make_photos(Path(scratch), args.count)
+        files = list(islice(image_files([folder]), args.count))
         found = {crop: compare(files, crop, args.rounds) for crop in (1.0, 0.875)}
     rows = [
         {
