@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "system",
-        help="whose weights: m2, ruotianluo (newfc, updown, att2in2, transformer), clipcap; or captions",
+        help="whose weights: m2, ruotianluo (newfc, updown, att2in2, transformer), clipcap, sgrvinod; or captions",
     )
     add(
         "files",

@@ -24,7 +24,8 @@ _LONGEST = 4  # times the short side: a 20,000 x 1 image must not be resized to 
 
 
 class Transform:
-    """An image source -> tensor (3,S,S) uint8: the short side resized to S / crop, the centre cut out.
+    """An image source -> tensor (3,S,S) uint8: the short side resized to S / crop, the centre cut out; or, where the
+    encoder asks for it, the whole image squashed to S x S.
 
     Values stay uint8, a quarter of the bytes of float32; normalisation is done once per batch on the device.
     Raises `UserError` if there is no `preprocessing`, as of an encoder that sees no images.
@@ -39,6 +40,7 @@ class Transform:
             )
         self.size = preprocessing.size
         self.resized = math.floor(preprocessing.size / preprocessing.crop + 1e-6)  # down, as timm does
+        self.squash = preprocessing.squash
         self.interpolation = "bilinear" if preprocessing.interpolation == "bilinear" else "bicubic"
 
     def begin_epoch(self, epoch: int) -> None:
@@ -59,6 +61,8 @@ class Transform:
         if long > _LONGEST * short:
             axis = pixels.shape.index(long, 1)
             pixels = pixels.narrow(axis, (long - _LONGEST * short) // 2, _LONGEST * short)
+        if self.squash:
+            return self.resize(pixels, (self.size, self.size))
         # rounded as torchvision's Resize and CenterCrop, by which pretrained weights were measured
         height, width = (self.resized * side // short for side in pixels.shape[1:])
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
@@ -67,6 +71,8 @@ class Transform:
 
     def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Return left, top, right, bottom of what is cut out of an image of this (width, height), in its own pixels."""
+        if self.squash:
+            return 0.0, 0.0, float(size[0]), float(size[1])
         box = [0.0] * 4
         for axis, side in enumerate(size):
             resized = self.resized * side // min(size)

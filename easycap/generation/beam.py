@@ -6,6 +6,7 @@ Shape legend: n images still searched, k beams of each, c candidates of each, t 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 
@@ -15,6 +16,20 @@ from easycap.registry import register
 from easycap.types import Decoder, Generated, Memory, State, Vocabulary
 
 
+class OnEnd(Enum):
+    """What becomes of a finished caption's place in the beam, with which released code differs.
+
+    refill: the best unfinished caption takes it, so that there are always `num_beams` of these (Hugging Face).
+    keep: the finished caption, until `num_beams` captions rank above it (rmokady/CLIP_prefix_caption at 1ad805a,
+    predict.py:153-235; aimagelab/meshed-memory-transformer at 239100b, models/beam_search/beam_search.py).
+    drop: nothing, so that the beam shrinks (sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning at cc9c7e2, caption.py).
+    """
+
+    refill = "refill"
+    keep = "keep"
+    drop = "drop"
+
+
 @register("decoding", "beam")
 class Beam:
     """Holds `num_beams` captions of an image at a time: memory of N images -> Generated of N captions.
@@ -22,7 +37,8 @@ class Beam:
     A finished caption is ranked by the sum of its log-probabilities / length ** `length_penalty`, eos
     counted: 0 ranks by the sum, higher favours longer captions. An image is done when it has `num_beams`
     finished captions, and without `early_stopping` not before its best unfinished one ranks below the worst
-    of them. Token ids are those of Hugging Face's `generate`. Words are restricted by `DecodingSettings`.
+    of them. Token ids are those of Hugging Face's `generate`, unless `on_end` is another than refill. Words are
+    restricted by `DecodingSettings`.
     Raises `UserError` for settings out of range.
     """
 
@@ -34,6 +50,7 @@ class Beam:
         num_beams: int,
         length_penalty: float,
         early_stopping: bool,
+        on_end: OnEnd,
     ) -> None:
         if num_beams < 1:
             raise UserError(f"decoding.num_beams={num_beams} must be at least 1")
@@ -42,6 +59,7 @@ class Beam:
                 f"decoding.length_penalty={length_penalty} must be from -10 to 10 (0: off; usual: 1)"
             )
         self.settings, self.logits_processor = shared, shared.logits_processor(vocabulary)
+        self.on_end = on_end
         self.num_beams, self.length_penalty, self.early_stopping = num_beams, length_penalty, early_stopping
         self.pad_id, self.bos_id, self.eos_id = vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id
 
@@ -72,6 +90,7 @@ class Beam:
             log_probs = self.logits_processor(logits.float().log_softmax(1), beams.words.flatten(0, 1))
             candidates, parents = beams.extend(log_probs, 2 * self.num_beams)
             ended = candidates.words[..., -1] == self.eos_id
+            candidates = self._in_beam(candidates, finished, images, length**self.length_penalty)
             if length == max_length:
                 ended = torch.ones_like(ended)
             finished.add(images, candidates, ended, length**self.length_penalty)
@@ -83,6 +102,20 @@ class Beam:
             images, beams, parents = images[searching], beams.of(searching), parents[searching]
             last, state = beams.words[..., -1].flatten(), state.select(parents.flatten())
         return Generated(finished.words[:, :, :length], finished.sums)
+
+    def _in_beam(self, candidates: Beams, finished: Finished, images: torch.Tensor, penalty: float) -> Beams:
+        """Return the candidates (n,c) with sums of -inf for those without a place; finished ones may lose theirs."""
+        if self.on_end is OnEnd.refill:
+            return candidates
+        ranks = finished.ranks[images]
+        if self.on_end is OnEnd.drop:
+            places = self.num_beams - ranks.isfinite().sum(1, keepdim=True)
+            outside = torch.arange(candidates.sums.shape[1], device=ranks.device) >= places
+            return Beams(candidates.words, candidates.sums.masked_fill(outside, NEVER))
+        both = torch.cat([ranks, candidates.sums / penalty], 1)
+        worst = both.topk(min(self.num_beams, both.shape[1])).values[:, -1:]
+        finished.ranks[images] = ranks.masked_fill(ranks < worst, NEVER)
+        return Beams(candidates.words, candidates.sums.masked_fill(candidates.sums / penalty < worst, NEVER))
 
     def _can_improve(self, beams: Beams, ranks: torch.Tensor, length: int) -> torch.Tensor:
         """Return whether the search of each image continues (n,); `ranks` (n,k) are those of its finished captions."""

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from easycap.errors import UserError
-from easycap.generation.beam import Beam
+from easycap.generation.beam import Beam, OnEnd
 from easycap.generation.logits_processors import DecodingSettings, suppress_tokens
 from easycap.generation.rollout import draw, most_likely, roll_out
 from easycap.metrics.rewards import Rewards
@@ -211,6 +211,7 @@ class SelfCritical:
             num_beams=self.num_samples,
             length_penalty=0.0,
             early_stopping=False,
+            on_end=OnEnd.refill,
         )
 
     def _length_limit(self, decoder: Decoder) -> int:

@@ -166,6 +166,7 @@ _COMMON = (
     "decoding.num_beams=5",
     "decoding.length_penalty=1.0",
     "decoding.min_length=0",
+    "decoding.on_end=keep",
 )
 
 SYSTEM = System("clipcap", "ClipCap (rmokady)", "coco_weights.pt vocab.path=GPT2_FOLDER", recognise, read)

@@ -134,6 +134,7 @@ _ALLOWED: dict[str, Any] = {
     "torch._utils._rebuild_tensor": _Allowed(_tensor),
     "torch._utils._rebuild_tensor_v2": _Allowed(_tensor),
     "torch._utils._rebuild_parameter": _Allowed(lambda data, *_: data),
+    "torch.nn.parameter.Parameter": _Allowed(lambda data=None, *_: data),
     "torch.Size": _Allowed(lambda size=(): tuple(size)),
     "collections.OrderedDict": _Allowed(lambda items=(): _Dict(items)),
     "collections.Counter": _Allowed(lambda items=(): _Dict(items)),
@@ -144,6 +145,8 @@ _ALLOWED: dict[str, Any] = {
     "_codecs.encode": _Allowed(_bytes),
     "builtins.bytes": _Allowed(lambda: b""),
     "numpy.dtype": _record("numpy.dtype"),
+    # what modules of torch 0.4 hold, and is not needed
+    "torch.nn.backends.thnn._get_thnn_function_backend": _record("torch.nn.backends"),
     **{
         f"numpy.{core}.multiarray.{name}": _record(f"numpy.{name}")
         for core in ("core", "_core")
@@ -161,7 +164,14 @@ class _Unpickler(pickle._Unpickler):
         return _ALLOWED.get(path) or _stand_in(path)
 
     def persistent_load(self, saved: Any) -> Any:
-        """torch's reference to numbers that lie elsewhere."""
+        """torch's reference to numbers that lie elsewhere, or to a module's class with its source code, left out."""
+        if (
+            isinstance(saved, tuple)
+            and len(saved) == 4
+            and saved[0] == "module"
+            and isinstance(saved[1], _Kind)
+        ):
+            return saved[1]
         if isinstance(saved, tuple) and len(saved) in (5, 6) and saved[0] == "storage":
             kind, key, _device, count, *view = saved[1:]
             named = isinstance(kind, _Kind) and kind.path.startswith("torch.")

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from easycap.errors import UserError
 from easycap.registry import describe_choices
-from easycap.releases import clipcap, meshed_memory, ruotianluo
+from easycap.releases import clipcap, meshed_memory, ruotianluo, sgrvinod
 from easycap.releases.release import Release, System
 from easycap.releases.torch_files import ReleasedFile, read_released
 from easycap.runs.find import shown
 
-SYSTEMS: dict[str, System] = {one.SYSTEM.name: one.SYSTEM for one in (meshed_memory, ruotianluo, clipcap)}
+SYSTEMS: dict[str, System] = {
+    one.SYSTEM.name: one.SYSTEM for one in (meshed_memory, ruotianluo, clipcap, sgrvinod)
+}
 
 
 def read_release(name: str, paths: Sequence[Path]) -> Release:

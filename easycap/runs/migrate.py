@@ -46,7 +46,11 @@ FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "updown": {"variant": "paper"},
     },
-    "encoder": {"precomputed": {"zero_regions": False}, "timm": {"crop_pct": None}},
+    "decoding": {"beam": {"on_end": "refill"}},
+    "encoder": {
+        "precomputed": {"zero_regions": False},
+        "timm": {"crop_pct": None, "pool": None, "squash": False},
+    },
     "image_tokens": {name: {"normalize": False} for name in ("mapper", "mlp", "split")},
     "objective": {"xe": {"ignore_unk": False}, "scst": {"ignore_unk": False, "temperature": 1.0}},
     "optim": {"sgd": {"decay_lstm_biases": False, "output_bias_factor": 1.0}},

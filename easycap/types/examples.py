@@ -196,7 +196,8 @@ class Batch:
 
 class Preprocessing(NamedTuple):
     """What an encoder expects: square input of `size` pixels, cut from the centre `crop` share of the image's
-    short side, and per-channel mean and std for pixel values scaled to 0..1.
+    short side, or with `squash` the whole image resized to it, and per-channel mean and std for pixel values scaled to
+    0..1.
     """
 
     size: int
@@ -204,6 +205,7 @@ class Preprocessing(NamedTuple):
     std: tuple[float, float, float]
     crop: float = 1.0
     interpolation: str = "bilinear"
+    squash: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

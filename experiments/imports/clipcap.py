@@ -57,8 +57,8 @@ def compare(kind: str, folder: Path) -> None:
     table = lm.transformer.wte.weight.data.mul_(4)  # some tokens likelier than others
     lm.transformer.ln_f.bias.data.add_(3 * table[dot] / table[dot].square().sum())  # and captions end
     lm.save_pretrained(folder / "gpt2")
-    # Their constructor loads GPT-2 by this name.
-    predict.GPT2LMHeadModel.from_pretrained = classmethod(lambda cls, name: lm)
+    own = transformers.GPT2LMHeadModel.from_pretrained
+    predict.GPT2LMHeadModel.from_pretrained = lambda name: lm  # their constructor loads GPT-2 by its name
     mapping = {"mlp": MappingType.MLP, "linear": MappingType.MLP}.get(kind, MappingType.Transformer)
     frozen = kind.endswith("frozen")
     count = 12 if kind == "linear" else 10
@@ -67,6 +67,7 @@ def compare(kind: str, folder: Path) -> None:
     else:
         options = {"clip_length": 10, "prefix_size": DIM, "num_layers": 3, "mapping_type": mapping}
         model = (ClipCaptionPrefix if frozen else ClipCaptionModel)(count, **options)
+    predict.GPT2LMHeadModel.from_pretrained = own
     randomise(model.clip_project, seed=1)
     for name, weight in model.clip_project.named_parameters():
         if name in ("linear.weight", "model.0.weight", "weight"):

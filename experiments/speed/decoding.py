@@ -19,7 +19,7 @@ from measure import alternate, keep, machine, markdown, ratio
 from torch.nn.functional import pad
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from easycap.generation.beam import Beam
+from easycap.generation.beam import Beam, OnEnd
 from easycap.generation.greedy import Greedy
 from easycap.generation.logits_processors import DecodingSettings
 from easycap.models.decoders.causal_lm import CausalLM
@@ -110,7 +110,14 @@ def ours(num_beams: int) -> Generator:
     )
     if num_beams == 1:
         return Greedy(Ids(), shared=shared)
-    return Beam(Ids(), shared=shared, num_beams=num_beams, length_penalty=1.0, early_stopping=False)
+    return Beam(
+        Ids(),
+        shared=shared,
+        num_beams=num_beams,
+        length_penalty=1.0,
+        early_stopping=False,
+        on_end=OnEnd.refill,
+    )
 
 
 def of_transformers(decoder: CausalLM) -> GPT2LMHeadModel:

@@ -51,7 +51,14 @@ def main() -> None:
     keep(options.out, {"machine": machine(), "load_average": os.getloadavg(), "rows": rows})
 
 
-UNTRAINED = {"pretrained": False, "weights": None, "pooled": False}
+UNTRAINED = {
+    "pretrained": False,
+    "weights": None,
+    "crop_pct": None,
+    "pooled": False,
+    "pool": None,
+    "squash": False,
+}
 
 
 def parse() -> argparse.Namespace:

@@ -291,3 +291,15 @@ def write_png(path: Path, values: np.ndarray) -> None:
     for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
         content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     path.write_bytes(content)
+
+
+def test_a_whole_image_is_squashed_to_the_square(tmp_path: Path) -> None:
+    """As PIL resizes it, but for the rounding of a level."""
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    photo = Image.fromarray(coarse).resize((300, 200), Image.Resampling.BICUBIC)
+    photo.save(tmp_path / "x.png")
+    transform = Transform(Preprocessing(64, (0.5,) * 3, (0.5,) * 3, squash=True))
+    squashed = transform(ImageFile(tmp_path / "x.png")).permute(1, 2, 0).int()
+    theirs = torch.from_numpy(np.array(photo.resize((64, 64), Image.Resampling.BILINEAR))).int()
+    assert squashed.shape == (64, 64, 3) and (squashed - theirs).abs().max() <= 1
+    assert transform.window((300, 200)) == (0, 0, 300, 200)

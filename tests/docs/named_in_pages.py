@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.region_files import write_folder, write_hdf5
-from helpers.released_files import write_clipcap, write_m2, write_ruotianluo
+from helpers.released_files import write_clipcap, write_m2, write_ruotianluo, write_sgrvinod
 from helpers.tiny_tokenizers import tiny_gpt2
 from PIL import Image
 from run_blocks import run_here
@@ -80,6 +80,8 @@ def make_files(folder: Path) -> None:
     write_hdf5(folder / "coco_detections.hdf5", names)
     write_m2(folder)
     write_clipcap(folder, dim=512)
+    for file in write_sgrvinod(folder):
+        file.rename(file.with_name(file.name.replace("_x.", "_coco.")))
     shutil.copytree(tiny_gpt2(), folder / "GPT2")
     write_folder(folder / "clip_features", names, dim=512)
     write_ruotianluo(folder, "updown")[1].rename(folder / "infos_updown-best.pkl")

@@ -10,7 +10,7 @@ from helpers.gpt2_of_transformers import gpt2_of_transformers
 from helpers.toy_decoder import ToyVocabulary, made
 from torch.nn.functional import pad
 
-from easycap.generation.beam import Beam
+from easycap.generation.beam import Beam, OnEnd
 from easycap.generation.greedy import Greedy
 from easycap.models.decoders.causal_lm import CausalLM
 from easycap.models.decoders.language_models import Tune
@@ -115,6 +115,7 @@ def test_beam(decoder, memory, min_length, no_repeat_ngram, num_beams, length_pe
         num_beams=num_beams,
         length_penalty=length_penalty,
         early_stopping=early_stopping,
+        on_end=OnEnd.refill,
     )
     search = {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
     theirs = generate(decoder, memory, min_length, no_repeat_ngram, **search)

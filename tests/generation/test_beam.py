@@ -6,14 +6,17 @@ import itertools
 
 import pytest
 import torch
-from helpers.toy_decoder import BOS, EOS, ToyDecoder, made, tables, without_padding
+from helpers.toy_decoder import BOS, EOS, PAD, UNK, ToyDecoder, made, tables, without_padding
 
-from easycap.generation.beam import Beam
+from easycap.generation.beam import Beam, OnEnd
 from easycap.generation.greedy import Greedy
 
 
 def beam(**changes) -> Beam:
-    return made(Beam, **{"num_beams": 3, "length_penalty": 1.0, "early_stopping": False, **changes})
+    return made(
+        Beam,
+        **{"num_beams": 3, "length_penalty": 1.0, "early_stopping": False, "on_end": OnEnd.refill, **changes},
+    )
 
 
 def repeats(caption: tuple[int, ...], size: int) -> bool:
@@ -113,3 +116,43 @@ def test_forbidden_words_never_appear():
     words = beam()(decoder, memory).words
     assert not {BOS, 3} & set(words.flatten().tolist())
     assert 3 in beam(allow_unk=True)(decoder, memory).words
+
+
+def kept_in_the_beam(decoder, table, k: int, length_penalty: float) -> tuple[int, ...]:
+    """As ClipCap and Meshed-Memory search: a finished caption stays among the k best until others rank above it."""
+    beams = [((), 0.0)]
+    for _ in range(decoder.max_length):
+        found = [(caption, total) for caption, total in beams if caption[-1:] == (EOS,)]
+        for caption, _ in beams:
+            if caption[-1:] != (EOS,):
+                found += [(more, decoder.log_prob(table, more)) for more in continued(decoder, caption)]
+        beams = sorted(found, key=lambda one: one[1] / len(one[0]) ** length_penalty, reverse=True)[:k]
+    return beams[0][0]
+
+
+def dropped_from_the_beam(decoder, table, k: int, length_penalty: float) -> tuple[int, ...]:
+    """As sgrvinod's tutorial searches: the beam has a place less for each finished caption."""
+    beams, done = [()], []
+    for step in range(1, decoder.max_length + 1):
+        found = [more for caption in beams for more in continued(decoder, caption)]
+        found = sorted(found, key=lambda more: decoder.log_prob(table, more), reverse=True)[: k - len(done)]
+        done += [more for more in found if more[-1] == EOS or step == decoder.max_length]
+        beams = [more for more in found if more not in done]
+    return max(done, key=lambda one: decoder.log_prob(table, one) / len(one) ** length_penalty)
+
+
+def continued(decoder, caption):
+    return [(*caption, word) for word in range(decoder.vocab_size) if word not in (PAD, BOS, UNK)]
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("on_end", "searched"), [(OnEnd.keep, kept_in_the_beam), (OnEnd.drop, dropped_from_the_beam)]
+)
+def test_places_of_finished_captions_as_in_released_code(on_end, searched, length_penalty):
+    decoder, memory = ToyDecoder(vocab_size=9, max_length=6), tables(60, 9)
+    search = beam(num_beams=3, min_length=0, length_penalty=length_penalty, on_end=on_end)
+    found = without_padding(search(decoder, memory).words)
+    assert found == [searched(decoder, table, 3, length_penalty) for table in memory.tokens]
+    refilled = beam(num_beams=3, min_length=0, length_penalty=length_penalty)(decoder, memory)
+    assert without_padding(refilled.words) != found

@@ -13,7 +13,7 @@ from helpers.toy_decoder import BOS, EOS, ToyDecoder, made, tables, without_padd
 from easycap.config.instantiate import build
 from easycap.config.schema import option_from_text
 from easycap.generation.attention_weights import caption_details
-from easycap.generation.beam import Beam
+from easycap.generation.beam import Beam, OnEnd
 from easycap.generation.diverse_beam import DiverseBeam
 from easycap.generation.generate import decode
 from easycap.registry import names
@@ -105,7 +105,7 @@ def test_the_captions_are_those_of_the_formula(
 def test_one_group_is_beam_search(early_stopping, length_penalty):
     decoder, memory = ToyDecoder(vocab_size=12, max_length=8), tables(20, 12)
     settings = {"num_beams": 4, "length_penalty": length_penalty, "early_stopping": early_stopping}
-    beam = made(Beam, **settings)
+    beam = made(Beam, **settings, on_end=OnEnd.refill)
     one = diverse(**settings, num_groups=1)(decoder, memory)
     assert torch.equal(one.words, beam(decoder, memory).words)
     assert torch.equal(one.scores, beam(decoder, memory).scores)

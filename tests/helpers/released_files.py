@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import json
 import pickle
 import sys
 import types
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from helpers.tiny_tokenizers import tiny_gpt2
+from torch import nn
 
 from easycap.vocab.gpt2 import GPT2Vocabulary
 
@@ -185,6 +187,60 @@ def write_ruotianluo(folder: Path, model: str, words: Sequence[str] = WORDS, **o
     return files
 
 
+def write_sgrvinod(folder: Path, words: Sequence[str] = WORDS) -> list[Path]:
+    """A checkpoint of whole pickled modules, in the format before torch 1.6, and a word map.
+
+    The trunk is a ResNet-18 in half precision, so that files are small.
+    """
+    from torchvision.models import resnet18
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / "BEST_checkpoint_x.pth.tar", folder / "WORDMAP_x.json"]
+    numbers = {word: index for index, word in enumerate((*words, "<unk>", "<start>", "<end>"), 1)} | {
+        "<pad>": 0
+    }
+    torch.manual_seed(0)
+    for one in (Encoder, Attention, DecoderWithAttention):
+        one.__qualname__ = one.__name__
+    with own_module(
+        "models", Encoder=Encoder, Attention=Attention, DecoderWithAttention=DecoderWithAttention
+    ):
+        encoder = Encoder()
+        encoder.resnet = nn.Sequential(*list(resnet18(weights=None).children())[:-2]).half()
+        encoder.enc_image_size, encoder.adaptive_pool = 14, nn.AdaptiveAvgPool2d((14, 14))
+        decoder = DecoderWithAttention()
+        decoder.attention = Attention()
+        for name, (inputs, outputs) in {
+            "encoder_att": (512, ATTENTION),
+            "decoder_att": (HIDDEN, ATTENTION),
+            "full_att": (ATTENTION, 1),
+        }.items():
+            setattr(decoder.attention, name, nn.Linear(inputs, outputs))
+        decoder.embedding = nn.Embedding(len(numbers), EMBED)
+        decoder.decode_step = nn.LSTMCell(EMBED + 512, HIDDEN)
+        for name, outputs in {"init_h": HIDDEN, "init_c": HIDDEN}.items():
+            setattr(decoder, name, nn.Linear(512, outputs))
+        decoder.f_beta, decoder.fc = nn.Linear(HIDDEN, 512), nn.Linear(HIDDEN, len(numbers))
+        optimizer = torch.optim.Adam(decoder.parameters())
+        stored = {"epoch": 3, "bleu-4": 0.2, "encoder": encoder, "decoder": decoder}
+        stored |= {"encoder_optimizer": None, "decoder_optimizer": optimizer}
+        torch.save(stored, files[0], _use_new_zipfile_serialization=False)
+    files[1].write_text(json.dumps(numbers))
+    return files
+
+
+class Encoder(nn.Module):
+    """Has the attributes of the tutorial's."""
+
+
+class Attention(nn.Module):
+    """Has the attributes of the tutorial's."""
+
+
+class DecoderWithAttention(nn.Module):
+    """Has the attributes of the tutorial's."""
+
+
 WIDTH, TOKENS = 16, 3  # of GPT-2 and of image tokens
 
 
@@ -243,7 +299,11 @@ def write_clipcap(folder: Path, mapper: str = "mlp", **options: Any) -> list[Pat
 
 
 # (system, model) -> what writes its files into a folder.
-RELEASES = {("m2", "m2"): write_m2, ("clipcap", "clipcap"): write_clipcap} | {
+RELEASES = {
+    ("m2", "m2"): write_m2,
+    ("clipcap", "clipcap"): write_clipcap,
+    ("sgrvinod", "sgrvinod"): write_sgrvinod,
+} | {
     ("ruotianluo", model): lambda folder, model=model: write_ruotianluo(folder, model) for model in RUOTIANLUO
 }
 
@@ -251,10 +311,14 @@ RELEASES = {("m2", "m2"): write_m2, ("clipcap", "clipcap"): write_clipcap} | {
 # system -> what writes its files with other words than WORDS.
 WITH_MORE_WORDS = {
     "m2": write_m2,
+    "sgrvinod": write_sgrvinod,
     "ruotianluo": lambda folder, words: write_ruotianluo(folder, "updown", words),
 }
 
 
 def overrides_of(system: str) -> list[str]:
     """Settings without which the files of a system cannot be imported here."""
-    return [f"vocab.path={tiny_gpt2()}"] if system == "clipcap" else []
+    if system == "sgrvinod":
+        return ["encoder.image_size=64"]
+    regions = ["encoder.features=features", "encoder.min_regions=1"]
+    return [*regions, f"vocab.path={tiny_gpt2()}"] if system == "clipcap" else regions

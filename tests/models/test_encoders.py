@@ -23,7 +23,14 @@ from easycap.training.checkpoint_files import save_checkpoint
 from easycap.types import Inputs, Preprocessing
 from easycap.utils.hub import hub
 
-UNTRAINED = {"pretrained": False, "weights": None, "crop_pct": None, "pooled": False}
+UNTRAINED = {
+    "pretrained": False,
+    "weights": None,
+    "crop_pct": None,
+    "pooled": False,
+    "pool": None,
+    "squash": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -237,6 +244,9 @@ def test_a_truncated_file_is_named(name: str, resnet: torch.nn.Module, tmp_path:
         ({"model": "test_vit", "pretrained": True, "weights": "x.safetensors"}, "there is no such file"),
         ({"model": "resnet10t", "image_size": 0}, "image_size=0"),
         ({"model": "test_vit", "image_size": 63}, "image_size=63 does not fit"),
+        ({"model": "test_vit", "pool": 3}, "encoder.pool=3 is for networks that make a map"),
+        ({"model": "resnet10t", "pool": 0}, "encoder.pool=0 must be a side of at least 1"),
+        ({"model": "resnet10t", "squash": True, "crop_pct": 0.9}, "encoder.squash=true crops nothing"),
         ({"model": "resnet10t", "crop_pct": 1.5}, "crop_pct=1.5 must be above 0 and at most 1"),
     ],
 )
@@ -309,3 +319,21 @@ def test_normalisation_is_done_once_on_the_device() -> None:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in encoder.preprocessing[1:3])
     expected = encoder((images / 255 - mean) / std).patches
     assert torch.allclose(captioner.build_memory(Inputs(images)).tokens, expected, atol=1e-5)
+
+
+def test_a_map_is_averaged_or_enlarged_to_a_grid_of_another_side() -> None:
+    """As sgrvinod's tutorial makes 14 x 14 of a ResNet's 8 x 8."""
+    encoder, plain = (
+        TimmEncoder(**UNTRAINED | {"model": "resnet10t", "image_size": 64, "pool": side}).eval()
+        for side in (3, None)
+    )
+    plain.load_state_dict(encoder.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        found, whole = encoder(images), plain(images)
+    a, b, c, d = whole.patches.unbind(1)  # 2 x 2
+    assert encoder.grid == found.grid == (3, 3)
+    middle = torch.stack(
+        [a, (a + b) / 2, b, (a + c) / 2, (a + b + c + d) / 4, (b + d) / 2, c, (c + d) / 2, d], 1
+    )
+    torch.testing.assert_close(found.patches, middle)

@@ -44,7 +44,16 @@ def norms_of(module: nn.Module) -> list[nn.Module]:
 
 def timm_encoder(model: str) -> TimmEncoder:
     return with_statistics(
-        TimmEncoder(model=model, pretrained=False, weights=None, image_size=64, crop_pct=None, pooled=False)
+        TimmEncoder(
+            model=model,
+            pretrained=False,
+            weights=None,
+            image_size=64,
+            crop_pct=None,
+            pooled=False,
+            pool=None,
+            squash=False,
+        )
     )
 
 

@@ -76,7 +76,14 @@ def test_a_timm_encoder_gives_the_same_gradients() -> None:
     for saving in (False, True):
         torch.manual_seed(0)
         encoder = TimmEncoder(
-            model="test_vit", pretrained=False, weights=None, image_size=32, crop_pct=None, pooled=False
+            model="test_vit",
+            pretrained=False,
+            weights=None,
+            image_size=32,
+            crop_pct=None,
+            pooled=False,
+            pool=None,
+            squash=False,
         ).train()
         if saving:
             encoder.checkpoint_gradients()

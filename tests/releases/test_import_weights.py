@@ -18,15 +18,22 @@ from helpers.released_files import (
     RUOTIANLUO,
     WITH_MORE_WORDS,
     WORDS,
+    Attention,
+    DecoderWithAttention,
+    Encoder,
     clipcap_weights,
     m2_shapes,
     overrides_of,
+    own_module,
     random_weights,
     write_clipcap,
     write_m2,
     write_ruotianluo,
+    write_sgrvinod,
 )
+from helpers.small_data import write_images
 from helpers.tiny_tokenizers import tiny_gpt2
+from torch import nn
 
 from easycap.cli import main
 from easycap.errors import UserError
@@ -42,11 +49,11 @@ Weights = dict[str, torch.Tensor]
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with COCO (Karpathy's splits of 6 images, without pixels) and features of its images."""
+    """A current folder with COCO (Karpathy's splits of 6 images) and features of its images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EASYCAP_OUTPUTS", str(tmp_path / "outputs"))
-    for folder in ("train2014", "val2014"):
-        (tmp_path / "COCO" / folder).mkdir(parents=True)
+    (tmp_path / "COCO" / "train2014").mkdir(parents=True)
+    write_images(tmp_path / "COCO", *(f"val2014/{n}.jpg" for n in range(6)))
     images = [
         {"cocoid": n, "filename": f"{n}.jpg", "filepath": "val2014", "split": split}
         | {"sentences": [{"raw": f"A photo of thing {n % 3}."}] * 2}
@@ -57,7 +64,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-DATA = ["data.root=COCO", "encoder.features=features", "encoder.min_regions=1"]
+DATA = ["data.root=COCO"]
 
 
 def run_of(place: Path, system: str, files: list[Path], *overrides: str) -> Path:
@@ -244,6 +251,41 @@ def test_ruotianluos_models_equal_the_release(place: Path, formula: Callable) ->
         torch.testing.assert_close(log_probabilities(run, image), expected, rtol=1e-4, atol=1e-5)
 
 
+def sgrvinod(w: Weights, seen: torch.Tensor, ids: list[int]) -> list[torch.Tensor]:
+    """seen (196,C)."""
+    h, c = (linear(w, name, seen.mean(0)) for name in ("init_h", "init_c"))
+    found = []
+    for x in w["embedding.weight"][ids]:
+        keys = linear(w, "attention.encoder_att", seen) + linear(w, "attention.decoder_att", h)
+        alpha = linear(w, "attention.full_att", keys.relu()).squeeze(1).softmax(0)
+        context = linear(w, "f_beta", h).sigmoid() * (alpha @ seen)
+        h, c = lstm(w, "decode_step", torch.cat([x, context]), h, c)
+        found.append(linear(w, "fc", h))
+    return found
+
+
+def test_sgrvinod_equals_the_release(place: Path) -> None:
+    files = write_sgrvinod(place / "files")
+    with own_module("models", **{one.__name__: one for one in (Encoder, Attention, DecoderWithAttention)}):
+        whole = torch.load(files[0], weights_only=False)
+    numbers = json.loads(files[1].read_text())
+    trunk = whole["encoder"].resnet.float().eval()
+    ids = [numbers[word] for word in ["<start>", *CAPTION, "<end>"]]
+    run = run_of(place, "sgrvinod", files)
+    task = load_task(checkpoint_of(run), device="cpu", with_data=True)
+    for image in (4, 5):
+        (example,) = (one for one in task.examples("test") if one.id == str(image))
+        pixels = task.pipeline.inputs([example]).images / 255
+        pixels = (pixels - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor(
+            [0.229, 0.224, 0.225]
+        )[:, None, None]
+        with torch.no_grad():
+            seen = nn.functional.adaptive_avg_pool2d(trunk(pixels), 14)[0].flatten(1).T
+            logits = torch.stack(sgrvinod(whole["decoder"].state_dict(), seen, ids[:-1]))
+        expected = logits.log_softmax(-1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
+        torch.testing.assert_close(log_probabilities(run, image), expected, rtol=1e-4, atol=1e-4)
+
+
 def gpt2(w: Weights, x: torch.Tensor) -> torch.Tensor:
     """x (T,D) -> logits (T,V) by one head and the causal mask."""
 
@@ -315,7 +357,12 @@ def test_a_frozen_gpt2_that_is_not_in_the_file_is_that_of_the_config(place: Path
     lm.save_pretrained(place / "gpt2")
     for file in tiny_gpt2().iterdir():
         shutil.copy(file, place / "gpt2")
-    settings = [*DATA, f"vocab.path={place / 'gpt2'}", f"decoder.pretrained={place / 'gpt2'}"]
+    settings = [
+        *DATA,
+        *overrides_of("m2"),
+        f"vocab.path={place / 'gpt2'}",
+        f"decoder.pretrained={place / 'gpt2'}",
+    ]
     files = write_clipcap(place / "files", "mlp", gpt2=False)
     other = import_release(
         "clipcap", files, [*settings, "image_tokens.count=3"], folder=place / "other", command="test"
@@ -346,7 +393,7 @@ def test_a_run_of_released_weights_is_one_as_any(
     assert main(["compare", "run"]) == 0
     shown = json.loads((place / "run" / "captions.test.json").read_text())
     assert [row["image_id"] for row in shown] == [4, 5]
-    assert system == "clipcap" or all(set(row["caption"].split()) <= set(WORDS) for row in shown)
+    assert system == "clipcap" or all(set(row["caption"].split()) <= {*WORDS, "<unk>"} for row in shown)
     further = ["init_from=run", "trainer.max_steps=1", "trainer.batch_size=2", "tracking=none", "device=cpu"]
     assert main(["train", *further, "trainer.workers=0", "hydra.run.dir=further"]) == 0
     assert (place / "further" / "checkpoints" / "best").is_dir()
@@ -388,7 +435,7 @@ def test_what_cannot_be_imported_is_told_in_one_sentence(
         (["m2", m2_weights, m2_words, "data.root=COCO"], "encoder.features"),
         (["clipcap", clipcap, "files/vocab.pkl"], "ClipCap's weights are one file: give it alone"),
     ):
-        given = [word for word in DATA if words[-1] != "data.root=COCO"]
+        given = [*DATA, *overrides_of("m2")] if words[-1] != "data.root=COCO" else []
         paths = [str(Path(word).relative_to(place)) if word.startswith("/") else word for word in words]
         assert sentence in refused([*paths, *given], capsys)
         assert left() == []
@@ -427,11 +474,13 @@ def test_a_vocabulary_that_is_missing_or_of_another_size_is_told(
     if words:
         assert "the vocabulary is missing: use easycap import" in refused([system, *given], capsys)
         other = WITH_MORE_WORDS[system](place / "other", [*WORDS, "more"])[1]
-        assert f"words, but the weights of {weights} are for" in refused([system, str(other), *given], capsys)
+        assert f"words, but the weights of {weights} are for" in refused(
+            [system, str(other), *given, *overrides_of(system)], capsys
+        )
     else:
         monkeypatch.setattr("easycap.utils.hub._reachable", lambda: False)
         monkeypatch.setenv("HF_HOME", str(place / "files"))
-        sentence = refused([system, *given], capsys)
+        sentence = refused([system, *given, *overrides_of("m2")], capsys)
         assert "vocab=gpt2 has no tokenizer" in sentence and "pass vocab.path=FOLDER" in sentence
         write_clipcap(place / "files", words=300)
         sentence = refused([system, *given, *overrides_of(system)], capsys)

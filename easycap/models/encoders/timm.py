@@ -34,7 +34,8 @@ class TimmEncoder(nn.Module):
     or weights that cannot be had or belong to another model.
 
     With `pooled` there is one patch, what the model itself pools the image to; of a CLIP model the embedding in the
-    space it shares with text.
+    space it shares with text. With `pool` the patches are averaged, or repeated, to a grid of that side (adaptive
+    average pooling). With `squash` an image is resized to the square whatever its ratio, and nothing is cut off.
     """
 
     def __init__(
@@ -46,8 +47,16 @@ class TimmEncoder(nn.Module):
         image_size: int | None,
         crop_pct: float | None,
         pooled: bool,
+        pool: int | None,
+        squash: bool,
     ) -> None:
         super().__init__()
+        if pool is not None and (pool < 1 or pooled):
+            raise UserError(
+                f"encoder.pool={pool} must be a side of at least 1, and null with encoder.pooled=true"
+            )
+        if squash and crop_pct not in (None, 1):
+            raise UserError("encoder.squash=true crops nothing: leave out encoder.crop_pct")
         if crop_pct is not None and not 0 < crop_pct <= 1:
             raise UserError(
                 f"encoder.crop_pct={crop_pct} must be above 0 and at most 1, or null for the model's own"
@@ -66,13 +75,20 @@ class TimmEncoder(nn.Module):
             size=size,
             mean=tuple(settings["mean"]),
             std=tuple(settings["std"]),
-            crop=crop_pct or settings["crop_pct"],
+            crop=1.0 if squash else crop_pct or settings["crop_pct"],
             interpolation=settings["interpolation"],
+            squash=squash,
         )
-        self.pooled = pooled
+        self.pooled, self.pool = pooled, pool
         self.channels, self.grid, self._channels_last = _probe(model, size)
         if pooled:
             self.channels, self.grid = self.network.num_classes or self.channels, None
+        if pool is not None:
+            if self.grid is None or hasattr(self.network, "num_prefix_tokens"):
+                raise UserError(
+                    f"encoder.pool={pool} is for networks that make a map, as ResNets do, and {model} does not"
+                )
+            self.grid = (pool, pool)
 
     def checkpoint_gradients(self) -> None:
         """Compute activations again in the backward pass; `UserError` if timm's model cannot.
@@ -95,6 +111,8 @@ class TimmEncoder(nn.Module):
         if maps.ndim == 4:
             maps = maps.permute(0, 3, 1, 2) if self._channels_last else maps
             grid = (maps.shape[-2], maps.shape[-1])
+            if self.pool is not None:
+                maps, grid = nn.functional.adaptive_avg_pool2d(maps, self.pool), self.grid
             patches = maps.flatten(2).transpose(1, 2)
         else:
             grid, patches = self.grid, maps[:, _prefix_tokens(self.network) :]
