@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from easycap.errors import UserError
-from easycap.generation.beam import Beam
+from easycap.generation.beam import Beam, OnEnd
 from easycap.generation.logits_processors import DecodingSettings
 from easycap.generation.sample import Sample
 from easycap.metrics.cider import CiderReward
@@ -66,6 +66,7 @@ class Consensus:
             num_beams=max(1, num_beams),
             length_penalty=length_penalty,
             early_stopping=False,
+            on_end=OnEnd.refill,
         )
         self.num_draws, self.num_beams = num_draws, num_beams
 

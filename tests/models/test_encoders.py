@@ -105,9 +105,8 @@ def test_how_much_of_the_square_is_seen_can_be_set(crop_pct: float | None, wante
 
 
 def loaded(model: str, weights: Path, image_size: int | None = None) -> TimmEncoder:
-    return TimmEncoder(
-        model=model, pretrained=True, weights=str(weights), image_size=image_size, crop_pct=None, pooled=False
-    )
+    given = {"model": model, "pretrained": True, "weights": str(weights), "image_size": image_size}
+    return TimmEncoder(**UNTRAINED | given)
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +264,8 @@ def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
             image_size=None,
             crop_pct=None,
             pooled=False,
+            pool=None,
+            squash=False,
         )
 
 
@@ -280,6 +281,8 @@ def test_without_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tm
             image_size=None,
             crop_pct=None,
             pooled=False,
+            pool=None,
+            squash=False,
         )
 
 
