@@ -49,6 +49,9 @@ encoder = Encoder()
 decoder = randomise(DecoderWithAttention(32, 24, 48, len(word_map), encoder_dim=512))
 decoder.fc.weight.data.mul_(4)  # some words likelier than others
 decoder.fc.bias.data[word_map["<end>"]] += 3  # and captions end
+for linear in (decoder.init_h, decoder.init_c, decoder.decode_step):
+    for name, weight in linear.named_parameters():
+        weight.data.mul_(8 if "init" not in name and weight.ndim == 2 else 1)  # images differ more
 for module in encoder.modules():
     if isinstance(module, torch.nn.BatchNorm2d):
         torch.nn.init.normal_(module.running_mean, std=0.1)
