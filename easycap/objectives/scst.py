@@ -205,14 +205,8 @@ class SelfCritical:
         shared = DecodingSettings(
             max_length=self.max_length, min_length=0, no_repeat_ngram=0, may_repeat=(), allow_unk=False
         )
-        return Beam(
-            self.vocabulary,
-            shared=shared,
-            num_beams=self.num_samples,
-            length_penalty=0.0,
-            early_stopping=False,
-            on_end=OnEnd.refill,
-        )
+        rules: dict[str, Any] = {"length_penalty": 0.0, "early_stopping": False, "on_end": OnEnd.refill}
+        return Beam(self.vocabulary, shared=shared, num_beams=self.num_samples, **rules)
 
     def _length_limit(self, decoder: Decoder) -> int:
         if self.max_length is not None and self.max_length > decoder.max_length:
