@@ -147,10 +147,15 @@ def initial_checkpoint(config: dict[str, Any]) -> Path | None:
 
 
 def _subword_ids(decoder: dict[str, Any], vocabulary: Vocabulary) -> list[list[int]] | None:
-    """The vocabulary in the ids of the decoder's pretrained language model, where its words are to start there."""
+    """The vocabulary in the ids of the decoder's pretrained language model, where its words are to start there.
+
+    An empty list where a checkpoint brings them: they are not new to the model either.
+    """
     source = decoder.get("pretrained")
-    if source is None or decoder.get("embedding", "random") == "random":
+    if decoder.get("embedding", "random") == "random":
         return None
+    if source is None:
+        return []
     try:
         return vocabulary.subword_ids(read_tokenizer(source))
     except ValueError as error:
@@ -177,7 +182,8 @@ def without_downloads(config: dict[str, Any], image_size: int | None = None) -> 
     untrained = {"pretrained": False, "weights": None, "image_size": image_size or encoder.get("image_size")}
     encoder |= {name: value for name, value in untrained.items() if name in encoder}
     if decoder.get("pretrained") is not None:
-        decoder |= {"pretrained": None, "embedding": "random"}
+        # auto: a table that was the language model's own; one that started at random is trained in any case
+        decoder |= {"pretrained": None, "embedding": "random" if decoder["embedding"] == "random" else "auto"}
     parts = {"encoder": encoder, "decoder": decoder}
     if config.get("captioner", {}).get("model"):
         parts["captioner"] = config["captioner"] | {"model": ""}

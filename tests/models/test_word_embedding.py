@@ -22,7 +22,7 @@ from transformers import (
 
 from easycap.config.compose import compose
 from easycap.config.schema import check
-from easycap.models.build import build_captioner, with_architecture
+from easycap.models.build import build_captioner, with_architecture, without_downloads
 from easycap.models.captioner import Captioner
 from easycap.models.decoders.token_embedding import means_of_subwords, start_words
 from easycap.sweeps.plan import make_plan, read_request
@@ -216,6 +216,18 @@ def test_a_checkpoint_needs_neither_the_weights_nor_the_tokenizer(folder: Path, 
     again = load_task(tmp_path / "best", device="cpu")
     assert torch.equal(table_of(again.model), table_of(task.model))
     assert again.vocabulary.encode(CAPTIONS[0]) == task.vocabulary.encode(CAPTIONS[0])
+
+
+@pytest.mark.parametrize("embedding", ["pretrained", "random", "auto"])
+@pytest.mark.parametrize("tune", ["lora", "none", "all"])
+def test_a_resumed_run_trains_what_it_trained_before(folder: Path, tune: str, embedding: str) -> None:
+    words = GPT2Vocabulary(path=str(folder), segmenter="spaces", end=None)
+    config = settings(folder, f"decoder.tune={tune}", f"decoder.embedding={embedding}")
+    config = with_architecture(config)
+    made, again = (build_captioner(one, words) for one in (config, without_downloads(config)))
+    trained = [{name for name, w in one.named_parameters() if w.requires_grad} for one in (made, again)]
+    assert trained[0] == trained[1]
+    assert any("wte" in name for name in trained[0]) == (tune == "all" or embedding == "random")
 
 
 def test_a_killed_run_goes_on_without_what_it_was_built_from(
