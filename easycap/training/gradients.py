@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -142,9 +141,10 @@ def gradients_of(module: ObjectiveModule, ranks: Ranks, *, shard: bool = False) 
 
 
 def _wrap(module: nn.Module) -> DistributedDataParallel:
-    # `Ranks.average_buffers` takes care of buffers; torch 2.14 renamed the argument
-    arguments = inspect.signature(DistributedDataParallel).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in arguments else "broadcast_buffers"
+    # `Ranks.average_buffers` takes care of buffers
     return DistributedDataParallel(
-        _WithUnused(module), find_unused_parameters=True, gradient_as_bucket_view=True, **{buffers: False}
+        _WithUnused(module),
+        find_unused_parameters=True,
+        gradient_as_bucket_view=True,
+        forward_sync_buffers=False,
     )

@@ -42,7 +42,7 @@ def share_whole(
     if own:
         sent[: sizes[rank]].copy_(torch.cat([m.reshape(-1) for m in own]))
     received = sent.new_empty(world_size * len(sent))
-    dist.all_gather_into_tensor(received, sent, group=group)
+    dist.all_gather_single(received, sent, group=group)
     found = list(matrices)
     for indices, size, part in zip(per_rank, sizes, received.split(len(sent)), strict=True):
         pieces = part[:size].split([matrices[i].numel() for i in indices])

@@ -16,10 +16,10 @@ import argparse
 import json
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from measure import alternate, keep, machine, markdown, ratio
+from measure import keep, machine, markdown, ratio
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from training_step import IDS, captioner_of, configured, random_batch
@@ -44,7 +44,7 @@ SIZES = [
     "encoder=small",
     "decoder=gpt2_tiny",
     "decoder.width=384",
-    "decoder.num_layers=6",
+    "decoder.num_layers=4",
     "decoder.num_heads=6",
 ]
 QUICK = ["encoder=small", "decoder=gpt2_tiny", "decoder.width=32"]
@@ -131,18 +131,37 @@ def times(ranks: Ranks, options: argparse.Namespace) -> dict[str, Any]:
     for optim in options.optim:
         ways = [ALONE, SUM, DDP, FSDP]
         made = {way: step_of(way, optim, ranks, options) for way in ways}
-        seconds = alternate({way: step for way, (step, _) in made.items()}, rounds=options.rounds)
+        seconds, cpu = alternate({way: step for way, (step, _) in made.items()}, rounds=options.rounds)
         counted = {way: counts(step) for way, (step, _) in made.items()}
         for way in ways:
             counted[way]["bytes copied"] -= counted[ALONE]["bytes copied"] if way != ALONE else 0
         found[optim] = {
             "parameters": sum(p.numel() for p in made[ALONE][1].parameters()),
-            "over alone": {way: ratio(seconds, ALONE, way) for way in ways[1:]},
-            "sum over DDP": ratio(seconds, DDP, SUM),
-            "FSDP2 over DDP": ratio(seconds, DDP, FSDP),
+            "time over alone": {way: ratio(seconds, ALONE, way) for way in ways[1:]},
+            "CPU time over alone": {way: ratio(cpu, ALONE, way) for way in ways[1:]},
+            "time over DDP": {way: ratio(seconds, DDP, way) for way in (SUM, FSDP)},
+            "CPU time over DDP": {way: ratio(cpu, DDP, way) for way in (SUM, FSDP)},
             "counts": {way: counted[way] for way in ways[1:]},
         }
     return found
+
+
+def alternate(
+    steps: dict[str, Callable[[], None]], *, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds by the clock, and of this process's CPU time, {way: one per round}: in turn, reversed every round."""
+    wall: dict[str, list[float]] = {way: [] for way in steps}
+    cpu: dict[str, list[float]] = {way: [] for way in steps}
+    for step in steps.values():
+        step()  # to warm up; DDP orders its messages after a first step
+        step()
+    for number in range(rounds):
+        for way in steps if number % 2 == 0 else reversed(steps):
+            started = time.perf_counter(), time.process_time()
+            steps[way]()
+            wall[way].append(time.perf_counter() - started[0])
+            cpu[way].append(time.process_time() - started[1])
+    return wall, cpu
 
 
 def counts(step: Callable[[], None]) -> dict[str, int]:
@@ -209,8 +228,7 @@ def on_two_ranks(options: argparse.Namespace, *more: str) -> Any:
         command = [sys.executable, __file__, "--worker", *asked, "--out", str(out)]
         command += ["--quick"] * options.quick
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        places = [{"RANK": str(n), "LOCAL_RANK": str(n), **os.environ, **shared} for n in range(2)]
-        places = [place | {"RANK": str(n), "LOCAL_RANK": str(n)} for n, place in enumerate(places)]
+        places = [{**os.environ, **shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(2)]
         processes = [subprocess.Popen(command, env=place) for place in places]
         if any([process.wait() for process in processes]):
             raise SystemExit("a rank failed")
@@ -223,7 +241,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a tiny model")
     parser.add_argument(
-        "--images", type=int, default=4, help="images of each rank, 2 captions each (%(default)s)"
+        "--images", type=int, default=2, help="images of each rank, 2 captions each (%(default)s)"
     )
     parser.add_argument("--rounds", type=int, default=15, help="timings of each (%(default)s)")
     parser.add_argument("--optim", nargs="+", default=["adamw", "muon"])
@@ -259,16 +277,19 @@ def rows_of(optim: str, found: dict[str, Any]) -> Iterator[dict[str, str]]:
         yield {
             "optimiser": optim,
             "gradients": way,
-            "time over a step alone (range)": "{median:.2f} ({low:.2f} to {high:.2f})".format(
-                **found["over alone"][way]
-            ),
+            "time over a step alone (range)": as_text(found["time over alone"][way]),
+            "CPU time": as_text(found["CPU time over alone"][way]),
             "collectives": f"{sum(collectives.values())}: "
             + ", ".join(f"{count} {kind}" for kind, count in sorted(collectives.items())),
             "MB copied": f"{counted['bytes copied'] / 1e6:.1f}",
         }
-    ratios = {"sum": found["sum over DDP"], FSDP: found["FSDP2 over DDP"]}
-    medians = ", ".join(f"{way} {statistics.median([r['median']]):.2f}" for way, r in ratios.items())
-    print(f"{optim}: {found['parameters'] / 1e6:.1f} million parameters; time over DDP: {medians}")
+    for clock in ("time", "CPU time"):
+        ratios = ", ".join(f"{way} {as_text(of)}" for way, of in found[f"{clock} over DDP"].items())
+        print(f"{optim}, {found['parameters'] / 1e6:.1f} million parameters, {clock} over DDP: {ratios}")
+
+
+def as_text(found: dict[str, float]) -> str:
+    return "{median:.2f} ({low:.2f} to {high:.2f})".format(**found)
 
 
 if __name__ == "__main__":

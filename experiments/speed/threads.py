@@ -110,7 +110,7 @@ def chosen(fit: Any, batch: Any) -> int:
     """The number that a run of the quickstart's length would take."""
     with fit.take_step.without_effect():
         trial = try_threads(
-            lambda count: fit.take_step.accumulate(first_images(batch, count), 1.0),
+            lambda count: fit.take_step.try_pass(first_images(batch, count)),
             (max_threads(), 1),
             images=len(batch.image_ids),
             ahead=2_100 * 32,
