@@ -143,6 +143,7 @@ def objective_of(case: Case) -> Any:
             eos_in_reward=False,
             baseline=Baseline.beam,
             num_samples=2,
+            temperature=1.0,
             max_length=5,
             rows_per_pass=3,
             cross_entropy=0.2,
