@@ -48,7 +48,7 @@ def read_weights(folder: Path, prefix: str = "") -> Tensors:
     """
     if not prefix:
         return {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
-    found = {}
+    found: Tensors = {}
     for file in weight_files(folder):
         with safe_open(file, framework="pt") as opened:
             names = [name for name in opened.keys() if name.startswith(prefix)]  # noqa: SIM118  it is not a dict
@@ -58,7 +58,7 @@ def read_weights(folder: Path, prefix: str = "") -> Tensors:
 
 def stored_shapes(folder: Path, prefix: str = "") -> dict[str, list[int]]:
     """Return {name: shape} of the weights of a checkpoint whose names start with `prefix`."""
-    found = {}
+    found: dict[str, list[int]] = {}
     for file in weight_files(folder):
         with safe_open(file, framework="pt") as opened:
             names = [name for name in opened.keys() if name.startswith(prefix)]  # noqa: SIM118  it is not a dict
@@ -147,5 +147,5 @@ def frozen_file(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         stored = in_own_precision(tensors[name])
         digest.update(f"{name}\0{stored.dtype}\0{list(stored.shape)}\0".encode())
-        digest.update(stored.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(memoryview(stored.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
     return _FROZEN.replace("*", digest.hexdigest()[:32])
