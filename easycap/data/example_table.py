@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 import numpy as np
 
 from easycap.data.images import ImageFile
-from easycap.data.sampler import Blocks
 from easycap.types import Example, ImageSource
 from easycap.utils.string_column import StringColumn
+
+if TYPE_CHECKING:
+    from easycap.data.sampler import Blocks  # which loads torch
 
 _ROWS = 65_536  # whose captions are looked up at a time
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -17,8 +18,8 @@ class Blocks(NamedTuple):
     can be read at once.
     """
 
-    of: Sequence[int]
-    rows: Sequence[int]
+    of: Sequence[int] | np.ndarray
+    rows: Sequence[int] | np.ndarray
 
 
 class EpochSampler(Sampler[int]):

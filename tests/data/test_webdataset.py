@@ -131,8 +131,8 @@ def test_splits_by_names_patterns_and_hash(folder: Path) -> None:
             read(folder, bad)
     with pytest.raises(UserError, match=r"data.root=\S*nowhere is not a folder"):
         read(folder / "nowhere")
-    (folder / "more.tar").touch()
-    with pytest.raises(UserError, match=r"more.tar does not begin with the name of a split"):
+    (folder / "test_novel-0.tar").touch()
+    with pytest.raises(UserError, match=r"test_novel-0.tar does not begin with the name of a split"):
         read(folder)
 
 

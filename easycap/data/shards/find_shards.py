@@ -17,7 +17,7 @@ from easycap.utils.paths import expanded
 LIST = "index.json"  # of all shards of a folder
 LIST_FORMAT = "easycap shards 1"
 _PATTERN = re.compile(r"[*?\[]")
-_FIRST_WORD = re.compile(r"[a-z]+")
+_FIRST_WORD = re.compile(r"[a-z]+(?:_[a-z]+)*")  # of test_novel-000.tar and test_000.tar
 
 
 def find_shards(root: str, patterns: Mapping[str, str | None]) -> dict[str, list[str]]:

@@ -70,7 +70,7 @@ def index_of(file: IO[bytes], size: int, name: str, advance: Callable[[int], Non
     try:
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # else all are kept
+                tar.members.clear()  # type: ignore[attr-defined]  # else all are kept
                 if member.offset_data + member.size > size:
                     faults.append(f"is cut in the middle of {member.name}: it has only {size:,} bytes")
                     break
@@ -114,7 +114,7 @@ class _Header(tarfile.TarInfo):
     crc = 0
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         header = cls._of_file(bytes(buf)) or super().frombuf(buf, encoding, errors)
         header.crc = zlib.crc32(buf)
         return header
