@@ -58,7 +58,8 @@ def environment(versions: str) -> Path:
     # Looked up after its own packages; the files that make an install editable are not read from there.
     parents = [path for path in sys.path if path.endswith("site-packages")]
     (site / "parent.pth").write_text("\n".join(parents), encoding="utf-8")
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # Compiled when imported: most modules never are.
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.write("".join(f"{name}=={version(name)}\n" for name in REUSED))
         constraints.flush()
