@@ -28,7 +28,7 @@ from easycap.tasks.initial_weights import initial_model, precision_of_run, train
 from easycap.tasks.predictor import EvaluationOptions, PredictionOptions, Predictor
 from easycap.tasks.preflight import Notice, about_initial_weights
 from easycap.training.distributed import SINGLE_PROCESS, Ranks
-from easycap.training.hardware import Precision, inference_precision, pick_device
+from easycap.training.hardware import Precision, inference_precision, make_default, pick_device
 from easycap.training.trainer_config import TrainerConfig
 from easycap.types import Batch, Dataset, Example, Inputs, Objective, Tracker
 
@@ -108,6 +108,7 @@ class Task(ABC):
     ) -> Task:
         """Return the task of a training, with the model on its device."""
         device = pick_device(config["device"])
+        make_default(device)
         run = None if resume_from is None else run_of(resume_from)
         return cls(
             config,

@@ -52,6 +52,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def make_default(device: torch.device) -> None:
+    """Let what names no GPU, such as the thread that page-locks batches, use `device` instead of the first one."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+
+
 def local_gpu(here: Place) -> int:
     """Return the number of the GPU of one of several ranks. A launcher may show each rank one GPU only: cuda:0."""
     return here.local_rank % torch.cuda.device_count()

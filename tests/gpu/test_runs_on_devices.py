@@ -119,3 +119,16 @@ def test_ranks_share_gpus_if_there_are_fewer(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     assert [hardware.local_gpu(Place(rank, 4, rank)) for rank in range(4)] == numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"), [("cuda:1", [torch.device("cuda:1")]), ("cuda", []), ("cpu", [])]
+)
+def test_a_training_makes_its_gpu_the_default(
+    name: str, chosen: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise page-locking would take memory of the first GPU, which another training may need."""
+    found: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    hardware.make_default(torch.device(name))
+    assert found == chosen
