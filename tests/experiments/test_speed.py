@@ -61,6 +61,23 @@ def test_small_shards_are_generated_read_and_loaded(tmp_path: Path, monkeypatch:
     assert all(row["images/s"] > 0 and row["all, PSS MiB"] > 0 for row in found["loaded"])
 
 
+@pytest.mark.slow
+def test_two_small_ranks_take_steps_by_all_means(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(SPEED))
+    script = importlib.import_module("gradients")
+    out = tmp_path / "found.json"
+    monkeypatch.setattr(
+        sys, "argv", ["gradients.py", "--quick", "--rounds", "1", "--optim", "muon", "--out", str(out)]
+    )
+    script.main()
+    found = json.loads(out.read_text())
+    collectives = {
+        way: sum(of["collectives"].values()) for way, of in found["steps"]["muon"]["counts"].items()
+    }
+    assert 0 < collectives["DDP"] < collectives["sum"]
+    assert found["MB per rank"]["FSDP2"]["weights"] < 0.6 * found["MB per rank"]["DDP"]["weights"]
+
+
 def test_a_small_peer_takes_the_steps_that_we_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(SPEED))
     script = importlib.import_module("peers")
