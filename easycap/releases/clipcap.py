@@ -23,7 +23,7 @@ _MAPPERS = {
 }
 _TABLE = "gpt.transformer.wte.weight"
 _LAYER = r"clip_project\.transformer\.layers\.(\d+)"
-_NAMES = [
+NAMES = [
     (r"clip_project\.model\.(\d+)\.(\w+)", r"image_tokens.layers.\1.\2"),
     (r"clip_project\.(weight|bias)", r"image_tokens.project.\1"),
     (r"clip_project\.linear\.(\w+)", r"image_tokens.cut.\1"),
@@ -65,7 +65,7 @@ def read(files: Sequence[ReleasedFile]) -> Release:
     mapper = next(ours for name, ours in _MAPPERS.items() if name in theirs)
     width = theirs[_TABLE].shape[1] if _TABLE in theirs else None
     overrides, embedding = _mapper(mapper, theirs, file, width or _WIDTH)
-    weights = renamed(theirs, _NAMES, file)
+    weights = renamed(theirs, NAMES, file)
     if mapper == "mapper":
         _cut_keys_and_values(theirs, weights, file)
     kept = ["encoder."]

@@ -25,7 +25,7 @@ from easycap.releases.torch_files import ReleasedFile, is_pickle_of
 from easycap.vocab.word import WordVocabulary
 
 _SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")  # in our order
-_HEAD = 64  # the width of a head there, whatever the model's
+HEAD = 64  # the width of a head there, whatever the model's
 _LINEARS = {"q": "query", "k": "key", "v": "value", "o": "out"}
 
 
@@ -65,6 +65,9 @@ def _names() -> list[tuple[str, str]]:
     return names
 
 
+NAMES = _names()
+
+
 def _state_dict(content: Any) -> Mapping[Any, Any]:
     """The weights of the release's file, or of a state dict saved alone."""
     inner = content.get("state_dict") if isinstance(content, Mapping) else None
@@ -93,7 +96,7 @@ def read(files: Sequence[ReleasedFile]) -> Release:
     where = {word: index for index, word in enumerate(itos)}
     known = WordVocabulary.of_words(words)
     order = [where[word] if word in where else _absent(word, vocabulary) for word in (*_SPECIAL, *words)]
-    weights = renamed(theirs, _names(), file)
+    weights = renamed(theirs, NAMES, file)
     width, rows = table.shape[1], torch.tensor(order)
     weights["decoder.words.table.weight"] = table[rows] / width**0.5  # there, words are not scaled by sqrt(D)
     weights["decoder.output.weight"] = need(theirs, "decoder.fc.weight", file)[rows]
@@ -116,7 +119,7 @@ def _overrides(theirs: Mapping[str, torch.Tensor], file: ReleasedFile) -> list[s
         "decoder.width": width,
         "decoder.num_layers": count(theirs, r"decoder\.layers\.(\d+)\."),
         "decoder.num_levels": count(theirs, r"encoder\.layers\.(\d+)\."),
-        "decoder.num_heads": max(1, width // _HEAD),
+        "decoder.num_heads": max(1, width // HEAD),
         "decoder.feed_forward_dim": len(need(theirs, "encoder.layers.0.pwff.fc1.weight", file)),
         "decoder.num_memory_vectors": 0 if memory is None else memory.shape[1],
         "decoder.max_length": len(need(theirs, "decoder.pos_emb.weight", file)) - 1,

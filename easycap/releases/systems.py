@@ -10,7 +10,7 @@ from easycap.registry import describe_choices
 from easycap.releases import clipcap, meshed_memory, ruotianluo, sgrvinod
 from easycap.releases.release import Release, System
 from easycap.releases.torch_files import ReleasedFile, read_released
-from easycap.runs.find import shown
+from easycap.runs.find import find_run, shown
 
 SYSTEMS: dict[str, System] = {
     one.SYSTEM.name: one.SYSTEM for one in (meshed_memory, ruotianluo, clipcap, sgrvinod)
@@ -22,6 +22,11 @@ def read_release(name: str, paths: Sequence[Path]) -> Release:
 
     Raises `UserError` for a system that is not known, files that cannot be read, and weights of another system.
     """
+    if name not in SYSTEMS and (run := find_run(name)).is_dir():
+        raise UserError(
+            f"{shown(run)} is a folder and not a system: a run of easycap, of an earlier version too, is used as it "
+            f"is, e.g. easycap evaluate {shown(run)}"
+        )
     if name not in SYSTEMS:
         raise UserError(f"there is no system {name!r}; {describe_choices(name, [*SYSTEMS, 'captions'])}")
     if not paths:

@@ -424,6 +424,10 @@ def test_what_cannot_be_imported_is_told_in_one_sentence(
     (clipcap,) = map(str, write_clipcap(place / "files"))
     for words, sentence in (
         (["m3", m2_weights], "there is no system 'm3'; did you mean 'm2'"),
+        (
+            ["files"],
+            "files is a folder and not a system: a run of easycap, of an earlier version too, is used as it",
+        ),
         (["m2", "nowhere.pth"], "nowhere.pth is not a file"),
         (["m2", m2_words], "holds weights of m2"),
         (["m2", m2_weights, m2_words, "decoder.width=128"], "the weights do not fit the config: decoder."),
@@ -518,3 +522,46 @@ def test_words_that_a_release_lacks_have_no_probability(place: Path) -> None:
     chances = logits[:, 0].softmax(-1)
     assert not chances[:, [task.vocabulary.pad_id, task.vocabulary.bos_id]].any()
     assert chances[:, [task.vocabulary.eos_id, task.vocabulary.unk_id]].all()
+
+
+# ------------------------------------------------------------------------------------------- the way back
+
+
+@pytest.mark.parametrize("mapper", ["mlp", "mapper", "split"])
+def test_an_imported_clipcap_is_exported_as_the_file_it_was(place: Path, mapper: str) -> None:
+    run = run_of(place, "clipcap", write_clipcap(place / "files", mapper))
+    assert main(["export", str(run), "--clipcap", "again.pt"]) == 0
+    w, again = clipcap_weights(mapper), torch.load(place / "again.pt", weights_only=True)
+    assert again.keys() == {name for name in w if not name.endswith((".attn.bias", ".attn.masked_bias"))}
+    for name, tensor in again.items():
+        torch.testing.assert_close(tensor, w[name], rtol=0, atol=1e-6)
+
+
+def test_an_imported_m2_is_exported_as_the_files_it_was(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of(place, "m2", write_m2(place / "files"), "decoder.num_heads=1")
+    assert main(["export", str(run), "--m2", "again/m2.pth"]) == 0
+    itos = ["<unk>", "<pad>", "<bos>", "<eos>", *WORDS]
+    w, again = random_weights(m2_shapes(len(itos))), torch.load(place / "again" / "m2.pth")["state_dict"]
+    for name, tensor in w.items():
+        if "running" not in name:
+            expected = tensor.clone()
+            if name == "decoder.pos_emb.weight":
+                expected[0] = 0  # padding's
+            torch.testing.assert_close(again[name], expected, rtol=0, atol=1e-6)
+    files = [place / "again" / "m2.pth", place / "again" / "vocab.pkl"]
+    given = [*DATA, *overrides_of("m2"), "decoder.num_heads=1"]
+    other = import_release("m2", files, given, folder=place / "other", command="test")[0]
+    torch.testing.assert_close(log_probabilities(other, 4), log_probabilities(run, 4))
+    capsys.readouterr()
+    for words, sentence in (
+        (["--m2", "again/m2.pth"], "again/m2.pth exists already"),
+        (
+            ["--clipcap", "x.pt"],
+            "another net than the release's: image_tokens=all and not mlp, mapper or split",
+        ),
+    ):
+        assert main(["export", str(run), *words]) == 1
+        assert sentence in capsys.readouterr().err
+        assert not (place / "x.pt").exists()
