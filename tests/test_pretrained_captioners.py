@@ -45,6 +45,42 @@ def test_a_prompt_begins_the_caption_or_is_taken_off(photo: Path) -> None:
     assert kept.removeprefix("a dog").strip() == removed.removeprefix("##")
 
 
+SCENES = ["data=scenes", "data.size=32", "data.train_images=8", "data.val_images=4", "data.test_images=4"]
+
+
+def test_an_evaluation_leaves_a_run_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    model = f"hf:{tiny_model('git')}"
+    words = [model, *SCENES, "captioner.max_length=6", "--folder", str(folder), "--device", "cpu"]
+    assert main(["evaluate", *words]) == 0
+    result = json.loads((folder / "result.json").read_text())
+    cost, parameters = result["cost"], easycap.load(model, device="cpu").task.model.parameters()
+    assert cost["total_parameters"] == sum(p.numel() for p in parameters)
+    assert all(cost[name] > 0 for name in ("captions_per_second", "flops_per_caption", "peak_memory_bytes"))
+    assert len(json.loads((folder / "captions.test.json").read_text())) == 4
+    assert json.loads((folder / "status.json").read_text())["status"] == "completed"
+    (row,) = easycap.compare(folder)
+    assert row["CIDEr-D"] == result["scores"]["test"]["CIDEr-D"]["value"]
+    capsys.readouterr()
+    assert main(["evaluate", str(folder)]) == 1
+    assert f"name the captioner itself, {model}" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_fails_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = f"hf:{tiny_model('git')}"
+    for words, sentence in {
+        (): "name the images to score",
+        (*SCENES, "--split", "nowhere"): "has no split 'nowhere'",
+        (*SCENES, "--decoding", "diverse_beam"): "decoding=diverse_beam is not among",
+        (*SCENES, "decoder=lstm"): "",
+    }.items():
+        assert main(["evaluate", model, *words, "--folder", str(tmp_path / "run")]) == 1
+        assert sentence in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture
 def refused(photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

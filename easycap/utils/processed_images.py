@@ -47,6 +47,10 @@ class ProcessedImages:
             [{k: t.to(device, non_blocking=non_blocking) for k, t in row.items()} for row in self.rows]
         )
 
+    def pin_memory(self) -> ProcessedImages:
+        """Return the same in page-locked memory."""
+        return ProcessedImages([{name: t.pin_memory() for name, t in row.items()} for row in self.rows])
+
     def roll(self, shifts: int, dims: int) -> ProcessedImages:
         """Return the images in another order, as `torch.Tensor.roll` does along dimension 0."""
         assert dims == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from helpers.region_files import write_folder, write_hdf5
 from helpers.released_files import write_clipcap, write_m2, write_ruotianluo, write_sgrvinod
+from helpers.tiny_image_text_models import tiny_model
 from helpers.tiny_tokenizers import tiny_gpt2
 from PIL import Image
 from run_blocks import run_here
@@ -79,6 +80,7 @@ def make_files(folder: Path) -> None:
     write_folder(folder / "cocobu_att", names)
     write_hdf5(folder / "coco_detections.hdf5", names)
     write_m2(folder)
+    shutil.copytree(tiny_model("blip"), folder / "blip")
     write_clipcap(folder, dim=512)
     for file in write_sgrvinod(folder):
         file.rename(file.with_name(file.name.replace("_x.", "_coco.")))

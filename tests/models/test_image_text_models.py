@@ -46,7 +46,7 @@ def asked(kind: str, prompt: str | None) -> tuple[ImageTextModel, Asked]:
 
 
 def prompts_of(kind: str) -> list[str | None]:
-    return [None] if kind in ("pix2struct", "florence2") else [None, "a photo of"]
+    return [None] if kind == "pix2struct" else [None, "a photo of"]
 
 
 CASES = [(kind, prompt) for kind in KINDS for prompt in prompts_of(kind)]

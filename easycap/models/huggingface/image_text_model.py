@@ -18,6 +18,9 @@ from easycap.types import Inputs, Output
 from easycap.utils.image_text_adapter import tower_of
 from easycap.utils.processed_images import OF_TOKENS, ProcessedImages
 
+# Types of models whose tower can be called beforehand, once for all captions of an image.
+_SHARING = ("vision-encoder-decoder", "pix2struct", "blip", "git", "blip-2", "llava")
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -110,6 +113,8 @@ class ImageTextModel(nn.Module):
 
     def features_of(self, inputs: Inputs) -> Any:
         """Return what the vision tower makes of N images; None where one pass over them gives no output for each."""
+        if self.model.config.model_type not in _SHARING:
+            return None
         images = cast(ProcessedImages, inputs.images)
         found = images.batch(0)
         pixels = found.get("pixel_values", found.get("flattened_patches"))

@@ -12,6 +12,8 @@ from easycap.types import Example, ImageSource
 from easycap.utils.image_text_adapter import image_processor_of
 from easycap.utils.processed_images import ProcessedImages
 
+_FOR_THEIR_LOSS = ("labels",)  # PaliGemma's processor makes them of the prompt
+
 
 class ModelInput:
     """An image source -> what the model's own processor makes of it, and the prompt, as `ProcessedImages` of one.
@@ -39,7 +41,12 @@ class ModelInput:
             raise UserError(
                 f"captioner.prompt={self.tokens.prompt!r}: the model's processor cannot use it ({error})"
             ) from error
-        return ProcessedImages([{name: value for name, value in made.items() if torch.is_tensor(value)}])
+        used = {
+            name: value
+            for name, value in made.items()
+            if torch.is_tensor(value) and name not in _FOR_THEIR_LOSS
+        }
+        return ProcessedImages([used])
 
     def _made_of(self, image: Any) -> dict[str, Any]:
         tokens = self.tokens
