@@ -83,10 +83,11 @@ class Checkpoints:
     ) -> None:
         whole = None
         if self.gradients.is_sharded:
-            states = optimization and gathered(optimization.state_dict(), keep=self.ranks.is_main)
-            tensors = tensors and gathered(tensors, keep=self.ranks.is_main)
+            keep = self.ranks.is_main
+            states = gathered([] if optimization is None else optimization.state_dict(), keep=keep)
+            tensors = gathered(tensors or {}, keep=keep)
             weights = self.gradients.weights()
-            whole = Whole(weights, states or []) if weights is not None else None
+            whole = None if weights is None else Whole(weights, states)
         if self.ranks.is_main:
             checkpoint.save_checkpoint(
                 self.folder / name,
