@@ -13,6 +13,7 @@ step alone. Memory is what a rank of a fresh process needs beyond that before it
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import socket
@@ -186,7 +187,9 @@ def elements(shape: list) -> int:
 
 
 def memory(ranks: Ranks, options: argparse.Namespace) -> dict[str, float]:
-    """MB of this rank: what the model, its gradients and moments hold, and the peak of three steps."""
+    """MB of this rank: its weights, and the peak of three steps beyond what torch itself imports."""
+    for name in ("torch._dynamo", "torch.distributed.tensor", "torch.distributed.fsdp"):
+        importlib.import_module(name)
     before = resident("VmRSS")
     step, model = step_of(options.way, options.optim[0], ranks, options)
     held = sum(4 * own_rows(p.detach()).numel() for p in model.parameters())
