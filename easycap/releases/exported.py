@@ -109,7 +109,7 @@ def _join_keys_and_values(weights: Weights) -> Weights:
     ]:
         place = name.removesuffix("key.weight")
         _need(
-            not weights[f"{place}query.bias"].any(),
+            not weights.pop(f"{place}query.bias").any(),
             "its mapper's queries have biases, which theirs have not (only imported mappers are without)",
         )
         weights[f"{place}out.bias"] = weights[f"{place}out.bias"] + (
