@@ -209,3 +209,17 @@ def test_the_average_of_a_run_with_itself_is_that_run(runs: Path, tmp_path: Path
     assert "did not start from the same weights" not in caplog.text
     easycap.average([runs / "one", runs / "two"], folder=tmp_path / "seeds")
     assert "did not start from the same weights" in caplog.text
+
+
+def test_a_consensus_is_found_in_evaluation_and_for_photos(
+    runs: Path, photo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, decoding = str(runs / "two"), "consensus,num_draws=4,num_beams=2"
+    assert main(["evaluate", one, "--decoding", decoding]) == 0
+    assert f"test@{decoding}" in whole_runs.read(runs / "two", "result.json")["scores"]
+    capsys.readouterr()
+    assert main(["caption", one, photo, "--decoding", decoding]) == 0  # reads the training captions now
+    assert Path(photo).name in capsys.readouterr().out
+    assert main(["evaluate", one, "--decoding", "consensus", "--samples", "3"]) == 1
+    assert "num_samples does not exist for decoding 'consensus'" in capsys.readouterr().err
