@@ -15,6 +15,9 @@ import easycap
 from easycap.cli import main
 from easycap.data.image_inputs import as_examples
 from easycap.errors import UserError
+from easycap.runs.find import checkpoint_of
+from easycap.tasks.create import load_task
+from easycap.tasks.nearest_captions import NearestCaptions
 
 RECURRENT = [
     *(word for word in TINY if not word.startswith(("image_tokens.", "decoder.", "encoder.image_size"))),
@@ -223,3 +226,19 @@ def test_a_consensus_is_found_in_evaluation_and_for_photos(
     assert Path(photo).name in capsys.readouterr().out
     assert main(["evaluate", one, "--decoding", "consensus", "--samples", "3"]) == 1
     assert "num_samples does not exist for decoding 'consensus'" in capsys.readouterr().err
+
+
+def test_the_nearest_captions_are_those_of_the_most_similar_other_training_images(runs: Path) -> None:
+    task = load_task(checkpoint_of(runs / "two"), device="cpu", with_data=True)
+    train, count = task.examples("train"), 2
+    with torch.inference_mode():
+        task.model.eval()
+        features = task.model.features_of(task.pipeline.inputs(train))
+        means = features.patches.mean(1)
+        found = NearestCaptions(task.config, task.data, task.pipeline)(features, count)
+    centered = torch.nn.functional.normalize(means - means.mean(0), dim=1)
+    for row, texts in enumerate(found):
+        similar = centered @ centered[row]
+        similar[similar > 0.9999] = -1  # itself, and images that look the same
+        rows = similar.topk(count).indices.tolist()
+        assert texts == [text for other in rows for text in train[other].references]

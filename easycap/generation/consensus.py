@@ -1,4 +1,4 @@
-"""Consensus decoding: of many captions of an image the one that is most like all of them.
+"""Consensus decoding: of many captions the one that is most like all of them, or like those of similar images.
 
 Shape legend: N images, k candidates of each, T words.
 """
@@ -6,6 +6,7 @@ Shape legend: N images, k candidates of each, T words.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,24 +23,27 @@ from easycap.types import Decoder, Generated, Memory, Vocabulary
 
 @register("decoding", "consensus")
 class Consensus:
-    """Draws `num_draws` captions at `temperature`, adds the `num_beams` best of beam search, and chooses the one with
-    the highest mean CIDEr-D against all of them: memory of N images -> Generated of N captions.
+    """Of the `num_beams` best captions of beam search and `num_draws` drawn at `temperature`, the one with the highest
+    mean CIDEr-D against other captions: memory of N images -> Generated of N captions.
 
-    This is minimum Bayes risk decoding with CIDEr-D as the gain (Kumar and Byrne 2004), and the consensus caption of
-    1505.04467, whose candidates are captions of similar images. Document frequencies are those of the training
-    references. Words are restricted by `DecodingSettings`; random numbers start from `seed`, as those of `Sample`.
-    Raises `UserError` for settings out of range.
+    With `neighbours` those are the references of so many training images whose features are nearest (consensus
+    reranking, 1412.6632 and 1505.04467); with 0 they are the candidates themselves, which is minimum Bayes risk
+    decoding (Kumar and Byrne 2004). Document frequencies are those of the training references. Words are restricted by
+    `DecodingSettings`; random numbers start from `seed`, as those of `Sample`. Raises `UserError` for settings out of
+    range.
     """
 
     def __init__(
         self,
         vocabulary: Vocabulary,
         document_frequencies: Callable[[], DocumentFrequencies],
+        nearest_captions: Callable[[Any, int], list[list[str]]],
         *,
         shared: DecodingSettings,
+        neighbours: int,
+        num_beams: int,
         num_draws: int,
         temperature: float,
-        num_beams: int,
         length_penalty: float,
         seed: int,
     ) -> None:
@@ -48,8 +52,11 @@ class Consensus:
                 f"decoding.num_draws={num_draws} and decoding.num_beams={num_beams} must be at least 0, and "
                 "together at least 2 captions to choose from"
             )
+        if neighbours < 0:
+            raise UserError(f"decoding.neighbours={neighbours} must be at least 0 (0: none)")
         self.vocabulary, self.pad_id, self.bos_id = vocabulary, vocabulary.pad_id, vocabulary.bos_id
-        self._frequencies = document_frequencies
+        self._frequencies, self._nearest = document_frequencies, nearest_captions
+        self.neighbours, self.reads_features = neighbours, neighbours > 0
         # also with none of them, so that its settings are checked
         self._sample = Sample(
             vocabulary,
@@ -71,9 +78,9 @@ class Consensus:
         self.num_draws, self.num_beams = num_draws, num_beams
 
     @torch.no_grad()
-    def __call__(self, decoder: Decoder, memory: Memory) -> Generated:
+    def __call__(self, decoder: Decoder, memory: Memory, features: Any = None) -> Generated:
         words, scores = self._candidates(decoder, memory)
-        chosen = self._choose(words).to(words.device)
+        chosen = self._choose(words, features).to(words.device)
         images = torch.arange(len(words), device=words.device)
         return Generated(words[images, chosen], scores[images, chosen])
 
@@ -95,14 +102,18 @@ class Consensus:
         ]
         return torch.cat(words, 1), torch.cat([part.scores for part in found], 1)
 
-    def _choose(self, words: torch.Tensor) -> torch.Tensor:
+    def _choose(self, words: torch.Tensor, features: Any) -> torch.Tensor:
         """Return for candidates (N,k,T) which one of each image has the highest mean CIDEr-D, (N,)."""
         num_images, size, _ = words.shape
         if not num_images:
             return torch.zeros(0, dtype=torch.long)
         texts = [self.vocabulary.decode(row) for row in words.flatten(0, 1).tolist()]
         images = [str(number) for number in range(num_images) for _ in range(size)]
-        references = {str(number): texts[number * size : (number + 1) * size] for number in range(num_images)}
+        if self.neighbours:
+            others = self._nearest(features, self.neighbours)
+        else:
+            others = [texts[first : first + size] for first in range(0, len(texts), size)]
+        references = {str(number): of for number, of in enumerate(others)}
         reward = CiderReward(references=references, df=self._frequencies(), eos=False)
         gains = reward(images, texts).reshape(num_images, size)
         return torch.from_numpy(np.argmax(gains, 1))

@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 
+from easycap.generation.generate import generate
 from easycap.types import CaptionModel, Decoder, Generator, Inputs, Memory, State
 
 # Finite: where every other word is suppressed, eos is still there to be chosen.
@@ -56,6 +57,6 @@ def flops_per_caption(
                 words = generator.endless()(captioner.decoder, memory).words
             else:
                 endless = cast(Decoder, _Endless(captioner.decoder, eos_id))  # generators start it and step
-                words = generator(endless, memory).words
+                words = generate(generator, endless, memory, features).words
     captioner.train(was_training)
     return counter.get_total_flops() / len(words)

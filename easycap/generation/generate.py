@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from easycap.errors import UserError
 from easycap.registry import register
-from easycap.types import Batch, CaptionModel, Generated, Generator, Inputs, Vocabulary
+from easycap.types import Batch, CaptionModel, Decoder, Generated, Generator, Inputs, Memory, Vocabulary
 
 
 class Refinement(NamedTuple):
@@ -31,7 +31,16 @@ def refinement_rounds(*, rounds: int) -> int:
 
 def decode(captioner: CaptionModel, inputs: Inputs, generator: Generator, features: Any = None) -> Generated:
     """Return what `generator` generates for N images; `features` are theirs if they were encoded before."""
-    return generator(captioner.decoder, captioner.build_memory(inputs, features))
+    if features is None and getattr(generator, "reads_features", False):
+        features = captioner.features_of(inputs)
+    return generate(generator, captioner.decoder, captioner.build_memory(inputs, features), features)
+
+
+def generate(generator: Generator, decoder: Decoder, memory: Memory, features: Any) -> Generated:
+    """Return what `generator` generates for a memory; it gets the features of the images if it `reads_features`."""
+    if getattr(generator, "reads_features", False):
+        return cast(Callable[..., Generated], generator)(decoder, memory, features)
+    return generator(decoder, memory)
 
 
 @torch.no_grad()

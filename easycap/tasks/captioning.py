@@ -36,6 +36,7 @@ from easycap.models.build import build_captioner
 from easycap.runs.run_folder import RunFolder
 from easycap.tasks.base import Summary, Task
 from easycap.tasks.datasets import document_frequencies
+from easycap.tasks.nearest_captions import supplied_to_decoding
 from easycap.tasks.other_sets import pipeline_for, record_other_set
 from easycap.tasks.photo_captioning import NO_DRAFT, CaptionPredictor
 from easycap.tasks.preflight import (
@@ -191,7 +192,7 @@ class CaptioningTask(Task):
         settings = self.config["decoding"]
         if decoding is not None:
             settings = option_from_text("decoding", decoding, seed=self.config["seed"])
-        supplied = {"vocabulary": self.vocabulary, "document_frequencies": self.document_frequencies}
+        supplied = supplied_to_decoding(self.config, self.data, self.pipeline)
         return build("decoding", settings, **supplied)
 
     def refinement(self, rounds: int | None = None) -> Refinement:

@@ -8,6 +8,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,8 @@ from easycap.runs.find import run_of
 from easycap.runs.reading import read_result
 from easycap.tasks.base import Task
 from easycap.training.checkpoint_files import read_progress
-from easycap.types import Features, ImageInput
+from easycap.training.hardware import Precision
+from easycap.types import Example, Features, ImageInput
 from easycap.utils import paths
 from easycap.utils.cache import digest_of
 from easycap.utils.cpu_threads import FastestThreads, restore_thread_count
@@ -84,12 +86,22 @@ def _may_cache(task: Task) -> bool:
     return True
 
 
+def feature_cache(
+    examples: Sequence[Example], encoder: Any, config: dict[str, Any], precision: Precision
+) -> FeatureCache:
+    """Return the cache of the features that a config's encoder makes of images, whether or not it is filled."""
+    return FeatureCache(paths.cache_dir() / "features", examples, _made_by(encoder, config, precision))
+
+
+def _made_by(encoder: Any, config: dict[str, Any], precision: Precision) -> str:
+    settings = {k: v for k, v in config["encoder"].items() if k not in ("pretrained", "weights")}
+    code = digest_of([], code=Path(inspect.getfile(type(encoder))).parent)
+    return fingerprint(encoder.state_dict().items(), settings, encoder.preprocessing, precision.name, code)
+
+
 def _caches(task: Task) -> list[FeatureCache]:
     """The caches of the training and validation images; with trainer.flip also of mirrored training images."""
-    encoder, precision = task.model.encoder, task.pipeline.precision
-    settings = {k: v for k, v in task.config["encoder"].items() if k not in ("pretrained", "weights")}
-    code = digest_of([], code=Path(inspect.getfile(type(encoder))).parent)
-    made_by = fingerprint(encoder.state_dict().items(), settings, encoder.preprocessing, precision.name, code)
+    made_by = _made_by(task.model.encoder, task.config, task.pipeline.precision)
     validated = task.examples("val")[: task.config["validation"]["images"]]
     train, folder = task.examples("train"), paths.cache_dir()
     caches = [FeatureCache(folder / "features", examples, made_by) for examples in (train, validated)]

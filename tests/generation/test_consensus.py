@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.toy_decoder import IDS, ToyDecoder, ToyVocabulary, document_frequencies, made, tables
+from helpers.toy_decoder import (
+    IDS,
+    ToyDecoder,
+    ToyVocabulary,
+    document_frequencies,
+    made,
+    nearest_captions,
+    tables,
+)
 
-from easycap.generation.beam import Beam
+from easycap.generation.beam import Beam, OnEnd
 from easycap.generation.consensus import Consensus
 from easycap.generation.sample import Sample
 from easycap.metrics.cider import CiderD
 from easycap.types import Generated, Memory
 
-OWN = {"temperature": 0.8, "length_penalty": 1.0}
+OWN = {"temperature": 0.8, "length_penalty": 1.0, "neighbours": 0}
 IMAGES = 4
 
 
@@ -24,7 +32,7 @@ def candidates(memory: Memory, num_draws: int, num_beams: int) -> list[list[list
     """The captions of beam search and of sampling by themselves, for each image."""
     found: list[list[list[int]]] = [[] for _ in range(IMAGES)]
     if num_beams:
-        beam = made(Beam, num_beams=num_beams, length_penalty=1.0, early_stopping=False)
+        beam = made(Beam, num_beams=num_beams, length_penalty=1.0, early_stopping=False, on_end=OnEnd.refill)
         first = torch.full((IMAGES,), IDS["bos_id"])
         decoder = ToyDecoder(9, 6)
         for image, words in enumerate(beam.search(decoder, decoder.start(memory), first).words.tolist()):
@@ -68,3 +76,20 @@ def test_equal_seeds_choose_alike_and_one_object_draws_on() -> None:
 def test_one_candidate_is_no_choice() -> None:
     with pytest.raises(ValueError, match=r"num_draws=1 and decoding\.num_beams=0 .* at least 2 captions"):
         chosen(tables(1, 9), num_draws=1, num_beams=0)
+
+
+def test_with_neighbours_it_is_compared_with_the_captions_of_similar_images() -> None:
+    memory, vocabulary = tables(IMAGES, 9, sharpness=0.1), ToyVocabulary()
+    score = CiderD(df=document_frequencies())
+    features = torch.tensor([[0], [1], [2], [3]])
+    decode = made(Consensus, **{**OWN, "neighbours": 3}, num_draws=0, num_beams=9, seed=3)
+    assert decode.reads_features
+    generated = decode(ToyDecoder(9, 6), memory, features)
+    of_beams = candidates(memory, 0, 9)
+    for image, (similar, words) in enumerate(
+        zip(nearest_captions(features, 3), generated.words, strict=True)
+    ):
+        texts = [vocabulary.decode(caption) for caption in of_beams[image]]
+        gains = [score({"x": text}, {"x": similar})["CIDEr-D"].value for text in texts]
+        assert max(gains) > min(gains)
+        assert gains[texts.index(vocabulary.decode(words.tolist()))] == pytest.approx(max(gains))

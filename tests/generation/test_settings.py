@@ -13,12 +13,13 @@ import easycap.generation.consensus
 import easycap.generation.diverse_beam
 import easycap.generation.greedy
 import easycap.generation.sample  # noqa: F401
+from easycap.generation.beam import OnEnd
 from easycap.registry import lookup, names, settings_of
 from easycap.utils.paths import config_dir
 
 OWN = {
     "greedy": {},
-    "beam": {"num_beams": 3, "length_penalty": 1.0, "early_stopping": False},
+    "beam": {"num_beams": 3, "length_penalty": 1.0, "early_stopping": False, "on_end": OnEnd.refill},
     "diverse_beam": {
         "num_beams": 4,
         "num_groups": 2,
@@ -27,7 +28,14 @@ OWN = {
         "early_stopping": False,
         "num_samples": 1,
     },
-    "consensus": {"num_draws": 3, "temperature": 1.0, "num_beams": 2, "length_penalty": 1.0, "seed": 1},
+    "consensus": {
+        "neighbours": 0,
+        "num_draws": 3,
+        "temperature": 1.0,
+        "num_beams": 2,
+        "length_penalty": 1.0,
+        "seed": 1,
+    },
     "sample": {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_samples": 1, "seed": 1},
 }
 WRONG = [
@@ -48,6 +56,7 @@ WRONG = [
     ("diverse_beam", "num_samples", 0),
     ("diverse_beam", "num_samples", 5),
     ("consensus", "num_draws", -1),
+    ("consensus", "neighbours", -1),
     ("consensus", "num_beams", -1),
     ("consensus", "temperature", 0.0),
     ("consensus", "length_penalty", 1000.0),

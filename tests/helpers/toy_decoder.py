@@ -44,7 +44,12 @@ class ToyVocabulary:
 def made(component: Callable[..., Generator], ids: Any = None, **settings: Any) -> Generator:
     """A way of decoding for the toy vocabulary, with `SETTINGS` unless others are given."""
     supplied = {"vocabulary": ids or ToyVocabulary(), "document_frequencies": document_frequencies}
-    return construct(component, SETTINGS | settings, supplied)
+    return construct(component, SETTINGS | settings, {**supplied, "nearest_captions": nearest_captions})
+
+
+def nearest_captions(features: torch.Tensor, count: int) -> list[list[str]]:
+    """Features (N,1), each the number of a word -> captions of similar images, `count` for each image."""
+    return [[f"{int(word)} {number}" for number in range(count)] for (word,) in features.tolist()]
 
 
 def document_frequencies() -> DocumentFrequencies:

@@ -1,0 +1,103 @@
+"""The captions of the training images that look most like an image to a captioner's own encoder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import easycap.data
+from easycap.data.loader import collate
+from easycap.evaluation.ensemble_pipeline import EnsemblePipeline
+from easycap.evaluation.pipeline import Pipeline
+from easycap.tasks.datasets import document_frequencies, read_data
+from easycap.tasks.feature_caching import feature_cache
+from easycap.types import Dataset, Example, Features, Inputs
+from easycap.utils import paths
+from easycap.utils.cache import cached_dir, digest_of
+from easycap.utils.progress_bar import tracked
+
+logger = logging.getLogger(__name__)
+
+_CODE = Path(easycap.data.__file__).parent  # it makes the pixels that are encoded
+_BATCH = 16
+_SAME = 0.9999  # from this cosine on two images are the same picture, in other files or in half precision
+
+
+class NearestCaptions:
+    """features of N images -> for each the references of the `count` nearest training images, one list.
+
+    Near is the cosine of the mean features less their mean over the training images; the same picture is never among
+    them. The features of the training images are those that training cached, else they are computed once and cached. Of
+    an ensemble the first member's encoder decides. `data` that has not been read is read when it is needed.
+    """
+
+    def __init__(self, config: dict[str, Any], data: Dataset, pipeline: Pipeline) -> None:
+        self.config, self.data = config, data
+        self.pipeline = pipeline.members[0] if isinstance(pipeline, EnsemblePipeline) else pipeline
+
+    def __call__(self, features: Features | Sequence[Features], count: int) -> list[list[str]]:
+        """Return the captions for each of the N images; `features` are an ensemble's list or a captioner's."""
+        first = features if isinstance(features, Features) else features[0]
+        of_training, center = self._index
+        similarity = _normalized(_means(first).float().cpu() - center) @ of_training.T
+        similarity[similarity >= _SAME] = -torch.inf
+        nearest = similarity.topk(min(count, len(self._examples)), dim=1).indices.tolist()
+        return [[text for row in rows for text in self._examples[row].references] for rows in nearest]
+
+    @cached_property
+    def _examples(self) -> Sequence[Example]:
+        splits: Mapping[str, Sequence[Example]] = self.data.splits
+        return (splits or read_data(self.config, with_tags=False, stored=True).splits)["train"]
+
+    @cached_property
+    def _index(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The training images' features (S,C), centered and normalised, and their mean (C,)."""
+        encoder, precision = self.pipeline.model.encoder, self.pipeline.precision
+        cache = feature_cache(self._examples, encoder, self.config, precision)
+        means = cached_dir(
+            paths.cache_dir() / "mean_features" / digest_of([str(cache.folder)], code=_CODE),
+            lambda new: np.save(new / "means.npy", torch.cat(list(self._training_means(cache))).numpy()),
+        )
+        found = torch.from_numpy(np.load(means / "means.npy"))
+        center = found.mean(0)
+        return _normalized(found - center), center
+
+    def _training_means(self, cache: Any) -> Iterator[torch.Tensor]:
+        """Yield the mean features (N,C) of the training images, batch by batch."""
+        if not cache.left():
+            logger.info("using cached features of %s training images", f"{len(self._examples):,}")
+            for example in self._examples:
+                yield cache(example.image).float().nanmean(0, keepdim=True)
+            return
+        model = self.pipeline.model
+        model.fold_encoder(len(self._examples))
+        batches = (self._examples[i : i + _BATCH] for i in range(0, len(self._examples), _BATCH))
+        for batch in tracked(batches, "encoding training images", len(self._examples), size=len):
+            inputs = Inputs(collate([self.pipeline.view.of(example) for example in batch]), {})
+            with torch.inference_mode(), self.pipeline.autocast():
+                yield _means(model.features_of(inputs.to(self.pipeline.device))).float().cpu()
+
+
+def supplied_to_decoding(config: dict[str, Any], data: Dataset, pipeline: Pipeline) -> dict[str, Any]:
+    """Return what a decoding method may ask for: the vocabulary, and what is known of the training images."""
+    return {
+        "vocabulary": pipeline.vocabulary,
+        "document_frequencies": partial(document_frequencies, config, data, eos=False),
+        "nearest_captions": NearestCaptions(config, data, pipeline),
+    }
+
+
+def _means(features: Features) -> torch.Tensor:
+    """The mean (N,C) over the patches that are not masked."""
+    weight = features.mask.unsqueeze(-1).to(features.patches)
+    return (features.patches * weight).sum(1) / weight.sum(1)
+
+
+def _normalized(features: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(features, dim=1)
