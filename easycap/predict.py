@@ -72,23 +72,20 @@ class Captioner:
         overrides: Sequence[str] = (),
     ) -> None:
         runs = [run] if isinstance(run, str | os.PathLike) else list(run)
+        self.task: Task
+        self._last: tuple[dict[str, Any], Predictor] | None = None
         if any(map(is_pretrained, runs)):
-            self.folder, self.task, self._last = (
-                Path(runs[0]),
-                _pretrained(runs, overrides, device=device),
-                None,
-            )
+            self.folder = Path(runs[0])
+            self.task = _pretrained(runs, overrides, device=device)
             return
         folders = [find_model(one, revision=revision, token=token) for one in runs]
         members = members_to_load(folders, ensemble=ensemble)
         self.folder = folders[0]
-        self.task: Task
         if members is not None:
             self.task = load_ensemble(members, device=device, locations=locations)
         else:
             self.task = load_task(checkpoint_of(self.folder), device=device, locations=locations)
         _ = self.task.pipeline.transform  # raises if the model reads no images
-        self._last: tuple[dict[str, Any], Predictor] | None = None
 
     def caption(
         self,

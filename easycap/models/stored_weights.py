@@ -147,5 +147,5 @@ def frozen_file(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         stored = in_own_precision(tensors[name])
         digest.update(f"{name}\0{stored.dtype}\0{list(stored.shape)}\0".encode())
-        digest.update(memoryview(stored.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        digest.update(stored.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return _FROZEN.replace("*", digest.hexdigest()[:32])

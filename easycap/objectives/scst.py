@@ -220,7 +220,7 @@ class SelfCritical:
 
     def _advantages(
         self, ids: Sequence[str], words: torch.Tensor, plain: torch.Tensor | None
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
         """Return reward less baseline (B,) of samples (B,T), `plain` (N,T') being the greedy captions, and a log."""
         rewards, parts = self._rewards(ids, words)
         rewards = rewards.view(len(ids), self.num_samples)
@@ -234,7 +234,7 @@ class SelfCritical:
             baseline = (rewards.sum(1, keepdim=True) - rewards) / (self.num_samples - 1)
         return (rewards - baseline).flatten(), parts
 
-    def _rewards(self, ids: Sequence[str], words: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+    def _rewards(self, ids: Sequence[str], words: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         """Return the reward (B,) of words (B,T), as many rows for each image, and what to log of them."""
         images = [image_id for image_id in ids for _ in range(len(words) // len(ids))]
         ended = (words == self.eos_id).any(1)

@@ -28,7 +28,7 @@ from easycap.vocab.word import WordVocabulary
 _SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")  # in our order
 _LONGEST = 51  # words of a caption there, its end among them
 # Blocks of each stage, and whether blocks have three convolutions -> the network. The tutorial has the ResNet-101.
-_RESNETS = {
+_RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((2, 2, 2, 2), False): "resnet18.tv_in1k",
     ((3, 4, 6, 3), False): "resnet34.tv_in1k",
     ((3, 4, 6, 3), True): "resnet50.tv_in1k",

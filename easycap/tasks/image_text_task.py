@@ -42,7 +42,7 @@ class ImageTextPipeline(Pipeline):
 class ImageTextTask(CaptioningTask):
     """Evaluates and fine-tunes an `ImageTextModel`, which has a processor and a tokenizer of its own."""
 
-    build_from_config = staticmethod(build_image_text_model)
+    build_from_config = staticmethod(cast(Any, build_image_text_model))
 
     @classmethod
     def of_pretrained(cls, config: dict[str, Any], data: Dataset) -> ImageTextTask:

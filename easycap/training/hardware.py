@@ -154,8 +154,9 @@ def compile_forward(captioner: nn.Module) -> None:
 
 def checkpoint_gradients(captioner: nn.Module) -> None:
     """Let encoder and decoder compute activations again in the backward pass; `UserError` if neither can."""
-    if hasattr(captioner, "checkpoint_gradients"):
-        captioner.checkpoint_gradients()
+    own = getattr(captioner, "checkpoint_gradients", None)
+    if callable(own):
+        own()
         return
     methods = {
         name: getattr(part, "checkpoint_gradients", None)

@@ -53,7 +53,8 @@ class GPT2Vocabulary(FromTokenizer):
             self._end_at(end)
 
     def _use(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer, self._pieces, self.end = tokenizer, SubwordCache(tokenizer), None
+        self.tokenizer, self._pieces = tokenizer, SubwordCache(tokenizer)
+        self.end: str | None = None
         self.never_ids: tuple[int, ...] = ()
         self.eos_id = special_id(tokenizer, _EOS)
         self.bos_id = tokenizer.get_vocab_size()

@@ -109,12 +109,12 @@ class ShardSamples:
             self.issues.drop(split, index.keys[sample], Path(place), what)
         if (counts > 1).any():
             sample = int(np.argmax(counts > 1))
-            own = sorted(
+            suffixes = sorted(
                 index.suffixes[one] for one in index.suffix[files[index.sample[files] == sample]].tolist()
             )
             raise UserError(
                 f"{place} has several images in sample {index.keys[sample]!r}: set data.image_suffix to one of "
-                f"{', '.join(own)}"
+                f"{', '.join(suffixes)}"
             )
         return files
 

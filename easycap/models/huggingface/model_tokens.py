@@ -46,7 +46,8 @@ class ModelTokens:
         self.eos_id = self.end_ids[0]
         text = self.config.get_text_config(decoder=True)
         self.num_own = max(len(self.tokenizer), getattr(text, "vocab_size", 0))
-        self.bos_id, self.unk_id = self.num_own, None
+        self.bos_id = self.num_own
+        self.unk_id: int | None = None
         pad = self.tokenizer.pad_token_id
         self.pad_id = self.num_own + 1 if pad is None or pad in self.end_ids else pad
         special = set(self.tokenizer.all_special_ids) | set(self.end_ids)
