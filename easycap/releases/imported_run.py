@@ -22,7 +22,6 @@ from easycap.runs.environment import environment
 from easycap.runs.find import shown
 from easycap.runs.run_folder import RunFolder, new_run_folder
 from easycap.training.checkpoint_files import save_checkpoint
-from easycap.types import Vocabulary
 from easycap.utils.cache import atomic_dir
 from easycap.utils.paths import outputs_dir
 
@@ -44,7 +43,7 @@ def import_release(
     release = read_release(system, files)
     config = validate(compose([*release.overrides, *overrides]).config)
     torch.manual_seed(config["seed"])
-    vocabulary: Vocabulary = release.vocabulary or _vocabulary_of(config, release, files)
+    vocabulary: Any = release.vocabulary or _vocabulary_of(config, release, files)
     captioner = build_captioner(config, vocabulary)
     load_release(captioner, release)
     config = with_architecture(config)
