@@ -7,7 +7,7 @@ import torch
 from helpers.toy_decoder import made
 from torch import nn
 
-from easycap.generation.beam import Beam
+from easycap.generation.beam import Beam, OnEnd
 from easycap.generation.flops import flops_per_caption
 from easycap.generation.greedy import Greedy
 from easycap.generation.sample import Sample
@@ -74,7 +74,7 @@ def test_what_the_model_says_does_not_matter(captioner: Captioner) -> None:
 
 def test_beams_cost_more_and_samples_share_the_image(captioner: Captioner) -> None:
     one = counted(captioner, made(Greedy, **RULES))
-    beam = made(Beam, **RULES, num_beams=3, length_penalty=1.0, early_stopping=True)
+    beam = made(Beam, **RULES, num_beams=3, length_penalty=1.0, early_stopping=True, on_end=OnEnd.refill)
     first = reading(1, TOKENS) + 2 * WIDTH * VOCABULARY
     steps = sum(reading(1, TOKENS + word) + 2 * WIDTH * VOCABULARY for word in range(1, WORDS))
     assert counted(captioner, beam) == seeing() + reading(TOKENS, 0) + first + 3 * steps
