@@ -11,15 +11,19 @@ from typing import Any
 
 import torch
 import transformers
-from helpers.tiny_tokenizers import CAPTIONS, tiny_bert
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-SIDE = 32
-_VISION = {"image_size": SIDE, "patch_size": 16, "hidden_size": 16, "intermediate_size": 16} | {
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
-_SIZE = {"height": SIDE, "width": SIDE}
+from helpers.tiny_prompted_models import (
+    SIDE,
+    SIZE,
+    VISION,
+    byte_level,
+    florence2,
+    idefics3,
+    llava,
+    paligemma,
+    qwen2_vl,
+    smolvlm,
+)
+from helpers.tiny_tokenizers import tiny_bert
 
 
 def save_tiny(kind: str, folder: Path) -> Path:
@@ -38,7 +42,7 @@ def save_tiny(kind: str, folder: Path) -> Path:
 
 
 def _vision_encoder_decoder() -> tuple[Any, ...]:
-    tokenizer = _byte_level(eos_token="<|endoftext|>", bos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    tokenizer = byte_level(eos_token="<|endoftext|>", bos_token="<|endoftext|>", pad_token="<|endoftext|>")
     end = tokenizer.eos_token_id
     decoder = transformers.GPT2Config(
         vocab_size=len(tokenizer),
@@ -50,7 +54,7 @@ def _vision_encoder_decoder() -> tuple[Any, ...]:
         eos_token_id=end,
     )
     config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
-        transformers.ViTConfig(**_VISION),
+        transformers.ViTConfig(**VISION),
         decoder,
         decoder_start_token_id=end,
         pad_token_id=end,
@@ -58,7 +62,7 @@ def _vision_encoder_decoder() -> tuple[Any, ...]:
     )
     return (
         transformers.VisionEncoderDecoderModel(config),
-        transformers.ViTImageProcessor(size=_SIZE),
+        transformers.ViTImageProcessor(size=SIZE),
         tokenizer,
     )
 
@@ -78,18 +82,18 @@ def _blip() -> tuple[Any, ...]:
         sep_token_id=tokenizer.sep_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    vision = transformers.BlipVisionConfig(**_VISION)
+    vision = transformers.BlipVisionConfig(**VISION)
     config = transformers.BlipConfig(
         text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16
     )
-    images = transformers.BlipImageProcessor(size=_SIZE)
+    images = transformers.BlipImageProcessor(size=SIZE)
     return transformers.BlipForConditionalGeneration(config), transformers.BlipProcessor(images, tokenizer)
 
 
 def _git() -> tuple[Any, ...]:
     tokenizer = _bert()
     config = transformers.GitConfig(
-        vision_config=_VISION,
+        vision_config=VISION,
         vocab_size=len(tokenizer),
         hidden_size=16,
         intermediate_size=16,
@@ -100,12 +104,12 @@ def _git() -> tuple[Any, ...]:
         eos_token_id=tokenizer.sep_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    images = transformers.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=_SIZE)
+    images = transformers.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SIZE)
     return transformers.GitForCausalLM(config), transformers.GitProcessor(images, tokenizer)
 
 
 def _pix2struct() -> tuple[Any, ...]:
-    tokenizer = _byte_level(eos_token="</s>", pad_token="<pad>")
+    tokenizer = byte_level(eos_token="</s>", pad_token="<pad>")
     ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     text = {
         "hidden_size": 16,
@@ -128,7 +132,8 @@ def _pix2struct() -> tuple[Any, ...]:
 
 
 def _blip2() -> tuple[Any, ...]:
-    tokenizer = _byte_level("<image>", bos_token="</s>", eos_token="</s>", pad_token="<pad>")
+    tokenizer = byte_level(bos_token="</s>", eos_token="</s>", pad_token="<pad>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     text = transformers.OPTConfig(
         vocab_size=len(tokenizer),
@@ -143,100 +148,15 @@ def _blip2() -> tuple[Any, ...]:
     )
     queries = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.Blip2Config(
-        vision_config=_VISION,
+        vision_config=VISION,
         qformer_config=queries | {"encoder_hidden_size": 16, "vocab_size": 30},
         text_config=text.to_dict(),
         num_query_tokens=3,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
-    images = transformers.BlipImageProcessor(size=_SIZE)
+    images = transformers.BlipImageProcessor(size=SIZE)
     processor = transformers.Blip2Processor(images, tokenizer, num_query_tokens=3)
     return transformers.Blip2ForConditionalGeneration(config), processor
-
-
-def _llava() -> tuple[Any, ...]:
-    tokenizer = _byte_level("<image>", bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(**_VISION, projection_dim=16).to_dict(),
-        text_config=_llama(tokenizer).to_dict(),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=4,
-    )
-    processor = transformers.LlavaProcessor(
-        transformers.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=_SIZE),
-        tokenizer,
-        patch_size=16,
-        vision_feature_select_strategy="default",
-        chat_template=_chat("<image>"),
-        num_additional_image_tokens=1,
-    )
-    return transformers.LlavaForConditionalGeneration(config), processor
-
-
-def _idefics3() -> tuple[Any, ...]:
-    places = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
-    own = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
-    tokenizer = _byte_level(*own, *places, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-    config = transformers.Idefics3Config(
-        vision_config=_VISION,
-        text_config=_llama(tokenizer).to_dict(),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        scale_factor=2,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    images = transformers.Idefics3ImageProcessor(
-        size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE}
-    )
-    processor = transformers.Idefics3Processor(
-        images, tokenizer, image_seq_len=1, chat_template=_chat("<image>")
-    )
-    return transformers.Idefics3ForConditionalGeneration(config), processor
-
-
-def _qwen2_vl() -> tuple[Any, ...]:
-    own = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-    tokenizer = _byte_level(*own, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in own}
-    text = _llama(tokenizer).to_dict() | {"model_type": "qwen2_vl_text", "num_key_value_heads": 2}
-    text |= {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}}
-    vision = {"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2, "patch_size": 8}
-    config = transformers.Qwen2VLConfig(
-        text_config={key: value for key, value in text.items() if key not in ("head_dim", "architectures")},
-        vision_config=vision | {"spatial_merge_size": 2, "temporal_patch_size": 2},
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-    )
-    sizes = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
-    images = transformers.Qwen2VLImageProcessor(min_pixels=32 * 32, max_pixels=48 * 48, **sizes)
-    videos = transformers.Qwen2VLVideoProcessor(**sizes)
-    processor = transformers.Qwen2VLProcessor(
-        images, tokenizer, videos, chat_template=_chat("<|vision_start|><|image_pad|><|vision_end|>")
-    )
-    return transformers.Qwen2VLForConditionalGeneration(config), processor
-
-
-def _llama(tokenizer: Any) -> Any:
-    return transformers.LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
-def _chat(image: str) -> str:
-    """A template of conversations with one turn."""
-    part = f"{{% if part['type'] == 'image' %}}{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}"
-    turn = f"{{% for part in message['content'] %}}{part}{{% endfor %}}"
-    return f"{{% for message in messages %}}User: {turn}{{% endfor %}}\nAssistant:"
 
 
 def _bert(**special: str) -> Any:
@@ -245,28 +165,18 @@ def _bert(**special: str) -> Any:
     return tokenizer
 
 
-def _byte_level(*more: str, **special: str) -> Any:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(CAPTIONS, trainer)
-    image = {"extra_special_tokens": {"image_token": "<image>"}} if "<image>" in more else {}
-    made = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, **image)
-    made.add_special_tokens({"additional_special_tokens": list(more)})
-    return made
-
-
 _MADE = {
     "vision-encoder-decoder": _vision_encoder_decoder,
     "blip": _blip,
     "git": _git,
     "pix2struct": _pix2struct,
     "blip-2": _blip2,
-    "llava": _llava,
-    "idefics3": _idefics3,
-    "qwen2_vl": _qwen2_vl,
+    "llava": llava,
+    "idefics3": idefics3,
+    "smolvlm": smolvlm,
+    "qwen2_vl": qwen2_vl,
+    "florence2": florence2,
+    "paligemma": paligemma,
 }
 KINDS = tuple(_MADE)
 
