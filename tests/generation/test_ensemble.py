@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.tiny_captioners import REFERENCES, batch_of, captioner_of
 from helpers.tiny_vocabularies import tiny_vocabulary
+from helpers.toy_decoder import document_frequencies
 
 from easycap.config.instantiate import build
 from easycap.config.schema import option_from_text
@@ -35,7 +36,19 @@ def captioner(name: str, seed: int):
 
 
 def generator(text: str):
-    return build("decoding", option_from_text("decoding", text, seed=1), vocabulary=WORDS)
+    supplied = {"vocabulary": WORDS, "nearest_captions": same_captions}
+    return build(
+        "decoding",
+        option_from_text("decoding", text, seed=1),
+        document_frequencies=document_frequencies,
+        **supplied,
+    )
+
+
+def same_captions(features, count: int) -> list[list[str]]:
+    """The captions of similar images, the same for each; the features are a captioner's, or a list of an ensemble's."""
+    first = features[0] if isinstance(features, list) else features
+    return [["a dog on a mat"] * count] * len(first.patches)
 
 
 def both(inputs) -> EnsembleInputs:
