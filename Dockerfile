@@ -20,7 +20,7 @@ COPY easycap easycap
 COPY experiments experiments
 RUN grep -E "^(torch|torchvision)==" constraints.txt > torch.txt \
     && pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -r torch.txt \
-    && pip install --no-cache-dir -c constraints.txt ".[wandb,tensorboard,meteor,tags,hdf5,parquet,huggingface,lora,optuna,chinese,japanese]"
+    && pip install --no-cache-dir -c constraints.txt ".[wandb,tensorboard,meteor,tags,hdf5,parquet,huggingface,lora,optuna,webdataset,chinese,japanese]"
 
 ENV EASYCAP_OUTPUTS=/workspace/outputs EASYCAP_CACHE=/workspace/.cache/easycap
 WORKDIR /workspace

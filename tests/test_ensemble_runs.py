@@ -147,7 +147,7 @@ def test_an_ensemble_from_python(runs: Path, photo: str) -> None:
         (["evaluate", "one", "--ensemble"], "needs at least two runs"),
         (["evaluate", "one", "words", "--ensemble"], "has a different vocabulary from"),
         (["evaluate", "one", "nothing", "--ensemble"], "is not a folder"),
-        (["evaluate", "one", "--folder", "new"], "only an ensemble's scores"),
+        (["evaluate", "one", "--folder", "new"], "only the scores of an ensemble"),
         (["evaluate", "one", "two", "--ensemble", "--folder", "one"], "not an ensemble of these runs"),
         (["evaluate", "one", "two", "--ensemble", "--split", "nowhere"], "split 'nowhere' does not exist"),
         (["evaluate", "one", "two", "--ensemble", "--decoding", "beem"], "did you mean"),

@@ -29,6 +29,7 @@ from easycap.sweeps.run import _line
 from easycap.tasks.captioning import CaptioningTask
 from easycap.tasks.training import training_loader
 from easycap.train import create_task
+from easycap.utils.checksums import write_checksums
 
 TAGGER = ["task=tags", "tagger=cnn", "tag_vocab.min_count=2"]
 
@@ -231,6 +232,7 @@ def test_an_oracle_is_marked_and_keeps_its_vocabulary(
     (path / "tagger/tags.json").write_text(
         json.dumps({"source": "captions", "tags": ["dog"], "forms": ["dog"]})
     )
+    write_checksums(path / "tagger")
     assert evaluate([str(path), "--device", "cpu"]) == 0
     shown = {row["conditioning"]["tags"] for row in read(path, "samples/test.json")["random"]}
     assert shown <= {"dog", ""} and before.keys() == read(path, "result.json")["scores"]["test"].keys()

@@ -9,6 +9,7 @@ import torch
 from helpers.whole_runs import read, run, settings
 from safetensors.torch import load_file
 
+from easycap.models.stored_weights import read_weights
 from easycap.train import train
 
 TAGS = ["task=tags", "tag_vocab.min_count=2"]
@@ -90,7 +91,7 @@ def test_a_captioner_takes_its_encoder_alone(finished: Path, tmp_path: Path, cap
             "trainer.max_steps=2",
         )
     assert "only the encoder of" in caplog.text and "random weights" not in caplog.text
-    ours, theirs = (load_file(p / "checkpoints/last/model.safetensors") for p in (path, finished))
+    ours, theirs = (read_weights(p / "checkpoints/last") for p in (path, finished))
     shared = [name for name in ours if name.startswith("encoder.")]
     assert shared and all(torch.equal(ours[name], theirs[name]) for name in shared)
 

@@ -229,7 +229,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_images(tmp_path: Path, mo
 
     def broken(self, captioner, batch):
         loss, parts = loss_of(self, captioner, batch)
-        return (loss * math.nan, {"loss": math.nan}) if now.get("step") == 1 else (loss, parts)
+        return (
+            (loss * math.nan, {"loss": loss.detach() * math.nan}) if now.get("step") == 1 else (loss, parts)
+        )
 
     monkeypatch.setattr(TrainStep, "run", noting)
     monkeypatch.setattr(xe.CrossEntropy, "__call__", broken)

@@ -7,8 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from easycap.config.compose import compose
-from easycap.config.validate import check_used, validate
 from easycap.errors import UserError
 from easycap.runs.find import PRETRAINED, is_pretrained
 
@@ -36,6 +34,10 @@ def pretrained_config(
             f"{PRETRAINED} is followed by a captioner's name on the hub or by its folder, e.g. "
             f"{PRETRAINED}Salesforce/blip-image-captioning-base"
         )
+    # Only here, as Hydra would slow the start of captioning with a run.
+    from easycap.config.compose import compose
+    from easycap.config.validate import check_used, validate
+
     own = ["captioner=huggingface", f"captioner.model={model}", "captioner.tune=none", f"device={device}"]
     words = [*own, *overrides]
     check_used(words)

@@ -185,7 +185,7 @@ def read_generation_config(source: str, config: Any) -> Any:
 
     try:
         with hub(), quiet():
-            return transformers.GenerationConfig.from_pretrained(_place(source))
+            return transformers.GenerationConfig.from_pretrained(_place(source), trust_remote_code=False)
     except (OSError, ValueError):
         return transformers.GenerationConfig.from_model_config(config)
 

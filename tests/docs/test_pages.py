@@ -162,6 +162,8 @@ def test_options_named_in_a_sentence_exist(capsys: pytest.CaptureFixture[str]) -
         "table",
         "runs",
         "new",
+        "export",
+        "import",
         "share",
         "demo",
     ):
@@ -171,7 +173,7 @@ def test_options_named_in_a_sentence_exist(capsys: pytest.CaptureFixture[str]) -
         "--cfg",
         "--constraint",
         "--no-deps",
-        "--max-restarts",  # torchrun
+        *("--max-restarts", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint"),  # torchrun
         "--shm-size",  # docker
     }
     named = {

@@ -122,7 +122,9 @@ def test_without_strength_all_groups_find_the_same():
     captions = without_padding(found.words)
     assert all(len(set(captions[image : image + 3])) == 1 for image in range(0, 30, 3))
     two = without_padding(
-        made(Beam, num_beams=2, length_penalty=1.0, early_stopping=False)(decoder, memory).words
+        made(Beam, num_beams=2, length_penalty=1.0, early_stopping=False, on_end=OnEnd.refill)(
+            decoder, memory
+        ).words
     )
     assert captions[::3] == two
 

@@ -12,7 +12,7 @@ from easycap.types import Vocabulary
 
 TINY: dict[str, Callable[[], dict]] = {
     "word": lambda: {"size": 100, "min_count": 1, "captions": CAPTIONS, "segmenter": "spaces"},
-    "gpt2": lambda: {"path": str(tiny_gpt2()), "segmenter": "spaces"},
+    "gpt2": lambda: {"path": str(tiny_gpt2()), "segmenter": "spaces", "end": None},
     "pretrained": lambda: {"path": str(tiny_language_model_tokenizer()), "segmenter": "spaces"},
     "bert": lambda: {"path": str(tiny_bert()), "segmenter": "spaces"},
 }

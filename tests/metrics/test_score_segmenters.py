@@ -133,9 +133,9 @@ def test_what_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r'segmenter jieba needs jieba: pip install "easycap\[chinese\]"'):
         segmenter("jieba")
     segmenter.cache_clear()
-    for name in ("gpt2", "bert"):
+    for name, own in (("gpt2", {"end": None}), ("bert", {})):
         with pytest.raises(UserError, match="segmenter 'x' does not exist"):
-            construct(lookup("vocab", name), {"path": None, "segmenter": "x"}, {})
+            construct(lookup("vocab", name), {"path": None, "segmenter": "x", **own}, {})
 
 
 def test_scripts_are_named_with_what_fits() -> None:

@@ -24,7 +24,7 @@ def decoder(architecture: dict, *, bos: bool = True) -> CausalLM:
     return CausalLM(
         width=None, num_layers=None, num_heads=None, max_positions=None, max_length=8, bos=bos, dropout=0.0,
         pretrained=None, architecture=architecture, embedding="random", tune=Tune.all, lora_rank=1, lora_alpha=1.0,
-        vocab_size=20, pad_id=0, bos_id=1, eos_id=2, subword_ids=None,
+        predict_special=True,        vocab_size=20, pad_id=0, bos_id=1, eos_id=2, subword_ids=None,
     ).train()  # fmt: skip
 
 

@@ -15,12 +15,12 @@ from easycap.types import Features
 
 N, C, D = 3, 6, 8
 CONFIGURED = {
-    "split": {"count": 4},
+    "split": {"count": 4, "normalize": False},
     "grid": {"count": 4},
     "resampler": {"count": 4, "num_layers": 2, "num_heads": 2},
     "all": {},
-    "mlp": {"count": 4},
-    "mapper": {"count": 4, "num_pieces": 3, "num_layers": 2, "num_heads": 2},
+    "mlp": {"count": 4, "normalize": False},
+    "mapper": {"count": 4, "num_pieces": 3, "num_layers": 2, "num_heads": 2, "normalize": False},
 }
 
 
@@ -100,9 +100,7 @@ def test_grid_says_what_is_possible() -> None:
 
 def test_resampler_tells_positions_apart() -> None:
     torch.manual_seed(0)
-    mode = Resampler(
-        count=4, num_layers=1, num_heads=2, normalize=False, channels=C, memory_dim=D, source_grid=(3, 5)
-    )
+    mode = Resampler(count=4, num_layers=1, num_heads=2, channels=C, memory_dim=D, source_grid=(3, 5))
     view = features()
     swapped = view._replace(patches=view.patches.flip(1))
     assert not torch.allclose(mode(view)[0], mode(swapped)[0], atol=1e-4)
@@ -127,7 +125,7 @@ def test_clipcaps_mappers_have_the_papers_sizes() -> None:
 
 def test_the_mapper_reads_what_stands_at_its_constants() -> None:
     torch.manual_seed(0)
-    mode = Mapper(count=2, num_pieces=3, num_layers=1, num_heads=2, channels=C, memory_dim=D)
+    mode = Mapper(count=2, num_pieces=3, num_layers=1, num_heads=2, normalize=False, channels=C, memory_dim=D)
     view = features()
     tokens, _ = mode(view)
     with torch.no_grad():
