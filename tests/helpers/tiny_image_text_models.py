@@ -19,7 +19,6 @@ from helpers.tiny_prompted_models import (
     florence2,
     idefics3,
     llava,
-    paligemma,
     qwen2_vl,
     smolvlm,
 )
@@ -176,7 +175,6 @@ _MADE = {
     "smolvlm": smolvlm,
     "qwen2_vl": qwen2_vl,
     "florence2": florence2,
-    "paligemma": paligemma,
 }
 KINDS = tuple(_MADE)
 

@@ -132,23 +132,6 @@ def florence2() -> tuple[Any, ...]:
     )
 
 
-def paligemma() -> tuple[Any, ...]:
-    tokenizer = byte_level("<image>", bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
-    images = transformers.SiglipImageProcessor(size=SIZE)
-    images.image_seq_length = 4
-    processor = transformers.PaliGemmaProcessor(images, tokenizer)  # adds places to the tokenizer
-    text = _llama(tokenizer).to_dict() | {"model_type": "gemma", "head_dim": 8}
-    config = transformers.PaliGemmaConfig(
-        vision_config=VISION | {"model_type": "siglip_vision_model", "vision_use_head": False},
-        text_config={
-            key: value for key, value in text.items() if key not in ("architectures", "rope_parameters")
-        },
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        projection_dim=16,
-    )
-    return transformers.PaliGemmaForConditionalGeneration(config), processor
-
-
 def _idefics_tokenizer() -> Any:
     places = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
     own = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")

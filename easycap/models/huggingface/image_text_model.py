@@ -19,7 +19,7 @@ from easycap.utils.image_text_adapter import tower_of
 from easycap.utils.processed_images import OF_TOKENS, ProcessedImages
 
 # Types of models whose tower can be called beforehand, once for all captions of an image.
-_SHARING = ("vision-encoder-decoder", "pix2struct", "blip", "git", "blip-2", "llava")
+_SHARING = ("vision-encoder-decoder", "pix2struct", "blip", "git", "llava")
 
 
 @dataclass(frozen=True)
