@@ -129,7 +129,11 @@ def _build_text(config: dict[str, Any]) -> None:
     conditions = build_conditions(config, read_splits=dict, run=resumed, device=torch.device("cpu"))
     conditions.validate(config)
     build("refine", config["refine"])
-    build("decoding", config["decoding"], vocabulary=vocabulary)
+    no_data = {
+        "document_frequencies": dict,
+        "nearest_captions": list,
+    }  # not called before a caption is wanted
+    build("decoding", config["decoding"], vocabulary=vocabulary, **no_data)
     build(
         "objective",
         config["objective"],
