@@ -14,6 +14,7 @@ import transformers
 from helpers.tiny_prompted_models import (
     SIDE,
     SIZE,
+    TEXT,
     VISION,
     byte_level,
     florence2,
@@ -70,11 +71,8 @@ def _blip() -> tuple[Any, ...]:
     tokenizer = _bert(bos_token="[DEC]")
     text = transformers.BlipTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=16,
+        **TEXT,
         encoder_hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
         max_position_embeddings=40,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.sep_token_id,
@@ -94,10 +92,7 @@ def _git() -> tuple[Any, ...]:
     config = transformers.GitConfig(
         vision_config=VISION,
         vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
+        **TEXT,
         max_position_embeddings=40,
         bos_token_id=tokenizer.cls_token_id,
         eos_token_id=tokenizer.sep_token_id,

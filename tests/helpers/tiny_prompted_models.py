@@ -14,6 +14,7 @@ VISION = {"image_size": SIDE, "patch_size": 16, "hidden_size": 16, "intermediate
     "num_attention_heads": 2,
 }
 SIZE = {"height": SIDE, "width": SIDE}
+TEXT = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 def llava() -> tuple[Any, ...]:
@@ -141,10 +142,7 @@ def _idefics_tokenizer() -> Any:
 def _llama(tokenizer: Any) -> Any:
     return transformers.LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
+        **TEXT,
         num_key_value_heads=2,
         max_position_embeddings=512,
         bos_token_id=tokenizer.bos_token_id,
