@@ -14,6 +14,7 @@ from PIL import Image
 
 from easycap.demo.photos import Limits, Photo
 from easycap.demo.server import DemoServer
+from easycap.registry import names
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
@@ -77,7 +78,8 @@ def photo(tmp_path: Path) -> Path:
 
 def opened(server: DemoServer, browser: Browser, *files: Path) -> None:
     browser.open(server.address)
-    wait_for(lambda: browser.value("document.querySelector('#method')?.options.length") == 5)
+    offered = len(names("decoding")) + 1  # and the run's own
+    wait_for(lambda: browser.value("document.querySelector('#method')?.options.length") == offered)
     browser.choose_files("#files", *files)
     done = "document.querySelectorAll('.photo[aria-busy=false]').length"
     wait_for(lambda: browser.value(done) == len(files))

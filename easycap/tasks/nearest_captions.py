@@ -59,12 +59,17 @@ class NearestCaptions:
     def _index(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The training images' features (S,C), centered and normalised, and their mean (C,)."""
         encoder, precision = self.pipeline.model.encoder, self.pipeline.precision
-        cache = feature_cache(self._examples, encoder, self.config, precision)
-        means = cached_dir(
-            paths.cache_dir() / "mean_features" / digest_of([str(cache.folder)], code=_CODE),
-            lambda new: np.save(new / "means.npy", torch.cat(list(self._training_means(cache))).numpy()),
-        )
-        found = torch.from_numpy(np.load(means / "means.npy"))
+        if any(
+            p.requires_grad for p in self.pipeline.model.encoder.parameters()
+        ):  # others at every validation
+            found = torch.cat(list(self._computed_means()))
+        else:
+            cache = feature_cache(self._examples, encoder, self.config, precision)
+            means = cached_dir(
+                paths.cache_dir() / "mean_features" / digest_of([str(cache.folder)], code=_CODE),
+                lambda new: np.save(new / "means.npy", torch.cat(list(self._training_means(cache))).numpy()),
+            )
+            found = torch.from_numpy(np.load(means / "means.npy"))
         center = found.mean(0)
         return _normalized(found - center), center
 
@@ -75,8 +80,12 @@ class NearestCaptions:
             for example in self._examples:
                 yield cache(example.image).float().nanmean(0, keepdim=True)
             return
+        self.pipeline.model.fold_encoder(len(self._examples))
+        yield from self._computed_means()
+
+    def _computed_means(self) -> Iterator[torch.Tensor]:
+        """Yield the mean features (N,C) of the training images, computed now, batch by batch."""
         model = self.pipeline.model
-        model.fold_encoder(len(self._examples))
         batches = (self._examples[i : i + _BATCH] for i in range(0, len(self._examples), _BATCH))
         for batch in tracked(batches, "encoding training images", len(self._examples), size=len):
             inputs = Inputs(collate([self.pipeline.view.of(example) for example in batch]), {})
