@@ -16,8 +16,9 @@ from easycap.utils.allocator import _malloc_library, keep_freed_memory
 _FAULTS = """
 import resource, sys
 import numpy as np
-from easycap.utils.allocator import keep_freed_memory
-state = keep_freed_memory() if sys.argv[1] == "raised" else ""
+from easycap.utils.allocator import keep_freed_memory, return_freed_memory
+state = keep_freed_memory() if sys.argv[1] in ("raised", "lowered again") else ""
+state = return_freed_memory() if sys.argv[1] == "lowered again" else state
 def take():
     np.ones(2**23)
 take()
@@ -52,6 +53,9 @@ def test_memory_that_was_given_back_is_not_taken_from_the_kernel_again() -> None
     raised, state = faults("raised")
     assert state.startswith("glibc, mmap threshold")
     assert raised * 10 < faults("default")[0]
+    lowered, state = faults("lowered again")
+    assert state == "glibc, mmap threshold 1 MiB, trim threshold 1 MiB"
+    assert raised * 10 < lowered
 
 
 @pytest.mark.skipif(not _GLIBC, reason="another C library")
@@ -92,11 +96,11 @@ def test_what_others_chose_stays(
     library: str | None, environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(allocator, "_malloc_library", lambda: library)
-    monkeypatch.setattr(allocator, "_raise_thresholds", lambda: "raised")
+    monkeypatch.setattr(allocator, "_set", lambda *thresholds: "raised")
     assert keep_freed_memory(environment) == expected == allocator.allocator_state()
 
 
 def test_other_tunables_of_glibc_are_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "_malloc_library", lambda: "libc-2.31.so")
-    monkeypatch.setattr(allocator, "_raise_thresholds", lambda: "raised")
+    monkeypatch.setattr(allocator, "_set", lambda *thresholds: "raised")
     assert keep_freed_memory({"GLIBC_TUNABLES": "glibc.cpu.x86_ibt=on"}) == "raised"

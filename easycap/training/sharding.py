@@ -22,6 +22,7 @@ from easycap.training.distributed import Ranks
 from easycap.training.gradients import Gradients, Loss, ObjectiveModule
 from easycap.training.parts import gathered, part_like
 from easycap.types import Batch
+from easycap.utils.allocator import return_freed_memory
 
 
 class ShardedGradients(Gradients):
@@ -40,6 +41,8 @@ class ShardedGradients(Gradients):
         self.ranks = ranks
         ranks.broadcast_weights(module.model)
         device = next(module.parameters()).device.type
+        if device == "cpu":
+            return_freed_memory()
         mesh = init_device_mesh(device, (ranks.world_size,))
         self.blocks: list[Any] = [fully_shard(block, mesh=mesh) for block in blocks_of(module.model)]
         self.root: Any = fully_shard(module, mesh=mesh)

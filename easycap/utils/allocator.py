@@ -1,4 +1,4 @@
-"""Make glibc's malloc keep and reuse the memory of large tensors instead of returning it to the kernel.
+"""Whether glibc's malloc keeps and reuses the memory of large tensors, or returns it to the kernel.
 
 By default every tensor of a few MB gets freshly mapped and zeroed pages: a frozen CNN on a CPU spends as much time in
 the kernel as in its own arithmetic. Source of the parameters: mallopt(3).
@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _TRIM_THRESHOLD = 2**31 - 1  # bytes; the most that mallopt takes
 # Bytes, tried in order: some versions of glibc refuse more than half of an arena's heap.
 _MMAP_THRESHOLDS = (2**30, 2**25)
+_LOW_THRESHOLD = 2**20
 
 _state = "unchanged"
 
@@ -26,15 +27,20 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> str:
     Does nothing if another allocator provides malloc, or if the user has set MALLOC_* or glibc.malloc
     tunables.
     """
-    global _state
-    libc = _malloc_library()
-    reason = _reason_to_leave(libc, environment)
-    _state = f"unchanged ({reason})" if reason else _raise_thresholds()
-    return _state
+    return _with_thresholds(_MMAP_THRESHOLDS, _TRIM_THRESHOLD, environment)
+
+
+def return_freed_memory(environment: Mapping[str, str] = os.environ) -> str:
+    """Lower the thresholds instead, where memory matters more than time; otherwise as `keep_freed_memory`.
+
+    Weights gathered for one block at a time leave gaps that larger tensors do not fit in, so kept memory grows to
+    more than the whole model takes.
+    """
+    return _with_thresholds((_LOW_THRESHOLD,), _LOW_THRESHOLD, environment)
 
 
 def allocator_state() -> str:
-    """Return what `keep_freed_memory` did in this process, "unchanged" before it was called."""
+    """Return what the last of these calls did in this process, "unchanged" before any."""
     return _state
 
 
@@ -49,11 +55,19 @@ def _reason_to_leave(library: str | None, environment: Mapping[str, str]) -> str
     return f"{', '.join(own)} set by the user" if own else None
 
 
-def _raise_thresholds() -> str:
+def _with_thresholds(mmap: Sequence[int], trim: int, environment: Mapping[str, str]) -> str:
+    """Set the first of the `mmap` thresholds that glibc takes, and the `trim` threshold, in bytes."""
+    global _state
+    reason = _reason_to_leave(_malloc_library(), environment)
+    _state = f"unchanged ({reason})" if reason else _set(mmap, trim)
+    return _state
+
+
+def _set(mmap: Sequence[int], trim: int) -> str:
     mallopt = ctypes.CDLL(None).mallopt
-    for threshold in _MMAP_THRESHOLDS:
-        if mallopt(_M_MMAP_THRESHOLD, threshold) and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD):
-            return f"glibc, mmap threshold {threshold >> 20} MiB, trim threshold {_TRIM_THRESHOLD >> 20} MiB"
+    for threshold in mmap:
+        if mallopt(_M_MMAP_THRESHOLD, threshold) and mallopt(_M_TRIM_THRESHOLD, trim):
+            return f"glibc, mmap threshold {threshold >> 20} MiB, trim threshold {trim >> 20} MiB"
     return "unchanged (glibc refused)"
 
 

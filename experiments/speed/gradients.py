@@ -39,6 +39,7 @@ from easycap.training.gradients import Gradients, Loss, ObjectiveModule, gradien
 from easycap.training.parts import own_rows
 from easycap.training.step import TrainStep
 from easycap.types import Batch
+from easycap.utils.allocator import keep_freed_memory
 
 ALONE, SUM, DDP, FSDP = "alone", "sum", "DDP", "FSDP2"
 SIZES = [
@@ -49,6 +50,12 @@ SIZES = [
     "decoder.num_heads=6",
 ]
 QUICK = ["encoder=small", "decoder=gpt2_tiny", "decoder.width=32"]
+LARGE = [
+    *SIZES,
+    "decoder.width=768",
+    "decoder.num_layers=12",
+    "decoder.num_heads=12",
+]  # GPT-2 small, for memory
 WORDS, QUICK_WORDS = 5_000, 50
 BUCKET_BYTES = 64 * 2**20
 # Operations that copy gradients into messages and out of them; DDP divides as it copies.
@@ -95,7 +102,8 @@ def buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
 def step_of(way: str, optim: str, ranks: Ranks, options: argparse.Namespace) -> tuple[Callable, nn.Module]:
     """A training step on this rank's part of a batch, and its model."""
     words = QUICK_WORDS if options.quick else WORDS
-    sizes = [*(QUICK if options.quick else SIZES), "decoder.max_positions=64", f"optim={optim}"]
+    sizes = QUICK if options.quick else LARGE if options.large else SIZES
+    sizes = [*sizes, "decoder.max_positions=64", f"optim={optim}"]
     config = configured(sizes, "fp32")
     model = captioner_of(config, words).train()
     objective = build("objective", config["objective"], **IDS)
@@ -207,6 +215,7 @@ def resident(name: str) -> int:
 def work(options: argparse.Namespace) -> None:
     """What each of the two processes does."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every command does
     with init_distributed() as ranks:
         found = times(ranks, options) if options.way is None else memory(ranks, options)
         if ranks.is_main:
@@ -251,6 +260,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="write the result there as JSON")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--large", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -262,6 +272,10 @@ def main() -> None:
     load = os.getloadavg()
     found = on_two_ranks(options)
     per_rank = {way: on_two_ranks(options, "--way", way) for way in (DDP, FSDP)}
+    if not options.quick:
+        per_rank |= {
+            f"{way}, GPT-2 small": on_two_ranks(options, "--way", way, "--large") for way in (DDP, FSDP)
+        }
     print(markdown([row for optim, one in found.items() for row in rows_of(optim, one)]))
     rows = [
         {"a rank's MB": way} | {name: f"{mb:.0f}" for name, mb in of.items()} for way, of in per_rank.items()
