@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,8 @@ _ARRAY_FROM = 21  # runs
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_END = 90.0  # from a job's result or cancellation to its end
 _SECONDS_WITHOUT_START = 60.0
+# SLURM may warn of the time limit up to a minute early, so before Python has started: that would end the job.
+_PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
 
 
 @register("launcher", "slurm")
@@ -114,8 +118,12 @@ class Slurm:
             raise UserError(f"no job was submitted: {_reason(error)}") from None
 
     def _executor(self, folder: Path) -> Any:
-        restarts = {"slurm_max_num_timeout": self.restarts} if self.cluster == "slurm" else {}
-        executor = self._submitit.AutoExecutor(folder=folder, cluster=self.cluster, **restarts)
+        own = (
+            {"slurm_max_num_timeout": self.restarts, "slurm_python": _PYTHON}
+            if self.cluster == "slurm"
+            else {}
+        )
+        executor = self._submitit.AutoExecutor(folder=folder, cluster=self.cluster, **own)
         executor.update_parameters(**self.parameters)
         return executor
 
@@ -185,7 +193,7 @@ class Slurm:
         state = self._final_state(job)
         if state.startswith("CANCELLED"):
             return Outcome("trained", "cancelled", "its job was cancelled")
-        if outcome is not None:
+        if outcome is not None and state != "TIMEOUT":
             return outcome
         return self._ended_without_result(job, run, state, raised)
 
@@ -194,7 +202,7 @@ class Slurm:
         if state_of(run) == "completed":
             return Outcome("trained", "completed")
         if "timed-out" in raised or state == "TIMEOUT":
-            times = f" {self.restarts + 1} times" if self.restarts else ""
+            times = f" {self.restarts + 1} times" if self.restarts and raised else ""
             reason = f"the time limit of launcher.minutes={self.minutes} was reached{times}"
             return Outcome("trained", "interrupted", reason)
         if state == "OUT_OF_MEMORY":
