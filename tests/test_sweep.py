@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from easycap.config.options import options
 from easycap.config.schema import check
 from easycap.runs.holding import SILENT_SECONDS
 from easycap.sweeps import plan as sweep_plan
-from easycap.sweeps import plan_runs, planned_run
+from easycap.sweeps import plan_runs, planned_run, slurm
 from easycap.sweeps import run as sweep_module
 from easycap.sweeps.estimate import Estimator
 from easycap.sweeps.space import axes_of, combinations, products
@@ -328,6 +329,13 @@ def test_an_estimate_scales_with_the_length_of_training() -> None:
     assert short["step_seconds"] == long["step_seconds"] and long["steps"] == 600
     assert long["seconds"] - short["seconds"] >= 594 * long["step_seconds"]
     assert short["seconds"] > short["startup_seconds"] > 0
+
+
+def test_a_warning_of_the_time_limit_before_python_has_started_does_not_end_a_job() -> None:
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2); print('alive')"
+    for python, ended in ((shlex.quote(sys.executable), -signal.SIGUSR2), (slurm._PYTHON, 0)):
+        command = ["bash", "-c", f"exec {python} -c {shlex.quote(program)}"]
+        assert subprocess.run(command, capture_output=True).returncode == ended
 
 
 @pytest.mark.slow
