@@ -1,4 +1,6 @@
-"""Attention for captions packed into one row without padding: linear layers see one row, attention separate ones."""
+"""Attention for memories and captions packed into one row without padding: linear layers see one row, attention
+separate ones.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,58 @@ from typing import Any
 import torch
 from torch import nn
 
+# Finite also in bfloat16, to which autocast may cast it.
+_UNSEEN = torch.finfo(torch.bfloat16).min
+
+
+class Rows:
+    """B rows of T positions, of which those where real (B,T) is True, P in all, are packed.
+
+    bias (B,1,T,L) is 0 where a position sees one of L others, seen (B,T,L), and else so low that it has no weight.
+    """
+
+    def __init__(self, real: torch.Tensor, seen: torch.Tensor) -> None:
+        self.real, self.full = real, bool(real.all())
+        self.places = real.flatten().nonzero().squeeze(1)
+        self.bias = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, _UNSEEN).unsqueeze(1)
+
+    def unpack(self, x: torch.Tensor) -> torch.Tensor:
+        """x (heads,P,d) -> (B,heads,T,d), 0 where nothing is packed."""
+        x = x.transpose(0, 1)
+        if not self.full:
+            x = x.new_zeros(self.real.numel(), *x.shape[1:]).index_copy(0, self.places, x)
+        return x.view(*self.real.shape, *x.shape[1:]).transpose(1, 2)
+
+    def pack(self, x: torch.Tensor) -> torch.Tensor:
+        """x (B,heads,T,d) -> (P,heads,d)."""
+        flat = x.transpose(1, 2).flatten(0, 1)
+        return flat if self.full else flat[self.places]
+
 
 @dataclass(frozen=True)
 class PackedRows:
-    """What B captions packed into one row of P words attend to: `layers`, the keys and values of L positions before
-    them; `places` (P,), their indices in the flattened (B,T); bias (B,1,T,L+T), added to the attention logits.
+    """What is packed into one row: the positions of N memories, then the words of B captions.
+
+    A memory sees itself, a caption its own words and the memory that rows (B,) names. positions (P,) of all of them
+    begin with 0 in each memory and go on in its captions.
     """
 
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-    places: torch.Tensor
-    bias: torch.Tensor
+    memory: Rows
+    words: Rows
+    rows: torch.Tensor
+    positions: torch.Tensor
+
+
+def packed_rows(mask: torch.Tensor, real: torch.Tensor, rows: torch.Tensor) -> PackedRows:
+    """Return what is packed of N memories, valid where mask (N,M) is True, and of captions of real (B,T) words."""
+    of_memory, of_words = (
+        torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril() for x in (mask, real)
+    )
+    before = mask[rows].unsqueeze(1).expand(-1, real.shape[1], -1)
+    seen = torch.cat([before, of_words.expand(len(real), -1, -1)], dim=2)
+    after = mask.sum(1)[rows].unsqueeze(1) + torch.arange(real.shape[1], device=real.device)
+    positions = torch.cat([(mask.cumsum(1) - 1)[mask], after[real]])
+    return PackedRows(Rows(mask, mask.unsqueeze(1) & of_memory), Rows(real, seen), rows, positions)
 
 
 PACKED = "easycap_packed"  # the name of this implementation of attention
@@ -28,12 +72,14 @@ _rows: ContextVar[PackedRows] = ContextVar("rows")
 
 
 @contextmanager
-def rows_are(rows: PackedRows) -> Iterator[None]:
-    """Set the rows into which `packed_attention` unpacks words, inside this context."""
-    token = _rows.set(rows)
+def attention_to(rows: PackedRows, config: Any) -> Iterator[None]:
+    """Inside this context, the language model of `config` uses `packed_attention`, which unpacks into these rows."""
+    before, token = config._attn_implementation, _rows.set(rows)
+    config._attn_implementation = PACKED
     try:
         yield
     finally:
+        config._attn_implementation = before
         _rows.reset(token)
 
 
@@ -49,30 +95,43 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """query (1,heads,P,d), key and value (1,fewer or as many heads,P,d) -> (1,P,heads,d)."""
     packed = _rows.get()
-    rows, _, length, _ = packed.bias.shape
-    heads, dim = query.shape[1], query.shape[3]
+    sizes = [len(packed.memory.places), len(packed.words.places)]
+    of_memory, of_words = zip(*(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True)
+    dropout = dropout if module.training else 0.0
+    key, value = (packed.memory.unpack(x) for x in of_memory[1:])
+    found = [_attend(packed.memory.unpack(of_memory[0]), key, value, packed.memory.bias, scaling, dropout)]
+    key, value = (
+        torch.cat([before.index_select(0, packed.rows), packed.words.unpack(x)], dim=2)
+        for before, x in zip((key, value), of_words[1:], strict=True)
+    )
+    found.append(_attend(packed.words.unpack(of_words[0]), key, value, packed.words.bias, scaling, dropout))
+    packs = (packed.memory.pack, packed.words.pack)
+    found = [pack(x) for pack, x in zip(packs, found, strict=True)]
+    return torch.cat(found)[None], None
 
-    def unpack(x: torch.Tensor) -> torch.Tensor:  # -> (B,heads,T,d)
-        x = x[0].transpose(0, 1)
-        flat = x.new_zeros(rows * length, *x.shape[1:]).index_copy(0, packed.places, x)
-        return flat.view(rows, length, *x.shape[1:]).transpose(1, 2)
 
-    def all_heads(before: torch.Tensor, x: torch.Tensor) -> torch.Tensor:  # -> (B*heads,L+T,d)
-        x = torch.cat([before.to(x.dtype), unpack(x)], dim=2)
-        if x.shape[1] < heads:
-            x = x.repeat_interleave(heads // x.shape[1], dim=1)
-        return x.flatten(0, 1)
-
-    keys, values = packed.layers[int(module.layer_idx)]  # type: ignore[arg-type]  # an int of each layer of transformers
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor,
+    scaling: float | None,
+    dropout: float,
+) -> torch.Tensor:
+    """query (B,heads,T,d), key and value (B,fewer or as many heads,L,d), bias (B,1,T,L) -> (B,heads,T,d)."""
+    rows, heads, length, dim = query.shape
+    key, value = (
+        (x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)).flatten(0, 1)
+        for x in (key, value)
+    )
     weights = torch.baddbmm(
-        packed.bias.to(query.dtype).expand(-1, heads, -1, -1).flatten(0, 1),
-        unpack(query).flatten(0, 1),
-        all_heads(keys, key).mT,
+        bias.to(query.dtype).expand(-1, heads, -1, -1).flatten(0, 1),
+        query.flatten(0, 1),
+        key.mT,
         alpha=dim**-0.5 if scaling is None else scaling,
     )
-    weights = nn.functional.dropout(weights.softmax(-1).to(value.dtype), dropout, module.training)
-    found = torch.bmm(weights, all_heads(values, value)).view(rows, heads, length, -1)
-    return found.transpose(1, 2).flatten(0, 1)[packed.places][None], None
+    weights = nn.functional.dropout(weights.softmax(-1).to(value.dtype), dropout)
+    return torch.bmm(weights, value).view(rows, heads, length, -1)
 
 
 # Families with plain softmax attention over scaled dot products, tested in tests/parity.

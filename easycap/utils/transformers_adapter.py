@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from easycap.errors import UserError
 from easycap.utils.hub import hub, in_one_line
 from easycap.utils.native_parts import KeyValueCache, Native
-from easycap.utils.packed_attention import PACKED, PackedRows, packed_attention, rows_are
+from easycap.utils.packed_attention import PACKED, attention_to, packed_attention, packed_rows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -196,28 +196,27 @@ def read(
 
 
 def read_packed(
-    lm: LanguageModel, layers: Layers, *, mask: torch.Tensor, real: torch.Tensor, embedded: torch.Tensor
+    lm: LanguageModel,
+    memory: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    embedded: torch.Tensor,
+    real: torch.Tensor,
+    rows: torch.Tensor,
 ) -> torch.Tensor:
-    """Return logits (P,V) of the P words where `real` (B,T) is True, embedded as (P,D), read after those in `layers`.
+    """Return logits (P,V) of the P words where `real` (B,T) is True, embedded as (P,D), read after memory (N,M,D).
 
-    mask (B,L) is as in `read`. Padding, at the ends of rows, is not computed: linear layers see all real words packed
+    mask (N,M) is False for what is not looked at in the memory, rows (B,) names each caption's. Masked positions and
+    padding, at the ends of rows, are not computed, and weights are used once: linear layers see all positions packed
     into one row, and attention unpacks them into their own rows.
     """
-    length = real.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()
-    seen = torch.cat([mask.unsqueeze(1).expand(-1, length, -1), causal.expand(len(real), -1, -1)], dim=2)
-    # finite also in bfloat16, to which autocast may cast it
-    bias = torch.zeros(seen.shape, device=real.device).masked_fill_(~seen, torch.finfo(torch.bfloat16).min)
-    places = real.flatten().nonzero().squeeze(1)
-    positions = (mask.sum(1, keepdim=True) + torch.arange(length, device=real.device))[real]
-    before = lm.config._attn_implementation
-    lm.config._attn_implementation = PACKED
-    try:
-        with rows_are(PackedRows(layers, places, bias.unsqueeze(1))):
-            output = lm(inputs_embeds=embedded[None], position_ids=positions[None], use_cache=False)
-    finally:
-        lm.config._attn_implementation = before
-    return output.logits[0]
+    packed = packed_rows(mask, real, rows)
+    inputs = {
+        "inputs_embeds": torch.cat([memory[mask], embedded.to(memory.dtype)])[None],
+        "position_ids": packed.positions[None],
+    }
+    with attention_to(packed, lm.config):
+        return lm(**inputs, use_cache=False, logits_to_keep=len(embedded)).logits[0]
 
 
 def _empty_cache(model: LanguageModel) -> Any:

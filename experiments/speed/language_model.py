@@ -94,7 +94,7 @@ def step_of(decoder: CausalLM, images: int, tokens: int, captions: int) -> Calla
     memory = random_memory(images, tokens, decoder.memory_dim)
 
     def step() -> None:
-        output = decoder.read_real(words[:, :-1], real, decoder.start(memory).select(rows))
+        output = decoder.read_real(words[:, :-1], real, memory, rows)
         nn.functional.cross_entropy(output.logits, words[:, 1:].flatten()).backward()
         decoder.zero_grad()
         memory.tokens.grad = None

@@ -58,8 +58,8 @@ def read(lm: Any, *, implementation: str, train: bool, packed: bool, half: bool)
             lm.base_model, (), argument=argument, mask=MASK, positions=positions, inputs_embeds=memory
         )
         if packed:
-            embedded = lm.get_input_embeddings()(WORDS)[REAL]
-            logits = adapter.read_packed(lm, layers, mask=MASK, real=REAL, embedded=embedded)
+            embedded, rows = lm.get_input_embeddings()(WORDS)[REAL], torch.tensor([0, 2, 2, 3])
+            logits = adapter.read_packed(lm, memory, MASK, embedded=embedded, real=REAL, rows=rows)
         else:
             mask = torch.cat([MASK, torch.ones_like(REAL)], 1)
             positions = mask.cumsum(1)[:, -7:] - 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -190,6 +190,21 @@ class CausalLM(nn.Module):
         return self.lm.get_input_embeddings()
 
     def start(self, memory: Memory) -> CausalLMState:
+        before = self._before_words(memory)
+        if self._reads_again and self.training:
+            return replace(before, inputs=memory.tokens)
+        _, layers = adapter.read(
+            self.lm.base_model,
+            (),
+            argument=self._cache_argument,
+            mask=before.mask,
+            positions=(before.mask.cumsum(1) - 1).clamp(min=0),
+            inputs_embeds=memory.tokens,
+        )
+        return replace(before, layers=layers)
+
+    def _before_words(self, memory: Memory) -> CausalLMState:
+        """Return the state without what is computed of the memory; `UserError` if it does not fit."""
         self._pick_attention(memory.tokens.device.type)
         positions = self.max_positions - self.max_length
         if memory.tokens.shape[1] > positions:
@@ -199,17 +214,7 @@ class CausalLM(nn.Module):
                 "lower image_tokens.count, tags.max_length or draft.max_length, or raise decoder.max_positions"
             )
         mask, last = (memory.mask, None) if self.bos else _without_last(memory)
-        if self._reads_again and self.training:
-            return CausalLMState((), mask, memory.tokens, last)
-        _, layers = adapter.read(
-            self.lm.base_model,
-            (),
-            argument=self._cache_argument,
-            mask=mask,
-            positions=(mask.cumsum(1) - 1).clamp(min=0),
-            inputs_embeds=memory.tokens,
-        )
-        return CausalLMState(layers, mask, last=last)
+        return CausalLMState((), mask, last=last)
 
     def _pick_attention(self, device: str) -> None:
         if device != self._attention_for:
@@ -220,12 +225,19 @@ class CausalLM(nn.Module):
         logits, _ = self._read(words, state, keep_cache=False)
         return Output(logits)
 
-    def read_real(self, words: torch.Tensor, real: torch.Tensor, state: CausalLMState) -> Output:
-        """As `forward`, but with logits (P,V) of the P words where `real` (B,T) is True, if padding can be skipped."""
-        if state.inputs is not None or not can_pack(self.lm):
-            return self(words, state)
-        embedded = self._embed(words, state)[real]
-        logits = adapter.read_packed(self.lm, state.layers, mask=state.mask, real=real, embedded=embedded)
+    def read_real(
+        self, words: torch.Tensor, real: torch.Tensor, memory: Memory, rows: torch.Tensor
+    ) -> Output:
+        """As `forward` after memory (N,M,D), of which rows (B,) names each caption's, but with logits (P,V) of the P
+        words where `real` (B,T) is True, if padding can be skipped.
+        """
+        before = self._before_words(memory)
+        if (self._reads_again and self.training) or not can_pack(self.lm):
+            return self(words, self.start(memory).select(rows))
+        embedded = self._embed(words, before.select(rows))[real]
+        logits = adapter.read_packed(
+            self.lm, memory.tokens, before.mask, embedded=embedded, real=real, rows=rows
+        )
         return Output(self._possible(logits))
 
     def step(self, words: torch.Tensor, state: CausalLMState) -> tuple[torch.Tensor, CausalLMState]:
