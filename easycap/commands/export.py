@@ -1,4 +1,4 @@
-"""`easycap export RUN`: a captioner as ONNX graphs, or as files of released code."""
+"""`easycap export RUN`: a captioner as ONNX graphs, for transformers, or as files of released code."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FOLDER",
         help="a new folder for two ONNX graphs: encoder and decoder step",
+    )
+    add(
+        "--transformers",
+        type=Path,
+        metavar="FOLDER",
+        help="a new folder that transformers loads without easycap: of encoder=timm, image_tokens=all and "
+        "decoder=causal_lm or gpt2_tiny",
     )
     add(
         "--clipcap", type=Path, metavar="FILE", help="a new file with the keys of rmokady/CLIP_prefix_caption"
@@ -60,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
             for note in notes:
                 say(f"note: {note}")
             return 0
-    return _onnx(args)
+    return _onnx(args) if args.transformers is None else _transformers(args)
 
 
 def _onnx(args: Any) -> int:
@@ -75,6 +82,22 @@ def _onnx(args: Any) -> int:
     say(
         f"checked with onnxruntime: greedy captions of {len(found.captions)} random images are equal, logits differ by "
         f"at most {found.difference:.0e}"
+    )
+    return 0
+
+
+def _transformers(args: Any) -> int:
+    from easycap.predict import load
+    from easycap.sharing.model_folder import check_target
+    from easycap.sharing.transformers_export import export_transformers
+
+    check_target(args.transformers, overwrite=args.overwrite)
+    task = load(args.run, device="cpu").task
+    found = export_transformers(task, args.transformers, overwrite=args.overwrite)
+    _list(args.transformers)
+    say(
+        f"checked with transformers: log-probabilities of random words differ by at most {found.difference:.0e}; the "
+        f"prompt is {found.prompt}"
     )
     return 0
 

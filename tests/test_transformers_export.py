@@ -1,0 +1,246 @@
+"""Captioners as folders that transformers loads by itself, in a process without easycap."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from helpers.tiny_config import TINY
+from helpers.tiny_tokenizers import CAPTIONS, tiny_gpt2, tiny_language_model_tokenizer
+from PIL import Image
+
+import easycap
+from easycap.cli import main
+from easycap.config.compose import compose
+from easycap.config.schema import check
+from easycap.data.image_inputs import as_examples
+from easycap.errors import UserError
+from easycap.sharing import transformers_export
+from easycap.sharing.transformers_export import export_transformers
+from easycap.train import create_task
+from easycap.types import Inputs
+
+SIDE = 64
+OF_PARTS = ("encoder.", "image_tokens.", "decoder.")
+BASE = [
+    *(word for word in TINY if not word.startswith(OF_PARTS)),
+    *("encoder=timm", "encoder.model=test_resnet", "encoder.pretrained=false", f"encoder.image_size={SIDE}"),
+    *("image_tokens=all", "decoder.max_length=8", "decoder.max_positions=64"),
+]
+OWN = [
+    *("decoder=gpt2_tiny", "decoder.width=16", "decoder.num_heads=2", "decoder.num_layers=1"),
+    *("vocab=gpt2", f"vocab.path={tiny_gpt2()}"),
+]
+
+
+def language_model(folder: Path, kind: str, **settings: Any) -> list[str]:
+    """The settings of a decoder that is a random Llama with a tokenizer of this kind."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_language_model_tokenizer(kind))
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=64, **sizes, **settings
+    )
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return ["decoder=causal_lm", f"decoder.pretrained={folder}", "vocab=pretrained"]
+
+
+def task_of(*words: str) -> Any:
+    """A captioner with random weights, larger than as initialised, so that captions differ between images."""
+    torch.manual_seed(1)
+    task = create_task(check(compose([*BASE, *words]).config))
+    with torch.no_grad():
+        for name, weight in task.model.named_parameters():
+            if weight.ndim > 1 and not name.startswith("encoder."):
+                weight.normal_(0, 2 if name.startswith("image_tokens.") else 0.2)
+    task.model.eval()
+    return task
+
+
+def cases(folder: Path) -> dict[str, list[str]]:
+    return {
+        "own": OWN,
+        "tied_lora": [
+            *language_model(folder / "lm" / "tied", "byte_fallback", tie_word_embeddings=True),
+            *("encoder.model=test_convnext", "encoder.crop_pct=0.9", "decoder.tune=lora"),
+        ],
+        "no_bos": [
+            *language_model(folder / "lm" / "no_bos", "no_bos"),
+            "decoder.bos=false",
+            "encoder.squash=true",
+        ],
+    }
+
+
+ALONE = """
+import json, sys
+sys.modules["easycap"] = None
+import torch, transformers
+from PIL import Image
+
+found = {}
+for name, case in json.load(open("cases.json")).items():
+    model = transformers.AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=False)
+    processor = transformers.AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    photos = [Image.open(photo) for photo in case["photos"]]
+    given = processor(images=photos, text=[case["prompt"]] * len(photos), return_tensors="pt")
+    ids = processor.tokenizer(case["captions"], add_special_tokens=False)["input_ids"]
+    scores = []
+    with torch.no_grad():
+        for row in range(len(photos)):
+            for words in ids:
+                words = torch.tensor([*words, processor.tokenizer.eos_token_id])
+                read = torch.cat([given["input_ids"][row], words])[None]
+                logits = model(pixel_values=given["pixel_values"][row : row + 1], input_ids=read).logits
+                scores.append(logits[0, -len(words) - 1 : -1].log_softmax(1).gather(1, words[:, None])[:, 0])
+    asked = [[{"role": "user", "content": [{"type": "image", "image": photo}]}] for photo in photos]
+    chat = processor.apply_chat_template(asked, tokenize=True, return_dict=True, return_tensors="pt")
+    texts = processor.batch_decode(
+        model.generate(**given)[:, given["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    found[name] = {
+        "pixels": given["pixel_values"], "ids": ids, "scores": scores, "captions": texts,
+        "asked as a chat": torch.equal(chat["input_ids"], given["input_ids"]),
+    }
+torch.save(found, "found.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos: two of the encoder's size, one to be resized whose rest is odd."""
+    folder = tmp_path_factory.mktemp("exported")
+    draw = np.random.default_rng(0)
+    for number, (width, height) in enumerate([(SIDE, SIDE), (SIDE, SIDE), (3 * SIDE + 11, 2 * SIDE + 4)]):
+        small = Image.fromarray(draw.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+        small.resize((width, height), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(place: Path) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """{name: (task, what transformers alone finds)} of each case."""
+    tasks, asked = {}, {}
+    for name, words in cases(place).items():
+        tasks[name] = task_of(*words)
+        exported = export_transformers(tasks[name], place / name)
+        assert exported.difference < 1e-5
+        photos = [f"{number}.png" for number in range(3)]
+        asked[name] = {"prompt": exported.prompt, "photos": photos, "captions": CAPTIONS[:4]}
+    (place / "cases.json").write_text(json.dumps(asked))
+    subprocess.run([sys.executable, "-c", ALONE], cwd=place, check=True, capture_output=True)
+    found = torch.load(place / "found.pt")
+    return {name: (tasks[name], found[name]) for name in tasks}
+
+
+EACH = pytest.mark.parametrize("name", ["own", "tied_lora", "no_bos"])
+
+
+def pixels_of(task: Any, place: Path) -> torch.Tensor:
+    photos = [place / f"{number}.png" for number in range(3)]
+    return torch.stack([task.pipeline.transform(one.image) for one in as_examples(photos)])
+
+
+@pytest.mark.slow
+@EACH
+def test_pixels_are_ours_to_one_level(
+    alone: dict[str, tuple[Any, dict[str, Any]]], place: Path, name: str
+) -> None:
+    task, found = alone[name]
+    ours = (pixels_of(task, place).float() - task.model.mean) / task.model.std
+    levels = (found["pixels"] - ours).abs() * task.model.std
+    if name != "tied_lora":  # which cuts their edges off
+        assert levels[:2].max() < 1e-3
+    assert levels.max() < 1.001
+
+
+@pytest.mark.slow
+@EACH
+def test_log_probabilities_of_captions_are_ours(
+    alone: dict[str, tuple[Any, dict[str, Any]]], name: str
+) -> None:
+    task, found = alone[name]
+    words = task.vocabulary
+    assert found["ids"] == [words.encode(caption) for caption in CAPTIONS[:4]]
+    seen = (found["pixels"] * task.model.std + task.model.mean).round().to(torch.uint8)
+    theirs = iter(found["scores"])
+    spread = set()
+    for image in seen:
+        for ids in found["ids"]:
+            read = torch.tensor([[words.bos_id, *ids]])
+            with torch.no_grad():
+                logits = task.model(Inputs(image[None]), read, torch.tensor([0])).logits[0]
+            targets = torch.tensor([*ids, words.eos_id])
+            ours = logits.log_softmax(1).gather(1, targets[:, None])[:, 0]
+            torch.testing.assert_close(next(theirs), ours, atol=1e-5, rtol=0)
+            spread.add(round(float(ours.sum()), 2))
+    assert len(spread) > 8, "captions or images make no difference"
+
+
+@pytest.mark.slow
+@EACH
+def test_greedy_captions_are_ours(alone: dict[str, tuple[Any, dict[str, Any]]], name: str) -> None:
+    task, found = alone[name]
+    seen = (found["pixels"] * task.model.std + task.model.mean).round().to(torch.uint8)
+    memory = task.model.build_memory(Inputs(seen))
+    rows = task.generator("greedy")(task.model.decoder, memory).words.tolist()
+    ours = [task.vocabulary.decode(row) for row in rows]
+    assert [" ".join(text.split()) for text in found["captions"]] == ours
+    assert len(set(ours)) > 1 and all(ours)
+    assert found["asked as a chat"]
+
+
+def test_a_run_is_exported_and_captions_again_as_a_model_of_transformers(
+    tmp_path: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, folder = tmp_path / "run", tmp_path / "folder"
+    words = [*BASE, *OWN, "trainer.max_steps=2", "optim.lr=0.1"]
+    assert main(["train", *words, f"hydra.run.dir={run}"]) == 0
+    capsys.readouterr()
+    assert main(["export", str(run), "--transformers", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "model.safetensors" in printed
+    assert "checked with transformers: log-probabilities of random words differ by at most" in printed
+    assert printed.endswith("the prompt is <image><bos>\n")
+    assert main(["export", str(run), "--transformers", str(folder)]) == 1
+    assert "is not empty" in capsys.readouterr().err
+    photo = str(place / "0.png")
+    ours = easycap.load(run, device="cpu").caption(photo, decoding="greedy")
+    assert main(["caption", f"hf:{folder}", "captioner.max_length=8", "--device", "cpu", photo]) == 0
+    assert capsys.readouterr().out.strip().endswith(str(ours))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([*OWN, "encoder.model=test_vit"], "encoder.model=test_vit makes no map"),
+        ([*OWN, "encoder.pooled=true"], "encoder.pooled=true changes"),
+        ([*OWN, "encoder.pool=1"], "encoder.pool=1 changes"),
+        ([*OWN, "image_tokens=split"], "image_tokens=split is not a projection of each patch"),
+        ([*OWN, "decoder.predict_special=false"], "decoder.predict_special=false changes"),
+        ([*OWN, "vocab.end=a"], "vocab.end='a' ends captions with a word"),
+        ([*OWN[:-2], "vocab=word"], "vocab=word is not the tokenizer of a language model"),
+        ([*OWN, "draft=own"], "it is no captioner of images alone"),
+    ],
+)
+def test_what_transformers_cannot_express_names_the_setting(
+    words: list[str], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"transformers has no class for this captioner: .*{sentence}"):
+        export_transformers(task_of(*words), tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_numbers_that_differ_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers_export, "TOLERANCE", -1.0)
+    with pytest.raises(UserError, match="gives a log-probability that differs by"):
+        export_transformers(task_of(*OWN), tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
