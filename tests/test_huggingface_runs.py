@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,12 @@ from omegaconf import OmegaConf
 from easycap.cli import main
 from easycap.config.compose import compose
 from easycap.config.schema import check
+from easycap.models.huggingface.image_text_model import CACHING, ImageTextModel
 from easycap.models.stored_weights import read_weights
 from easycap.train import join_training, train
 from easycap.training.checkpoint_files import read_progress
 from easycap.training.trainer import Trainer
+from easycap.utils.processed_images import FEATURES
 
 OF_PARTS = ("encoder.", "image_tokens.", "decoder.")
 
@@ -61,8 +64,8 @@ def killed_at(step: int, folder: Path, kind: str, *more: str) -> None:
         run(folder, kind, *more)
 
 
-CASES = {
-    "lora": ("git", "captioner.tune=lora"),
+CASES = {  # features of the first are cached
+    "lora": ("git", "captioner.tune=lora", "trainer.unfreeze_encoder_at_epoch=null"),
     "all, tower released": (
         "vision-encoder-decoder",
         "captioner.tune=all",
@@ -146,3 +149,40 @@ def test_runs_of_a_sweep_share_the_frozen_weights(
     capsys.readouterr()
     assert main(["compare", str(tmp_path / "sweeps" / "ranks")]) == 0
     assert "lora_rank" in capsys.readouterr().out  # wrapped where the terminal is narrow
+
+
+class TowerCalls:
+    """Counts the images that a vision tower sees in this process."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.images, original = 0, ImageTextModel.features_of
+
+        def counted(model: ImageTextModel, inputs: Any) -> Any:
+            self.images += len(inputs.images) * (FEATURES not in inputs.images.rows[0])
+            return original(model, inputs)
+
+        patch.setattr(ImageTextModel, "features_of", counted)
+
+
+@pytest.mark.parametrize("kind", CACHING)
+def test_cached_features_give_the_losses_of_images(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are cached in half precision, losses are equal to its rounding."""
+    monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path / "cache"))
+    more = ["captioner.tune=all", "trainer.unfreeze_encoder_at_epoch=2", "data.test_images=1"]
+    more.append(without_dropout(kind, tmp_path / "model"))
+    found, seen = {}, {}
+    for caching in ("auto", "false"):
+        with pytest.MonkeyPatch.context() as patch:
+            calls = TowerCalls(patch)
+            folder = run(
+                tmp_path / caching, kind, *more, "trainer.epochs=3", f"trainer.cache_features={caching}"
+            )
+        seen[caching] = calls.images
+        assert read(folder, "result.json")["features_cached"] == (caching == "auto")
+        found[caching] = left_behind(folder)["metrics"]
+    assert seen["false"] > seen["auto"]
+    for name, tolerance in {"train/loss": 2e-5, "val/loss": 2e-5, "train/grad_norm": 2e-3}.items():
+        ours, theirs = ([line[name] for line in found[how] if name in line] for how in ("auto", "false"))
+        assert len(ours) >= 3 and ours == pytest.approx(theirs, rel=tolerance), name

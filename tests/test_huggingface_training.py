@@ -132,6 +132,11 @@ def test_settings_of_parts_are_refused() -> None:
     for words, sentence in {
         ("decoder=lstm",): "decoder=lstm is for captioner=parts: leave it out",
         ("trainer.flip=true",): "trainer.flip is for captioner=parts",
+        (
+            f"captioner.model={tiny_model('llava')}",
+            "trainer.cache_features=true",
+            "trainer.unfreeze_encoder_at_epoch=null",
+        ): "trainer.cache_features=true is for models of the types vision-encoder-decoder, blip, git",
         ("captioner.tune=none",): "captioner.tune=none trains nothing",
         ("captioner.tune=all", "captioner.dtype=bf16"): "captioner.dtype=bf16 is too coarse",
         ("objective=scheduled_sampling",): "objective=scheduled_sampling is for captioner=parts",

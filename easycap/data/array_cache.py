@@ -170,6 +170,11 @@ class ArrayCache:
 
     def _write(self, rows: list[int], found: torch.Tensor) -> None:
         half = found.to(torch.float16).cpu()
+        shape = json.loads((self.folder / "shape.json").read_text(encoding="utf-8"))[1:]
+        if list(half.shape[1:]) != shape:
+            raise CannotCache(
+                f"{self.what} of shapes {shape} and {list(half.shape[1:])} do not fit into one file"
+            )
         with (self.folder / self.what).open("r+b") as file, (self.folder / "done").open("r+b") as done:
             for row, values in zip(rows, half.numpy(), strict=True):
                 file.seek(row * values.nbytes)

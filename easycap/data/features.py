@@ -94,12 +94,12 @@ class CachedFeatures:
         self.live = self.live_from is not None and epoch >= self.live_from
 
     def of(self, example: Example) -> torch.Tensor:
-        """Return the features (R,C) float16 of an example, or its pixels (3,S,S)."""
+        """Return what the model gets of the features (R,C) float16 of an example, or of its pixels (3,S,S)."""
         mirrored = self._flipped(example)
         if not self.live:
             for cache in self.caches if mirrored is None else [mirrored]:
                 if example.image in cache.rows:
-                    return cache(example.image)
+                    return self.transform.of_features(cache(example.image))
         pixels = self.transform.of(example)
         return pixels if mirrored is None else pixels.flip(2)
 

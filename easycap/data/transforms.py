@@ -50,6 +50,18 @@ class Transform:
         """Return what a model gets of an example."""
         return self(example.image)
 
+    def of_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Return what a model gets of features (R,C) that its encoder made before: the same."""
+        return features
+
+    def blank(self) -> torch.Tensor:
+        """Return a black image (1,3,S,S), uint8."""
+        return torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)
+
+    def identity(self) -> tuple[str, ...]:
+        """Return what features depend on besides the encoder, its settings and its `Preprocessing`: nothing."""
+        return ()
+
     def __call__(self, source: ImageSource) -> torch.Tensor:
         """Return the pixels (3,S,S), uint8, of the square that an encoder sees of an image."""
         if isinstance(source, ImageWithFeatures):

@@ -74,6 +74,11 @@ class ImageModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             return self._encoder_for(pixels)(pixels)
 
+    @property
+    def features_can_be_cached(self) -> bool:
+        """Whether the encoder sees images: others read features that were made elsewhere."""
+        return self.encoder.preprocessing is not None
+
     def features_of(self, inputs: Inputs) -> Features:
         """Return the features of the images of `inputs`."""
         return self.encode(inputs.images)

@@ -78,7 +78,7 @@ def cached_view(task: Task, resume_from: Path | None, *, more_runs: bool) -> Cac
 def _may_cache(task: Task) -> bool:
     """Whether the encoder sees the same images in every epoch, if also mirrored."""
     trainer = task.trainer_config
-    if task.model.encoder.preprocessing is None or trainer.overfit_batch:
+    if not task.model.features_can_be_cached or trainer.overfit_batch:
         return False
     if trainer.crop is not None:
         logger.info("the frozen encoder runs in every epoch, because trainer.crop changes its images")
@@ -93,15 +93,18 @@ def feature_cache(
     return FeatureCache(paths.cache_dir() / "features", examples, _made_by(encoder, config, precision))
 
 
-def _made_by(encoder: Any, config: dict[str, Any], precision: Precision) -> str:
+def _made_by(encoder: Any, config: dict[str, Any], precision: Precision, *others: str) -> str:
     settings = {k: v for k, v in config["encoder"].items() if k not in ("pretrained", "weights")}
     code = digest_of([], code=Path(inspect.getfile(type(encoder))).parent)
-    return fingerprint(encoder.state_dict().items(), settings, encoder.preprocessing, precision.name, code)
+    return fingerprint(
+        encoder.state_dict().items(), settings, encoder.preprocessing, precision.name, code, *others
+    )
 
 
 def _caches(task: Task) -> list[FeatureCache]:
     """The caches of the training and validation images; with trainer.flip also of mirrored training images."""
-    made_by = _made_by(task.model.encoder, task.config, task.pipeline.precision)
+    seen = task.pipeline.transform.identity()
+    made_by = _made_by(task.model.encoder, task.config, task.pipeline.precision, *seen)
     validated = task.examples("val")[: task.config["validation"]["images"]]
     train, folder = task.examples("train"), paths.cache_dir()
     caches = [FeatureCache(folder / "features", examples, made_by) for examples in (train, validated)]
@@ -126,7 +129,7 @@ def _fill(task: Task, caches: Sequence[FeatureCache], left: int, *, within: floa
     captioner.freeze_encoder(True)
     captioner.eval()
     if within is not None:
-        _check_disk(encode, transform.size, caches[0].folder, left, within)
+        _check_disk(encode, transform.blank(), caches[0].folder, left, within)
     captioner.fold_encoder(left)
     encode_faster = FastestThreads(encode, ahead=left, device=device, what="caching features")
     size, workers = task.config["validation"]["batch_size"], task.trainer_config.workers
@@ -138,10 +141,10 @@ def _fill(task: Task, caches: Sequence[FeatureCache], left: int, *, within: floa
 
 
 def _check_disk(
-    encode: Callable[[torch.Tensor], Features], side: int, folder: Path, images: int, share: float
+    encode: Callable[[torch.Tensor], Features], image: torch.Tensor, folder: Path, images: int, share: float
 ) -> None:
-    """Raise `CannotCache` if half-precision features of `images` images exceed a share of the free disk."""
-    patches = encode(torch.zeros(1, 3, side, side, dtype=torch.uint8)).patches
+    """Raise `CannotCache` if half-precision features of `images` like this one exceed a share of the free disk."""
+    patches = encode(image).patches
     needed = 2 * patches.numel() * images
     existing = next(path for path in folder.parents if path.exists())
     free = shutil.disk_usage(existing).free

@@ -15,6 +15,7 @@ from easycap.errors import UserError
 from easycap.evaluation.pipeline import Pipeline
 from easycap.models.decoders.language_models import Tune
 from easycap.models.huggingface.build_model import build_image_text_model, settings_of
+from easycap.models.huggingface.image_text_model import CACHING
 from easycap.models.huggingface.model_generation import ModelGeneration, settings_of_generation
 from easycap.models.huggingface.model_input import ModelInput
 from easycap.models.huggingface.model_tokens import ModelTokens
@@ -26,7 +27,7 @@ from easycap.tasks.preflight import INFO, MANY_CUT, WARNING, Notice, about_scrip
 from easycap.training.distributed import SINGLE_PROCESS
 from easycap.training.hardware import Precision, inference_precision, pick_device
 from easycap.types import Dataset, Generator, Vocabulary
-from easycap.utils.image_text_adapter import check_weights_are_safe
+from easycap.utils.image_text_adapter import check_weights_are_safe, read_model_config
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class ImageTextTask(CaptioningTask):
                 f"hf:{settings.model}` scores the model as it is"
             )
         _generator(config, config["decoding"])
+        _check_caching(config, settings.model)
         if config["init_from"] is None:
             check_weights_are_safe(settings.model)
 
@@ -131,6 +133,17 @@ class ImageTextTask(CaptioningTask):
             )
         captions = Captions(self.examples("train"))
         yield from about_scripts(self.config, self.vocabulary, captions)
+
+
+def _check_caching(config: dict[str, Any], model: str) -> None:
+    if config["trainer"]["cache_features"] is not True or config["init_from"] is not None:
+        return
+    kind = read_model_config(model).model_type
+    if kind not in CACHING:
+        raise UserError(
+            f"trainer.cache_features=true is for models of the types {', '.join(CACHING)}, and {model!r} is of "
+            f"{kind}: leave it out"
+        )
 
 
 def _generator(config: dict[str, Any], decoding: dict[str, Any]) -> ModelGeneration | None:

@@ -213,6 +213,13 @@ def tokenizer_of(parts: Any) -> Any:
     return parts[1] if isinstance(parts, tuple) else parts.tokenizer
 
 
+def tower_output(patches: torch.Tensor) -> Any:
+    """Return patches (N,R,C) as the output of a vision tower, whose other parts are missing."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    return BaseModelOutputWithPooling(last_hidden_state=patches)
+
+
 def tower_of(model: Any) -> tuple[str, torch.nn.Module]:
     """Return the path and the module of a model's vision tower; `UserError` if none is known."""
     own = kind_of(model.config.model_type).tower

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 # Tensors with one element per token of the prompt: padded on the left, as the caption follows on the right.
 OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
+FEATURES = "image_features"  # in the place of pixels: what the vision tower made of them before, (N,R,C)
+
 
 class ProcessedImages:
     """What a processor made of N images, {name: tensor} for each, the first dimension as the model batches it.

@@ -18,6 +18,7 @@ from helpers.tiny_config import TINY, try_out
 from easycap.config.compose import compose
 from easycap.config.schema import check
 from easycap.data import features
+from easycap.data.array_cache import CannotCache
 from easycap.data.features import CachedFeatures, FeatureCache, fingerprint
 from easycap.data.images import PackedImage
 from easycap.data.transforms import Mirrored, Transform
@@ -85,6 +86,17 @@ def test_what_was_encoded_before_an_interruption_is_kept(examples: list[Example]
     fill(whole := FeatureCache(tmp_path / "other", examples, "a"), Encoder())
     for example in examples:
         torch.testing.assert_close(cache(example.image), whole(example.image), equal_nan=True)
+
+
+def test_features_of_another_shape_are_refused(examples: list[Example], tmp_path: Path) -> None:
+    sizes = iter((4, 5))
+
+    def growing(images: torch.Tensor) -> Features:
+        patches = torch.ones(len(images), next(sizes), 2)
+        return Features(patches, torch.ones(patches.shape[:2], dtype=torch.bool), None)
+
+    with pytest.raises(CannotCache, match=r"features of shapes \[4, 2\] and \[5, 2\] do not fit"):
+        fill(FeatureCache(tmp_path / "cache", examples, "a"), growing)
 
 
 def _fill_in_a_process(examples: list[Example], root: Path, seen) -> None:

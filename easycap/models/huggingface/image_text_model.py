@@ -14,12 +14,14 @@ import torch
 from torch import nn
 
 from easycap.models.huggingface.model_tokens import ModelTokens
-from easycap.types import Inputs, Output
-from easycap.utils.image_text_adapter import tower_of
-from easycap.utils.processed_images import OF_TOKENS, ProcessedImages
+from easycap.types import Features, Inputs, Output
+from easycap.utils.image_text_adapter import tower_of, tower_output
+from easycap.utils.processed_images import FEATURES, OF_TOKENS, ProcessedImages
 
 # Types of models whose tower can be called beforehand, once for all captions of an image.
 _SHARING = ("vision-encoder-decoder", "pix2struct", "blip", "git", "llava")
+# Of these, those that read nothing of it but the last hidden state, (N,R,C) of one R, so that it can be cached.
+CACHING = ("vision-encoder-decoder", "blip", "git")
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class ImageTextModel(nn.Module):
             return None
         images = cast(ProcessedImages, inputs.images)
         found = images.batch(0)
+        if FEATURES in found:
+            return tower_output(self.as_weights({FEATURES: found[FEATURES]})[FEATURES])
         pixels = found.get("pixel_values", found.get("flattened_patches"))
         if pixels is None or len(pixels) != len(images) or pixels.ndim == 5:  # packed, or tiles of each image
             return None
@@ -130,6 +134,16 @@ class ImageTextModel(nn.Module):
             given["output_hidden_states"] = True
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._tower_is_trained):
             return self.encoder(**self.as_weights(given))
+
+    @property
+    def features_can_be_cached(self) -> bool:
+        """Whether `encode` is what the model sees of images."""
+        return self.model.config.model_type in CACHING
+
+    def encode(self, images: ProcessedImages) -> Features:
+        """Return what the vision tower makes of N images, for models whose features can be cached."""
+        patches = self.features_of(Inputs(cast(Any, images))).last_hidden_state
+        return Features(patches, patches.new_ones(patches.shape[:2], dtype=torch.bool), None)
 
     def build_memory(self, inputs: Inputs, features: Any = None) -> Asked:
         """Return what the model is asked about N images."""
@@ -221,6 +235,8 @@ class ImageTextModel(nn.Module):
         """Return the model's arguments for images; captions continue `input_ids` or `decoder_input_ids` (B,P)."""
         tokenizer_pad = self.vocabulary.tokenizer.pad_token_id
         given = images.batch(0 if tokenizer_pad is None else tokenizer_pad)
+        if FEATURES in given:  # the tower, whose answer they are, is still called with pixels
+            given["pixel_values"] = given.pop(FEATURES).new_zeros(len(images), 1, 1, 1)
         if self.vocabulary.is_encoder_decoder:
             if self.vocabulary.kind.continues:
                 given["decoder_input_ids"] = given.pop("input_ids")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import torch
+from PIL import Image
 
 from easycap.errors import UserError
 from easycap.models.huggingface.model_tokens import ModelTokens
 from easycap.types import Example, ImageSource
 from easycap.utils.image_text_adapter import image_processor_of
-from easycap.utils.processed_images import ProcessedImages
+from easycap.utils.processed_images import FEATURES, ProcessedImages
 
 _FOR_THEIR_LOSS = ("labels",)  # PaliGemma's processor makes them of the prompt
 
@@ -32,9 +34,23 @@ class ModelInput:
         """Return what the model gets of an example."""
         return self(example.image)
 
+    def of_features(self, features: torch.Tensor) -> ProcessedImages:
+        """Return what the model gets of features (R,C) that its vision tower made before, with its prompt."""
+        return ProcessedImages([{FEATURES: features[None], "input_ids": self.tokens.start_ids()}])
+
+    def blank(self) -> ProcessedImages:
+        """Return what the model gets of a black image."""
+        return self._processed(Image.new("RGB", (64, 64)))
+
+    def identity(self) -> tuple[str, ...]:
+        """Return what features depend on besides the vision tower: how transformers processes images."""
+        return (version("transformers"), self.images.to_json_string())
+
     def __call__(self, source: ImageSource) -> ProcessedImages:
         """Return the processed image with its prompt."""
-        image = source.load()
+        return self._processed(source.load())
+
+    def _processed(self, image: Image.Image) -> ProcessedImages:
         try:
             made = self._made_of(image)
         except (ValueError, IndexError, TypeError) as error:
