@@ -31,8 +31,8 @@ def _parser() -> argparse.ArgumentParser:
         "--transformers",
         type=Path,
         metavar="FOLDER",
-        help="a new folder that transformers loads without easycap: of encoder=timm, image_tokens=all and "
-        "decoder=causal_lm or gpt2_tiny",
+        help="a new folder that transformers loads without easycap: of captioner=huggingface, or of "
+        "encoder=timm, image_tokens=all and decoder=causal_lm",
     )
     add(
         "--clipcap", type=Path, metavar="FILE", help="a new file with the keys of rmokady/CLIP_prefix_caption"
@@ -96,8 +96,8 @@ def _transformers(args: Any) -> int:
     found = export_transformers(task, args.transformers, overwrite=args.overwrite)
     _list(args.transformers)
     say(
-        f"checked with transformers: log-probabilities of random words differ by at most {found.difference:.0e}; the "
-        f"prompt is {found.prompt}"
+        f"checked with transformers: log-probabilities differ by at most {found.difference:.0e}"
+        + (f"; the prompt is {found.prompt}" if found.prompt else "")
     )
     return 0
 

@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,19 @@ def check_target(folder: Path, *, overwrite: bool) -> Path:
             f"{folder} is not empty: name a new folder, or replace files there with --overwrite (overwrite=True)"
         )
     return folder
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder whose files are moved into `folder` at the end, or thrown away after an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as made:
+        partial = Path(made)
+        yield partial
+        share_as_usual(*partial.rglob("*"))
+        folder.mkdir(exist_ok=True)
+        for file in partial.iterdir():
+            file.replace(folder / file.name)
 
 
 def check_licence(licence: str | None) -> None:

@@ -5,7 +5,6 @@ them.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,13 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from easycap.errors import UserError
-from easycap.sharing.model_folder import check_target
+from easycap.sharing.model_folder import check_target, written_whole
 from easycap.sharing.onnx_decoder import ENCODER, STEP, OnnxDecoder
 from easycap.tasks.base import Task
 from easycap.tasks.captioning import CaptioningTask
 from easycap.types import Decoder, Inputs, Memory
 from easycap.utils.extras import check_extra
 from easycap.utils.files import write_json
-from easycap.utils.paths import share_as_usual
 
 DESCRIPTION = "onnx.json"
 TOLERANCE = 1e-4  # of logits
@@ -69,18 +67,12 @@ def export_onnx(task: Task, folder: Path, *, overwrite: bool = False) -> Exporte
     check_packages()
     task = check_exportable(task)
     folder = check_target(folder, overwrite=overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as made:
-        partial = Path(made)
+    with written_whole(folder) as partial:
         graphs = _Graphs(task.model, _images(task, _TRACED))
         graphs.write(partial)
         found = _check(task, OnnxDecoder(partial, graphs.kept, task.model.decoder.max_length))
         task.vocabulary.save(partial)
         write_json(partial / DESCRIPTION, _description(task, graphs, found.difference))
-        share_as_usual(*partial.iterdir())
-        folder.mkdir(exist_ok=True)
-        for file in partial.iterdir():
-            file.replace(folder / file.name)
     return found
 
 

@@ -18,14 +18,15 @@ from tokenizers import AddedToken, Tokenizer
 
 from easycap.errors import UserError
 from easycap.models.decoders.merged_lora import merged_lora
-from easycap.sharing.model_folder import check_target
+from easycap.sharing.model_folder import check_target, written_whole
+from easycap.sharing.whole_model_export import save_whole_model
 from easycap.tasks.base import Task
 from easycap.tasks.captioning import CaptioningTask
+from easycap.tasks.image_text_task import ImageTextTask
 from easycap.types import Inputs, Preprocessing
 from easycap.utils import fast_vlm_adapter as adapter
 from easycap.utils.fast_vlm_adapter import HEAD, LANGUAGE_MODEL, PROJECTOR, TOWER, SpecialIds
 from easycap.utils.hub import in_one_line
-from easycap.utils.paths import share_as_usual
 
 TOLERANCE = 1e-4  # of log-probabilities
 _VOCABULARIES = ("pretrained", "gpt2")
@@ -34,7 +35,7 @@ _CHECKED, _WORDS = 2, 6  # images, and words of each, of the check
 
 @dataclass(frozen=True)
 class ExportedFolder:
-    """What `export_transformers` found: the largest difference of a log-probability, and the `prompt` of a caption."""
+    """What `export_transformers` found: the largest difference of a log-probability, and the `prompt` if any."""
 
     difference: float
     prompt: str
@@ -45,10 +46,6 @@ def check_expressible(task: Task) -> CaptioningTask:
     config = task.config
     if not isinstance(task, CaptioningTask) or task.is_ensemble or task.conditions:
         _refuse("it is no captioner of images alone: tag models, ensembles, tags and drafts are not")
-    if config["captioner"]["name"] != "parts":
-        _refuse(
-            "captioner=huggingface is a model of transformers already, and only captioner=parts is exported"
-        )
     encoder, decoder, vocab = config["encoder"], config["decoder"], config["vocab"]
     if encoder["name"] != "timm":
         _refuse(f"encoder={encoder['name']} is not a network of timm (encoder=timm)")
@@ -82,11 +79,16 @@ def _refuse(why: str) -> NoReturn:
 def export_transformers(task: Task, folder: Path, *, overwrite: bool = False) -> ExportedFolder:
     """Write a captioner on the CPU into `folder` for AutoModelForImageTextToText and AutoProcessor of transformers.
 
-    Log-probabilities of random words about random images are compared before anything is saved: raises `UserError` if
-    one differs by more than 1e-4, and for what `check_target` and `check_expressible` refuse.
+    A fine-tuned model of transformers is saved as its own class. Log-probabilities of words about random images are
+    compared first: raises `UserError` if one differs by more than 1e-4, and for what `check_target` and
+    `check_expressible` refuse.
     """
-    task = check_expressible(task)
     folder = check_target(folder, overwrite=overwrite)
+    if isinstance(task, ImageTextTask):
+        with written_whole(folder) as partial:
+            difference = _checked(save_whole_model(task, partial))
+        return ExportedFolder(difference, task.vocabulary.prompt)
+    task = check_expressible(task)
     vocabulary, decoder = task.vocabulary, task.model.decoder
     # Padding is never read: its place in the word table is that of image tokens, and the end pads.
     bos = vocabulary.bos_id if decoder.bos else None
@@ -94,9 +96,7 @@ def export_transformers(task: Task, folder: Path, *, overwrite: bool = False) ->
     images = _images(task.model.encoder.preprocessing.size)
     num_patches = _patches(task, images)
     model, difference = _built(task, images, num_patches, ids)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as made:
-        partial = Path(made)
+    with written_whole(folder) as partial:
         adapter.save(model, partial)
         adapter.save_processor(
             partial,
@@ -107,10 +107,6 @@ def export_transformers(task: Task, folder: Path, *, overwrite: bool = False) ->
             num_patches=num_patches,
         )
         prompt = _check_processor(partial, ids, num_patches)
-        share_as_usual(*partial.iterdir())
-        folder.mkdir(exist_ok=True)
-        for file in partial.iterdir():
-            file.replace(folder / file.name)
     return ExportedFolder(difference, prompt)
 
 
@@ -131,11 +127,7 @@ def _built(task: Any, images: torch.Tensor, num_patches: int, ids: SpecialIds) -
             "transformers has no class for this captioner: its FastVLM does not take these parts "
             f"({in_one_line(error)})"
         ) from error
-    if not difference <= TOLERANCE:
-        raise UserError(
-            "transformers' FastVLM with the parts of this captioner gives a log-probability that differs by "
-            f"{difference:.1e}: nothing was saved"
-        )
+    _checked(difference)
     greedy = task.generator("greedy").logits_processor
     adapter.set_generation(
         model,
@@ -145,6 +137,16 @@ def _built(task: Any, images: torch.Tensor, num_patches: int, ids: SpecialIds) -
         shortest=greedy.min_length,
     )
     return model, difference
+
+
+def _checked(difference: float) -> float:
+    """Return a difference of log-probabilities; `UserError` if it is too large."""
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"the model of transformers that would be saved gives a log-probability that differs by {difference:.1e}: "
+            "nothing was saved"
+        )
+    return difference
 
 
 def _images(size: int) -> torch.Tensor:

@@ -196,11 +196,25 @@ def save_parts(folder: Path, config: Any, generation: Any, parts: Any) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     config.save_pretrained(target)
+    _save_beside(target, generation, parts)
+
+
+def save_model(folder: Path, model: Any, generation: Any, parts: Any) -> None:
+    """Write a model into `folder` as its repository has it: weights, config, generation config and processor."""
+    import transformers
+
+    model.generation_config = transformers.GenerationConfig()  # the real one is written below
+    with quiet():
+        model.save_pretrained(folder)
+    _save_beside(folder, generation, parts)
+
+
+def _save_beside(folder: Path, generation: Any, parts: Any) -> None:
     # Not its save_pretrained, which refuses what some released files say.
     text = json.dumps(generation.to_diff_dict(), indent=1)
-    (target / "generation_config.json").write_text(text, encoding="utf-8")
+    (folder / "generation_config.json").write_text(text, encoding="utf-8")
     for part in parts if isinstance(parts, tuple) else (parts,):
-        part.save_pretrained(target)
+        part.save_pretrained(folder)
 
 
 def image_processor_of(parts: Any) -> Any:
