@@ -203,10 +203,17 @@ def groups() -> list[str]:
 
 def describe_choices(wrong: str, allowed: Iterable[str]) -> str:
     """Return 'did you mean x? allowed: a, b' for an error message about the word `wrong`; names of several words are
-    quoted.
+    quoted, and those in one folder written as folder/{a,b}.
     """
     allowed = sorted(allowed)
     near = difflib.get_close_matches(wrong, allowed, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    shown = (repr(name) if " " in name else name for name in allowed)
+    folders: dict[str, list[str]] = {}
+    for name in allowed:
+        folder, slash, last = ("", "", repr(name)) if " " in name else name.rpartition("/")
+        folders.setdefault(folder + slash, []).append(last)
+    shown = (
+        f"{folder}{{{','.join(lasts)}}}" if folder and len(lasts) > 1 else folder + ", ".join(lasts)
+        for folder, lasts in folders.items()
+    )
     return f"{hint}allowed: {', '.join(shown) or 'nothing'}"
