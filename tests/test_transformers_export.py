@@ -242,6 +242,20 @@ def test_what_transformers_cannot_express_names_the_setting(
     assert not (tmp_path / "folder").exists()
 
 
+def test_a_language_model_that_scales_its_logits_is_refused(tmp_path: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_language_model_tokenizer("byte_level"))
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.GraniteConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=64, logits_scaling=4.0, **sizes
+    )
+    transformers.GraniteForCausalLM(config).save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    task = task_of("decoder=causal_lm", f"decoder.pretrained={tmp_path / 'lm'}", "vocab=pretrained")
+    with pytest.raises(UserError, match="nothing was saved; FastVLM .* a granite model may scale them"):
+        export_transformers(task, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
 def test_numbers_that_differ_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transformers_export, "TOLERANCE", -1.0)
     with pytest.raises(UserError, match="gives a log-probability that differs by .*: nothing was saved"):

@@ -31,6 +31,7 @@ from easycap.utils.hub import in_one_line
 TOLERANCE = 1e-4  # of log-probabilities
 _VOCABULARIES = ("pretrained", "gpt2")
 _CHECKED, _WORDS = 2, 6  # images, and words of each, of the check
+_CAPTION = "A dog's ball and two (2) cats, in Übergröße."
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def export_transformers(task: Task, folder: Path, *, overwrite: bool = False) ->
             pixels=_timm_settings(task.model.encoder.preprocessing),
             num_patches=num_patches,
         )
-        prompt = _check_processor(partial, ids, num_patches)
+        prompt = _check_processor(partial, task, ids, num_patches)
     return ExportedFolder(difference, prompt)
 
 
@@ -127,7 +128,8 @@ def _built(task: Any, images: torch.Tensor, num_patches: int, ids: SpecialIds) -
             "transformers has no class for this captioner: its FastVLM does not take these parts "
             f"({in_one_line(error)})"
         ) from error
-    _checked(difference)
+    family = getattr(task.model.decoder.lm.config, "model_type", "")
+    _checked(difference, f"; FastVLM reads its logits as they are, and a {family} model may scale them")
     greedy = task.generator("greedy").logits_processor
     adapter.set_generation(
         model,
@@ -139,12 +141,12 @@ def _built(task: Any, images: torch.Tensor, num_patches: int, ids: SpecialIds) -
     return model, difference
 
 
-def _checked(difference: float) -> float:
+def _checked(difference: float, why: str = "") -> float:
     """Return a difference of log-probabilities; `UserError` if it is too large."""
     if not difference <= TOLERANCE:
         raise UserError(
             f"the model of transformers that would be saved gives a log-probability that differs by {difference:.1e}: "
-            "nothing was saved"
+            f"nothing was saved{why}"
         )
     return difference
 
@@ -239,14 +241,17 @@ def _timm_settings(pixels: Preprocessing) -> dict[str, Any]:
     }
 
 
-def _check_processor(folder: Path, ids: SpecialIds, num_patches: int) -> str:
-    """Return the prompt of a caption; `UserError` unless the saved processor makes of it what the model reads."""
+def _check_processor(folder: Path, task: Any, ids: SpecialIds, num_patches: int) -> str:
+    """Return the prompt of a caption; `UserError` unless the saved processor makes of it what the model reads, and of a
+    caption the vocabulary's ids.
+    """
     from PIL import Image
 
     processor = adapter.load_processor(folder)
     prompt = str(processor.image_token) + (processor.tokenizer.bos_token if ids.bos is not None else "")
     made = processor(images=Image.new("RGB", (70, 50)), text=prompt, return_tensors="pt")["input_ids"]
     wanted = [ids.image] * num_patches + ([] if ids.bos is None else [ids.bos])
-    if made.tolist() != [wanted]:
+    words = processor.tokenizer(_CAPTION, add_special_tokens=False)["input_ids"]
+    if made.tolist() != [wanted] or words != task.vocabulary.encode(_CAPTION):
         _refuse("the processor of transformers reads its tokenizer (vocab.path) otherwise")
     return prompt
