@@ -17,8 +17,11 @@ import easycap
 from easycap.config.compose import compose
 from easycap.config.schema import check
 from easycap.errors import UserError
+from easycap.tasks import memory_estimate
+from easycap.tasks.dry_run import model_on_meta
 from easycap.tasks.training import training_loader
 from easycap.train import create_task
+from easycap.training.place import Place
 from easycap.types import Batch
 
 OF_PARTS = ("encoder.", "image_tokens.", "decoder.")
@@ -125,6 +128,14 @@ def test_a_run_stands_alone_and_begins_where_the_model_is(tmp_path: Path) -> Non
     assert isinstance(easycap.load(folder, device="cpu").caption(photo), str)
 
 
+def test_a_batch_that_is_too_large_for_each_of_two_ranks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings("git")
+    monkeypatch.setattr(memory_estimate, "place", lambda: Place(0, 2, 0))
+    with pytest.raises(UserError, match="a training step of .* images needs at least") as error:
+        memory_estimate.check_memory(config, model_on_meta(config), model_on_meta, available=1000)
+    assert "trainer.shard" not in str(error.value)
+
+
 def test_settings_of_parts_are_refused() -> None:
     from easycap.tasks.prepared_run import prepare
 
@@ -132,6 +143,9 @@ def test_settings_of_parts_are_refused() -> None:
     for words, sentence in {
         ("decoder=lstm",): "decoder=lstm is for captioner=parts: leave it out",
         ("trainer.flip=true",): "trainer.flip is for captioner=parts",
+        (
+            "trainer.shard=true",
+        ): "trainer.shard is for captioner=parts: set trainer.shard=false with captioner=huggingface",
         (
             f"captioner.model={tiny_model('llava')}",
             "trainer.cache_features=true",

@@ -106,7 +106,7 @@ class ShardedGradients(Gradients):
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """Return the layers of a captioner's language model; `UserError` if its decoder is none."""
+    """Return the layers of a captioner's language model; `UserError` if it has no list of layers."""
     lm = getattr(getattr(model, "decoder", None), "lm", None)
     layers = max(
         (part for part in lm.modules() if isinstance(part, nn.ModuleList)) if lm is not None else (),
@@ -115,13 +115,15 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     )
     if not layers:
         raise UserError(
-            "trainer.shard=true is for language models: set decoder=causal_lm, or trainer.shard=false"
+            "trainer.shard=true divides a language model by its layers, and this decoder has no list of them: set "
+            "trainer.shard=false"
         )
     return list(layers)
 
 
 def _next_in_backward(blocks: list[Any]) -> list[Any]:
-    """What to gather in the backward pass after it has reached everything outside blocks, the last block, ..., the
-    first, which is followed by the last of the pass over the image.
+    """Return which block to prefetch after the root, the last block, ..., the first.
+
+    After the first comes the last again: its part of the image pass, if that is a pass of its own, runs at the end.
     """
     return [*reversed(blocks), blocks[-1]]

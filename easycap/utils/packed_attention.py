@@ -139,7 +139,10 @@ _PACKED_FAMILIES = ("gpt2", "gpt_neox", "llama", "qwen2", "qwen3", "smollm3")
 
 
 def can_pack(lm: Any) -> bool:
-    """Whether `read_packed` can replace `lm`: for supported families, on a CPU, where fewer operations save time."""
+    """Whether `read_packed` can replace `lm`: for supported families with eager attention.
+
+    That is what `pick_attention` chooses on a CPU, and only there: with fewer operations, a CPU saves time.
+    """
     config = lm.config
     upcast = getattr(config, "reorder_and_upcast_attn", False)
     eager = config._attn_implementation == "eager"

@@ -105,5 +105,5 @@ def test_a_training_goes_on_divided_or_not_where_another_ended(
 
 
 def test_what_cannot_be_divided_is_refused() -> None:
-    with pytest.raises(ValueError, match="trainer.shard=true is for language models: set decoder=causal_lm"):
+    with pytest.raises(ValueError, match="this decoder has no list of them: set trainer.shard=false"):
         blocks_of(model_of(Case(decoder="lstm")))
