@@ -38,7 +38,7 @@ usage: easycap data get NAME ROOT [--dry-run]
            read every image and caption and list all problems (exit code 1 if there are any)
        easycap data show [--split train] [--images 12] [--out FILE] OVERRIDES...
            write a page with preprocessed images, their captions, token ids and the decoded ids
-       easycap data shard [--images-per-shard 10000] [--shard-size 1GB] [--shuffle SEED] OVERRIDES... OUT
+       easycap data shard [--images-per-shard 10000] [--shard-size 1GB] [--shuffle SEED] OVERRIDES... FOLDER
            write the data as tar shards for data=webdataset; repeat it to continue
 
 OVERRIDES are as for easycap train, e.g. data=coco data.root=ROOT, or data=folder data.images=DIR data.captions=FILE;

@@ -19,13 +19,28 @@ _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 def shard(argv: Sequence[str]) -> int:
     """Entry point of `easycap data shard`."""
-    parser = argparse.ArgumentParser(prog="easycap data shard")
-    parser.add_argument(
-        "words", nargs="+", metavar="OVERRIDES... OUT", help="the data, and a new folder for it"
+    parser = argparse.ArgumentParser(
+        prog="easycap data shard", usage="easycap data shard [options] OVERRIDE... FOLDER"
     )
-    parser.add_argument("--images-per-shard", type=int, default=10_000, help="at most (default: 10,000)")
-    parser.add_argument("--shard-size", default="1GB", help="a shard ends when it has so much (default: 1GB)")
-    parser.add_argument("--shuffle", type=int, metavar="SEED", help="write training images in a random order")
+    parser.add_argument(
+        "words", nargs="+", metavar="OVERRIDE... FOLDER", help="the data, and a new folder for the shards"
+    )
+    parser.add_argument(
+        "--images-per-shard",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="images per shard, at most (default: 10,000)",
+    )
+    parser.add_argument(
+        "--shard-size", default="1GB", metavar="SIZE", help="start a new shard at this size (default: 1GB)"
+    )
+    parser.add_argument(
+        "--shuffle",
+        type=int,
+        metavar="SEED",
+        help="seed for shuffling the training images (default: not shuffled)",
+    )
     args = parser.parse_intermixed_args(argv)
     *overrides, out = args.words
     if "=" in out:

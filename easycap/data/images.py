@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from easycap.errors import UserError
 from easycap.types import ImageSource
+from easycap.utils.paths import path_text
 
 
 class BadImage(UserError):
@@ -27,7 +28,7 @@ class BadImage(UserError):
         self.path, self.what = path, what
 
     def __str__(self) -> str:
-        return f"{self.path} {self.what}"
+        return f"{path_text(self.path)} {self.what}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from helpers.small_data import read_set
 from helpers.tar_shards import ShardServer, picture, serving, write_shard
 
 from easycap.data import sampler
+from easycap.data.images import BadImage
 from easycap.data.issues import UnreadImage, unread_or_bad
 from easycap.data.loader import TrainLoader
 from easycap.data.shards import block_cache, byte_ranges, shard_images
@@ -104,6 +106,33 @@ def test_the_cache_has_a_limit(server: ShardServer, tmp_path: Path, monkeypatch:
     kept = [one for one in (tmp_path / "cache/shards/blocks").iterdir() if one.is_file()]
     assert kept and sum(one.stat().st_size for one in kept) <= 9000
     assert len(images_read(server)) > 3 + len(kept)
+
+
+def test_a_limit_below_one_part_and_a_full_disk_are_said(
+    server: ShardServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = read(server).splits["train"][0]
+    with monkeypatch.context() as patched, pytest.raises(UnreadImage, match=r"set data.cache_gb to more"):
+        patched.setattr(
+            block_cache, "_make_room", lambda folder, limit: [p.unlink() for p in folder.glob("*-*")]
+        )
+        example.image.load()
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UnreadImage, match=r"no space is left .*blocks: .* set EASYCAP_CACHE to a folder"):
+        example.image.load()
+
+
+def test_a_damaged_image_is_named_by_its_address(server: ShardServer) -> None:
+    texts = {"txt": lambda n: f"a dog {n}", "jpg": lambda n: b"no image"}
+    write_shard(server.folder / "train-0.tar", range(9), **texts)
+    image = read(server, "image_suffix=jpg", "train=train-0.tar").splits["train"][0].image
+    with pytest.raises(BadImage) as error:
+        image.load()
+    assert str(error.value).startswith(f"{server.url}/train-0.tar/{image.member} cannot be read as an image")
 
 
 @pytest.mark.parametrize("cut", [False, True])

@@ -144,6 +144,14 @@ def test_it_is_deterministic_and_can_be_continued(
     assert sorted(ids, key=lambda i: int(i.partition(".")[0])) == [f"{n}.png" for n in range(12)] != ids
 
 
+def test_help_says_what_is_given_and_what_comes_last(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        data_command(["shard", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith("usage: easycap data shard [options] OVERRIDE... FOLDER positional")
+    assert "images per shard, at most" in shown and "start a new shard at this size" in shown
+
+
 def test_other_content_is_left_alone(tmp_path: Path) -> None:
     words = ["shard", *table(tmp_path / "source")]
     (tmp_path / "out").mkdir()

@@ -93,6 +93,12 @@ def test_captions_are_lines_of_text_or_a_field_of_json(tmp_path: Path) -> None:
     ):
         made("named", **named)
     assert made("named", "text_suffix=caption.txt", **named)["000002"] == ("a dog 2",)
+    with pytest.raises(UserError, match=r"data.text_suffix=cap must end in txt or json"):
+        made("named", "text_suffix=cap", **named)
+    with pytest.raises(
+        UserError, match=r"data.text_suffix=alt.txt: no sample has it, only caption.txt, ocr.txt, png"
+    ):
+        made("named", "text_suffix=alt.txt", **named)
     two = {"json": lambda n: {"title": f"a dog {n} here", "comment": f"one dog {n} there"}}
     with pytest.raises(UserError, match=r"set data.caption_column"):
         made("two", **two)

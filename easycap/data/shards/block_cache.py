@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from contextlib import suppress
@@ -9,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from easycap.data.shards.byte_ranges import RemoteFile, read_range
+from easycap.data.shards.byte_ranges import RemoteFile, Unreachable, read_range
 from easycap.utils.paths import cache_dir
 from easycap.utils.processes import lock
 
@@ -22,7 +23,7 @@ def read_block(file: RemoteFile, block: tuple[int, int], start: int, end: int, *
     """Return the bytes from `start` to before `end` of a file, which lie in its part `block` (start, end).
 
     The part is fetched unless it is kept. If kept parts take more than `limit` bytes, those that were opened longest
-    ago are removed. Raises `Unreachable`.
+    ago are removed. Raises `Unreachable`, also for a full disk and for a limit that is too low.
     """
     opened = _opened(file, block, limit, os.getpid())
     return os.pread(opened.fileno(), end - start, start - block[0])
@@ -45,7 +46,7 @@ def _opened(file: RemoteFile, block: tuple[int, int], limit: int, _process: int)
             if not path.is_file() or path.stat().st_size != block[1] - block[0]:
                 _fetch(file, block, path)
                 _make_room(folder, limit)
-    raise OSError(f"{path} is removed as soon as it is there: set data.cache_gb to more")
+    raise Unreachable(f"{path} is removed as soon as it is there: set data.cache_gb to more")
 
 
 def _fetch(file: RemoteFile, block: tuple[int, int], path: Path) -> None:
@@ -53,6 +54,13 @@ def _fetch(file: RemoteFile, block: tuple[int, int], path: Path) -> None:
     try:
         new.write_bytes(read_range(file, *block))
         new.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Unreachable(
+            f"no space is left for parts of shards in {path.parent}: free some, lower data.cache_gb, or set "
+            "EASYCAP_CACHE to a folder on another disk"
+        ) from None
     finally:
         new.unlink(missing_ok=True)
 

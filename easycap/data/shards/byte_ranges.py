@@ -7,15 +7,13 @@ import io
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from easycap.errors import UserError
 
 TIMEOUT = 60.0  # seconds without a byte
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between attempts
-_GONE = (400, 401, 403, 404, 405, 410, 416)  # asking again is of no use
+_REFUSED = (400, 401, 403, 405, 416)  # asking again is of no use
 _PART = 16 << 20
 
 
@@ -45,8 +43,7 @@ def look_up(url: str) -> RemoteFile:
 
     Raises `NotThere`, or `Unreachable` if it cannot be read or if the server does not give parts of files.
     """
-    with _asked(url, 0, 1) as response:
-        return _described(url, response)
+    return _described(url, _asked(url, 0, 1))
 
 
 def read_range(file: RemoteFile, start: int, end: int) -> bytes:
@@ -55,20 +52,19 @@ def read_range(file: RemoteFile, start: int, end: int) -> bytes:
     A connection that is cut or refused is tried again, with pauses. Raises `Unreachable` after the last attempt, and
     at once if the file is no longer the one that was looked up.
     """
-    with _asked(file.url, start, end) as response:
-        found = _described(file.url, response)
-        if found != file:
-            raise Unreachable(
-                f"{file.url} has changed since it was indexed ({file.size:,} bytes, {file.version or 'no ETag'}; now "
-                f"{found.size:,} bytes, {found.version or 'no ETag'}): start the run again to index it anew"
-            )
-        return response.content
+    response = _asked(file.url, start, end)
+    found = _described(file.url, response)
+    if found != file:
+        raise Unreachable(
+            f"{file.url} has changed since it was indexed ({file.size:,} bytes, {file.version or 'no ETag'}; now "
+            f"{found.size:,} bytes, {found.version or 'no ETag'}): start the run again to index it anew"
+        )
+    return response.content
 
 
 def read_all(url: str) -> bytes:
     """Return a small file; raises `NotThere` or `Unreachable`."""
-    with _asked(url, None, None) as response:
-        return response.content
+    return _asked(url, None, None).content
 
 
 class Reader(io.RawIOBase):
@@ -111,23 +107,20 @@ class Reader(io.RawIOBase):
 
 
 class _Response(NamedTuple):
-    status: int
     headers: http.client.HTTPMessage
     content: bytes
 
 
-@contextmanager
-def _asked(url: str, start: int | None, end: int | None) -> Iterator[_Response]:
+def _asked(url: str, start: int | None, end: int | None) -> _Response:
     """The answer to a request for a part of a file, or for all of it."""
     for pause in (*PAUSES, None):
         try:
-            response = _ask(url, start, end)
-            break
+            return _ask(url, start, end)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code in (404, 410):
                 raise NotThere(f"{url} does not exist (HTTP {error.code}): check the address") from None
-            if error.code in _GONE:
+            if error.code in _REFUSED:
                 raise Unreachable(
                     f"{url} cannot be read (HTTP {error.code}): check the address and whether you may read it"
                 ) from None
@@ -141,7 +134,7 @@ def _asked(url: str, start: int | None, end: int | None) -> Iterator[_Response]:
                 f"{url} cannot be read ({reason}), tried {len(PAUSES) + 1} times: check the connection and resume"
             )
         time.sleep(pause)
-    yield response
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _ask(url: str, start: int | None, end: int | None) -> _Response:
@@ -159,7 +152,7 @@ def _ask(url: str, start: int | None, end: int | None) -> _Response:
         wanted = response.headers.get("Content-Length")
         if wanted is not None and len(content) != int(wanted):
             raise http.client.IncompleteRead(content, int(wanted) - len(content))
-        return _Response(response.status, response.headers, content)
+        return _Response(response.headers, content)
 
 
 def _described(url: str, response: _Response) -> RemoteFile:

@@ -42,12 +42,14 @@ class ShardSamples:
         self._columns = {name: array("q") for name in ("shard", "offset", "length", "crc", "block")}
         self._begins, self._ends = array("q"), array("q")
         self._text_suffix, self._caption_column = settings.text_suffix, settings.caption_column
+        self._suffixes = set[str]()  # of all files
 
     def add(self, number: int, split: str, index: ShardIndex) -> None:
         """Add the samples of shard `number`."""
         place = self.shards[number].place
         for fault in index.faults:
             self.issues.malformed(place, fault)
+        self._suffixes.update(index.suffixes)
         texts = _texts_of_samples(index)
         self._choose(index, texts, place)
         keys = index.keys
@@ -76,7 +78,15 @@ class ShardSamples:
             self._add_texts(key, texts.get(sample, {}), f"{place}, sample {key!r}")
 
     def table(self) -> tuple[RecordTable, ShardImages]:
-        """Return the records, and the image of each; nothing can be added from then on."""
+        """Return the records, and the image of each; nothing can be added from then on.
+
+        Raises `UserError` if `text_suffix` is set and no sample has it.
+        """
+        chosen = self.settings.text_suffix
+        if chosen is not None and self._suffixes and chosen not in self._suffixes:
+            raise UserError(
+                f"data.text_suffix={chosen}: no sample has it, only {', '.join(sorted(self._suffixes))}"
+            )
         table = self._rows.table()
         for where in table.without_id:
             self.issues.malformed(where, f"has no {self.settings.id_column!r} (data.id_column)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from easycap.data.data_splits import check_shares
+from easycap.data.shards.tar_index import TEXTS
 from easycap.errors import UserError
 from easycap.registry import SharedSettings
 
@@ -35,6 +36,8 @@ class ShardSettings(SharedSettings):
         check_shares(self.val_share, self.test_share)
         if not self.cache_gb >= _LEAST_GB:
             raise UserError(f"data.cache_gb={self.cache_gb:g} must be at least {_LEAST_GB} (GB of disk)")
+        if self.text_suffix is not None and self.text_suffix.rpartition(".")[2] not in TEXTS:
+            raise UserError(f"data.text_suffix={self.text_suffix} must end in {' or '.join(TEXTS)}")
 
     def patterns(self) -> dict[str, str | None]:
         """Return {split: pattern of its shards}."""

@@ -22,7 +22,7 @@ from easycap.errors import UserError
 from easycap.utils.string_column import StringBuilder, StringColumn
 
 HEADER = 512  # bytes before the content of each file in a tar
-_TEXTS = ("txt", "json")  # files whose content is kept, by the last part of the suffix
+TEXTS = ("txt", "json")  # files whose content is kept, by the last part of the suffix
 _LONGEST_TEXT = 1 << 24
 _FIRST_FILES = 50  # that tell shards from other archives
 WIDTHS = {"sample": np.int32, "suffix": np.int16, "offset": np.int64, "length": np.int64, "crc": np.uint32}
@@ -53,10 +53,6 @@ class ShardIndex:
         """Return the files (K,) whose suffix `is_wanted`."""
         wanted = [is_wanted(suffix) for suffix in self.suffixes]
         return np.flatnonzero(np.array(wanted, bool)[self.suffix])
-
-    def text_of(self) -> dict[int, int]:
-        """Return {file: place in `texts`}."""
-        return {file: place for place, file in enumerate(self.text.tolist())}
 
 
 def index_of(file: IO[bytes], size: int, name: str, advance: Callable[[int], None]) -> ShardIndex:
@@ -96,7 +92,7 @@ def is_shard(path: Path) -> bool:
                 suffixes.setdefault(key, set()).add(suffix.lower().rpartition(".")[2])
     except (OSError, tarfile.TarError):
         return False
-    return any(its & set(_TEXTS) and any(f".{one}" in SUFFIXES for one in its) for its in suffixes.values())
+    return any(its & set(TEXTS) and any(f".{one}" in SUFFIXES for one in its) for its in suffixes.values())
 
 
 def _fault_at_end(file: IO[bytes], end: int, last: str | None) -> list[str]:
@@ -174,7 +170,7 @@ class _Members:
             self._begin(key)
         suffix = suffix.lower()
         number = self._suffixes.setdefault(suffix, len(self._suffixes))
-        if suffix.rpartition(".")[2] in _TEXTS:
+        if suffix.rpartition(".")[2] in TEXTS:
             self._add_text(tar, member)
         assert isinstance(member, _Header)
         values = (self._count - 1, number, member.offset_data, member.size, member.crc)
