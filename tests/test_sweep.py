@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shlex
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -336,6 +338,24 @@ def test_a_warning_of_the_time_limit_before_python_has_started_does_not_end_a_jo
     for python, ended in ((shlex.quote(sys.executable), -signal.SIGUSR2), (slurm._PYTHON, 0)):
         command = ["bash", "-c", f"exec {python} -c {shlex.quote(program)}"]
         assert subprocess.run(command, capture_output=True).returncode == ended
+
+
+def test_a_warning_before_the_training_has_started_submits_the_job_again(tmp_path: Path) -> None:
+    job = pickle.loads(pickle.dumps(slurm._Job(2)))
+    planned = planned_run.PlannedRun(tmp_path, ("seed=1",), ())
+    again = job.checkpoint(planned)
+    assert isinstance(again.function, slurm._Job) and again.function.ranks == 2 and again.args == (planned,)
+
+
+def test_what_a_job_returned_or_raised_is_read(tmp_path: Path) -> None:
+    job = SimpleNamespace(paths=SimpleNamespace(result_pickle=tmp_path / "result.pkl"))
+    done = planned_run.Outcome("trained", "completed")
+    for left, read in (
+        (("success", done), (done, "")),
+        (("error", "Traceback\nValueError: no\n"), (None, "ValueError: no")),
+    ):
+        job.paths.result_pickle.write_bytes(pickle.dumps(left))
+        assert slurm._result_of(job) == read
 
 
 @pytest.mark.slow

@@ -158,7 +158,10 @@ class Slurm:
 
     def _goes_on(self, job: Any) -> bool:
         """Return True for a job that was stopped with a result but put back in the queue, as by preemption."""
-        if self.cluster != "slurm" or _returned_state(job) != "interrupted":
+        if self.cluster != "slurm":
+            return False
+        outcome, _ = _result_of(job)
+        if outcome is None or outcome.state != "interrupted":
             return False
         if self._final_state(job) not in REQUEUED:
             return False
@@ -181,13 +184,7 @@ class Slurm:
 
     def _outcome(self, job: Any, run: PlannedRun) -> Outcome:
         """Return what became of a run whose job has ended."""
-        outcome, raised = None, ""
-        if job.paths.result_pickle.exists():
-            kind, value = self._submitit.core.utils.pickle_load(job.paths.result_pickle)
-            if kind == "success":
-                outcome = value
-            else:
-                raised = str(value).strip().splitlines()[-1]
+        outcome, raised = _result_of(job) if job.paths.result_pickle.exists() else (None, "")
         if outcome is not None and outcome.state != "interrupted":
             return outcome
         state = self._final_state(job)
@@ -238,6 +235,7 @@ class _Job:
 
     def __init__(self, ranks: int) -> None:
         self.ranks = ranks
+        self.children: Children | None = None  # from the start of the training; it cannot be pickled
 
     def __call__(self, run: PlannedRun) -> Outcome:
         self.children = children = Children()
@@ -255,7 +253,8 @@ class _Job:
         """Called by submitit shortly before the time limit: what to do when the job runs again."""
         from submitit.helpers import DelayedSubmission
 
-        self.children.stop()
+        if self.children is not None:
+            self.children.stop()
         return DelayedSubmission(_Job(self.ranks), run)
 
 
@@ -266,9 +265,9 @@ def _reason(error: Exception) -> str:
     return "; ".join(said) or lines[0]
 
 
-def _returned_state(job: Any) -> str | None:
-    """Return the state of the run that a job returned, None if it raised."""
+def _result_of(job: Any) -> tuple[Outcome | None, str]:
+    """Return what a job that has left a result returned, and "", or None and the last line of what it raised."""
     from submitit.core.utils import pickle_load
 
     kind, value = pickle_load(job.paths.result_pickle)
-    return value.state if kind == "success" else None
+    return (value, "") if kind == "success" else (None, str(value).strip().splitlines()[-1])
