@@ -44,6 +44,11 @@ COMMANDS = (
     "new",
     "table",
     "runs",
+    "import",
+    "average",
+    "nonsense",
+    "--nonsense",
+    '""',
 )
 
 

@@ -158,6 +158,7 @@ def test_other_content_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out" / "letter.txt").touch()
     with pytest.raises(UserError, match=r"out is not empty \(it has letter.txt\)"):
         data_command([*words, str(tmp_path / "out")])
+    assert [one.name for one in (tmp_path / "out").iterdir()] == ["letter.txt"]
     assert data_command([*words, str(tmp_path / "new")]) == 0
     with pytest.raises(UserError, match=r"new has shards of other data or of other sizes"):
         data_command([*words, str(tmp_path / "new"), "--images-per-shard", "3"])

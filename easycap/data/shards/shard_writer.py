@@ -60,28 +60,37 @@ def write_shards(
     """
     check_extra("webdataset", "data shard")
     splits = _distinct(dataset.splits)
-    made_of = _digest(splits, sizes)
     out.mkdir(parents=True, exist_ok=True)
     with lock(out / ".lock", wait=False) as held:
         if held is None:
             raise UserError(f"another `easycap data shard` writes into {out}")
-        done = _begun(out, made_of)
-        list_of_shards = {"format": LIST_FORMAT, "complete": False, "made_of": made_of}
-        _write_list(out, list_of_shards, done)
-        for split, examples in splits.items():
-            own = [one for one in done if one.split == split]
-            order = _order(len(examples), sizes.shuffle if split == "train" else None)
-            place = sum(one.images for one in own)
+        try:
+            return _write_all(splits, out, sizes, advance)
+        finally:
+            (out / ".lock").unlink(missing_ok=True)
+
+
+def _write_all(
+    splits: Mapping[str, Sequence[Example]], out: Path, sizes: ShardSizes, advance: Callable[[int], None]
+) -> list[Written]:
+    """Write what is not yet written; the list of shards in `out` is at all times that of what is there."""
+    made_of = _digest(splits, sizes)
+    done = _begun(out, made_of)
+    list_of_shards = {"format": LIST_FORMAT, "complete": False, "made_of": made_of}
+    _write_list(out, list_of_shards, done)
+    for split, examples in splits.items():
+        own = [one for one in done if one.split == split]
+        order = _order(len(examples), sizes.shuffle if split == "train" else None)
+        place = sum(one.images for one in own)
+        advance(sum(one.images for one in done))
+        number = len(own)
+        while place < len(order):
+            shard = _write_shard(out, split, number, examples, order, place, sizes)
+            done.append(shard)
+            _write_list(out, list_of_shards, done)
+            place, number = place + shard.images, number + 1
             advance(sum(one.images for one in done))
-            number = len(own)
-            while place < len(order):
-                shard = _write_shard(out, split, number, examples, order, place, sizes)
-                done.append(shard)
-                _write_list(out, list_of_shards, done)
-                place, number = place + shard.images, number + 1
-                advance(sum(one.images for one in done))
-        _write_list(out, list_of_shards | {"complete": True}, done)
-    (out / ".lock").unlink(missing_ok=True)
+    _write_list(out, list_of_shards | {"complete": True}, done)
     return done
 
 
