@@ -171,4 +171,6 @@ def load_processor(folder: Path) -> Any:
     import transformers
 
     with quiet():
-        return transformers.AutoProcessor.from_pretrained(str(folder), local_files_only=True)
+        return transformers.AutoProcessor.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
