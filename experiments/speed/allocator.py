@@ -85,14 +85,15 @@ def work_of(name: str, quick: bool) -> tuple[Callable[[], Any], int, int]:
     """Return what to time, the images of one call, and how many calls."""
     # Imported by the process that measures alone: the one that starts it needs no model.
     import torch
+    from encoder import UNTRAINED
     from training_step import FULL, TINY, captioner_of, configured, our_step, random_batch
 
     from easycap.config.instantiate import build
     from easycap.training.hardware import Precision, training_precision
 
     if name == "frozen":
-        settings = dict(name="timm", model=FROZEN, pretrained=False, weights=None, image_size=None)
-        encoder = build("encoder", settings | {"pooled": False}).eval()
+        settings = {"name": "timm", "model": FROZEN, "image_size": None, **UNTRAINED}
+        encoder = build("encoder", settings).eval()
         images = torch.zeros(4 if quick else 64, 3, 224, 224)
         return torch.no_grad()(lambda: encoder(images)), len(images), 2 if quick else 12
     quickstart = name == "quickstart"
