@@ -48,7 +48,7 @@ def checkpoints_to_average(runs: Sequence[Path], *, last: int | None) -> list[Pa
     if last is not None and last < 2:
         raise UserError(f"--last {last} must be at least 2")
     if len(kept) < (last or 2):
-        checkpoint_of(sources[0])  # of what is no run it says so
+        checkpoint_of(sources[0])  # raises for a folder that was never trained in
         raise UserError(
             f"{shown(sources[0])} kept {len(kept)} epochs, but {last or 2} are needed: train with "
             f"trainer.keep_checkpoints={max(last or 5, 2)}, or name several runs"

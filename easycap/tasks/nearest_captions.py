@@ -59,9 +59,8 @@ class NearestCaptions:
     def _index(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The training images' features (S,C), centered and normalised, and their mean (C,)."""
         encoder, precision = self.pipeline.model.encoder, self.pipeline.precision
-        if any(
-            p.requires_grad for p in self.pipeline.model.encoder.parameters()
-        ):  # others at every validation
+        if any(weight.requires_grad for weight in encoder.parameters()):
+            # In training these differ at every validation, so they are not kept.
             found = torch.cat(list(self._computed_means()))
         else:
             cache = feature_cache(self._examples, encoder, self.config, precision)
