@@ -10,7 +10,7 @@ from torch import nn
 from easycap.errors import UserError
 from easycap.models.condition_tokens import ConditionTokens, concatenate
 from easycap.models.image_model import ImageModel
-from easycap.types import Decoder, Encoder, Features, ImageTokens, Inputs, Memory, Output
+from easycap.types import Decoder, Encoder, Features, ImageTokens, Inputs, Memory, Output, State
 
 
 class Captioner(ImageModel):
@@ -67,18 +67,20 @@ class Captioner(ImageModel):
         decoder reads a word it draws itself in the place of the caption's (scheduled sampling).
         """
         memory = self.build_memory(inputs)
-        if own_words is not None:
-            input_ids = self._with_own_words(input_ids, own_words, memory, rows)
         if real is not None and hasattr(self.decoder, "read_real"):
+            if own_words is not None:
+                with torch.no_grad():
+                    state = self.decoder.start(memory).select(rows)
+                input_ids = self._with_own_words(input_ids, own_words, state)
             return self.decoder.read_real(input_ids, real, memory, rows)
-        return self.decoder(input_ids, self.decoder.start(memory).select(rows))
+        state = self.decoder.start(memory).select(rows)
+        if own_words is not None:
+            input_ids = self._with_own_words(input_ids, own_words, state)
+        return self.decoder(input_ids, state)
 
     @torch.no_grad()
-    def _with_own_words(
-        self, words: torch.Tensor, own_words: torch.Tensor, memory: Memory, rows: torch.Tensor
-    ) -> torch.Tensor:
+    def _with_own_words(self, words: torch.Tensor, own_words: torch.Tensor, state: State) -> torch.Tensor:
         """Return words (B,T), those marked drawn from what the decoder predicts after the words before them."""
-        state = self.decoder.start(memory).select(rows)
         columns = [words[:, 0]]
         for given, own in zip(words.T[1:], own_words.T[1:], strict=True):
             logits, state = self.decoder.step(columns[-1], state)
