@@ -68,20 +68,20 @@ class Gradients:
         """Return the loss of a batch and what to log of it; `backward` of the loss adds the gradients of all ranks."""
         return self.module.loss(batch)
 
-    def alone(self, batch: Batch) -> Loss:
-        """Return the loss of a batch, for passes that this rank takes without the others."""
+    def local_loss(self, batch: Batch) -> Loss:
+        """Return the loss of a batch in a pass of this rank alone, as a trial of the batch size is."""
         return self.module.loss(batch)
 
-    def adding(self, *, last: bool) -> AbstractContextManager[None]:
-        """Return the context of the passes of a batch: those of a step's `last` one exchange its gradients."""
+    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
+        """Return the context of a batch's forward and backward pass; the `last` of a step exchanges gradients."""
         return nullcontext()
 
     def whole_model(self) -> AbstractContextManager[None]:
         """Return a context in which each rank may use the model by itself, without gradients."""
         return nullcontext()
 
-    def forget(self) -> None:
-        """Leave a step that failed."""
+    def reset(self) -> None:
+        """Give up a step that failed."""
 
     def load_weights(self, folder: Path) -> None:
         """Load the weights of a checkpoint."""
@@ -111,12 +111,12 @@ class ReplicatedGradients(Gradients):
         return self._wrapped()(self.module.loss, batch)
 
     @contextmanager
-    def adding(self, *, last: bool) -> Iterator[None]:
+    def accumulate(self, *, last: bool) -> Iterator[None]:
         """Exchange gradients in the backward pass of the `last` batch only."""
         with self.ranks.together_in_passes(), nullcontext() if last else self._wrapped().no_sync():
             yield
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Remove the hooks that would exchange gradients."""
         self._wrapper = None
 

@@ -17,6 +17,8 @@ BEAT_SECONDS = 2.0
 DEAD_SECONDS = 40.0
 # A rank in the middle of a collective mostly learns it there and reports it itself.
 GRACE_SECONDS = 10.0
+# How long to wait for the thread at the end: calls of the store return at once, unless its host is frozen.
+_END_SECONDS = 10.0
 
 
 class Heartbeat:
@@ -30,15 +32,18 @@ class Heartbeat:
         self.store, self.rank, self.on_rank_lost = store.clone(), rank, on_rank_lost
         self.others = [other for other in range(world_size) if other != rank]
         self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
+        # A process that ends while the thread is inside the store aborts: C++ cannot be unwound by Python's exit.
+        self._thread.join(_END_SECONDS)
 
     def _beat(self) -> None:
         seen = {rank: (b"", time.monotonic()) for rank in self.others}

@@ -63,7 +63,7 @@ class ShardedGradients(Gradients):
         return self.root(self.module.loss, batch)
 
     @contextmanager
-    def adding(self, *, last: bool) -> Iterator[None]:
+    def accumulate(self, *, last: bool) -> Iterator[None]:
         """Gradients of each batch are divided at once: whole ones would take as much memory as the model."""
         with self.ranks.together_in_passes():
             yield

@@ -143,7 +143,7 @@ class TrainStep:
 
         With the `last` batch of a step the gradients of all ranks are added up.
         """
-        with self.gradients.adding(last=last):
+        with self.gradients.accumulate(last=last):
             with autocast(self.device, self.settings.precision):
                 loss, parts = self.gradients.loss(batch.to(self.device))
             share = words / all_words()
@@ -154,7 +154,7 @@ class TrainStep:
     def try_pass(self, batch: Batch) -> None:
         """Compute the gradients of a batch on this rank alone."""
         with autocast(self.device, self.settings.precision):
-            loss, _ = self.gradients.alone(batch.to(self.device))
+            loss, _ = self.gradients.local_loss(batch.to(self.device))
         self.optimization.backward(loss)
 
     @contextmanager
@@ -219,7 +219,7 @@ class TrainStep:
         start = f"a batch of {images} images does not fit into the memory of {self.device}"
         if self.gradients.is_sharded:  # the other ranks would have to try as well
             return f"{start}: lower trainer.batch_size, or start more ranks"
-        self.gradients.forget()
+        self.gradients.reset()
         fits = images_that_fit(self.attempt, batch)
         self.optimization.optimization.zero_grad()
         free_cache()

@@ -74,7 +74,7 @@ class Sum(Gradients):
         return loss / self.ranks.world_size, parts  # a step multiplies, as DDP takes the mean
 
     @contextmanager
-    def adding(self, *, last: bool) -> Iterator[None]:
+    def accumulate(self, *, last: bool) -> Iterator[None]:
         yield
         if last:
             parameters = [p for p in self.module.parameters() if p.requires_grad]

@@ -1,4 +1,4 @@
-"""What commands cost until they answer: --help, score, caption of one photo, train until its first step.
+"""What commands cost until they answer: --help, score, caption of a photo, train until its first step, a dry run.
 
     python experiments/speed/startup.py --out experiments/speed/results/startup.json
 
@@ -41,7 +41,14 @@ _SMALL = [
     "tracking=none", "device=cpu",
 ]  # fmt: skip
 _CAPTION = "caption, one photo"
-_AIMS = {"--help": 0.3, "score, 2 captions": 0.6, _CAPTION: 3.0, "train until its first step": 5.0}
+_PLAN = "dry run of 1,000 runs"
+_AIMS = {
+    "--help": 0.3,
+    "score, 2 captions": 0.6,
+    _CAPTION: 3.0,
+    "train until its first step": 5.0,
+    _PLAN: 10.0,
+}
 
 
 def main() -> None:
@@ -101,6 +108,7 @@ def commands_in(folder: Path) -> dict[str, list[str]]:
         **score,
         _CAPTION: [_CLI, "caption"],
         "train until its first step": [_FIRST_STEP, "train", *_SMALL],
+        _PLAN: [_CLI, "train", "-m", *_SMALL, "seed=range(1,1001)", "sweep.dry_run=true"],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,24 @@ def test_a_rank_that_waits_for_a_silent_one_is_ended(tmp_path: Path, monkeypatch
 
     assert together(wait, die, seconds=20) == [1, -9]
     assert (tmp_path / "why").read_text() == "rank 0 ends because rank 1 died"
+
+
+def test_no_thread_uses_the_store_when_the_ranks_part(monkeypatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    inside = threading.Event()
+
+    class SlowStore(dict):
+        def clone(self) -> SlowStore:
+            return self
+
+        def set(self, key: str, value: str) -> None:
+            inside.set()
+            time.sleep(0.3)
+            inside.clear()
+
+    with heartbeat.Heartbeat(SlowStore(), 0, 1, print):
+        assert inside.wait(5)
+    assert not inside.is_set()
 
 
 def test_what_ranks_measure_of_their_parts_is_averaged() -> None:
