@@ -24,6 +24,7 @@ WORDS = [
     ["objective=scst", "objective.rewards={CIDEr-D: 1, truth: 0.5}", "~objective.rewards.CIDEr-D"],
     ["vocab=pretrained", "decoder=causal_lm", "decoder.pretrained=somewhere"],  # one refers to the other
     ["trainer.epochs=${trainer.batch_size}"],
+    ["tracking.also=[csv]", "+trainer.patience=null", "objective.nothing.at_all='a b'"],
 ]
 
 

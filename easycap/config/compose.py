@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from easycap.utils.plugins import failures
 
 # The overrides that name modules to import.
 _IMPORTING = ("imports=", "experiment=")
+_RUNS = ("resume", "init_from", "run")  # fields that name a run
 
 
 class Composition(NamedTuple):
@@ -67,17 +69,23 @@ class Composer:
         self.common = list(common)
         self._imported: set[tuple[str, ...]] = set()
         self._words: dict[str, tuple[Override, str]] = {}
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, Any] | None]] = {}
 
-    def __call__(self, overrides: Sequence[str]) -> DictConfig:
-        """Return `compose([*common, *overrides]).config`; raises `UserError` as that does."""
+    def __call__(self, overrides: Sequence[str]) -> Mapping[str, Any]:
+        """Return `compose([*common, *overrides]).config`, as plain data where nothing refers to anything else.
+
+        Raises `UserError` as that does.
+        """
         words = [*self.common, *overrides]
         self._import(tuple(word for word in words if word.lstrip("+").startswith(_IMPORTING)))
         found = [self._settable(word) for word in words]
         if any(override.is_delete() for override, _ in found):  # their order matters
             return compose(words).config
         with _said_as_user_error(words):
-            config = self._of_options(tuple(text for _, text in found if not _is_field(text))).copy()
+            composed, plain = self._of_options(tuple(text for _, text in found if not _is_field(text)))
+            if plain is not None and (simple := _with_fields(plain, found[len(self.common) :])) is not None:
+                return simple
+            config = composed.copy()
             _set_fields(config, found[len(self.common) :])
             config = _with_runs(config, [override for override, _ in found])
             OmegaConf.resolve(config)
@@ -94,13 +102,19 @@ class Composer:
             self._words[word] = override, _settable(override)
         return self._words[word]
 
-    def _of_options(self, chosen: tuple[str, ...]) -> DictConfig:
-        """The config of the overrides that choose options, with the fields that all runs share."""
+    def _of_options(self, chosen: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any] | None]:
+        """The config of the overrides that choose options, with the fields that all runs share; also as plain data,
+        None if a setting of it refers to another or to a run.
+        """
         if chosen not in self._composed:
             config = _compose_with_plugins(chosen)
             del config["hydra"]
             _set_fields(config, [self._settable(word) for word in self.common])
-            self._composed[chosen] = config
+            plain: Any = OmegaConf.to_container(config)
+            refers = "${" in repr(plain) or any(
+                OmegaConf.select(config, key) for key in _names_of_runs(config)
+            )
+            self._composed[chosen] = config, None if refers else plain
         return self._composed[chosen]
 
 
@@ -112,6 +126,26 @@ def _set_fields(config: DictConfig, overrides: Sequence[tuple[Override, str]]) -
     for override, text in overrides:
         if _is_field(text):
             OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
+
+
+def _with_fields(plain: dict[str, Any], overrides: Sequence[tuple[Override, str]]) -> dict[str, Any] | None:
+    """A copy of a config with fields set, as `_set_fields` sets them but ten times as fast; None for those that are
+    more than a value in its place: mappings are merged, references are resolved, runs are looked up.
+    """
+    result = copy.deepcopy(plain)
+    for override, text in overrides:
+        if not _is_field(text):
+            continue
+        key, value, place = override.key_or_group, override.value(), result
+        *parents, last = key.split(".")
+        for name in parents:
+            place = place.setdefault(name, {}) if isinstance(place, dict) else {}
+        in_place = isinstance(place, dict) and not isinstance(place.get(last), dict)
+        refers = "${" in text or "???" in text or last in _RUNS
+        if not in_place or isinstance(value, dict) or refers or "[" in key:
+            return None
+        place[last] = value
+    return result
 
 
 @contextmanager

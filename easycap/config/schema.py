@@ -77,7 +77,7 @@ _LARGEST = 2**63 - 1  # what torch and numpy can count to
 _NOT_IN_HASH = ("tracking", "device", "imports", "resume")
 
 
-def check(config: DictConfig) -> dict[str, Any]:
+def check(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config as plain typed data; `UserError` names a wrong key, option or type and what is allowed.
 
     The modules that the config names under `imports` are imported; those of users' installed packages that it uses are
@@ -129,13 +129,13 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def check_group(group: str, values: DictConfig | None) -> dict[str, Any]:
+def check_group(group: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return one group's values, typed, with `name`; see `check`."""
-    if not isinstance(values, DictConfig) or "name" not in values:
+    if not isinstance(values, Mapping) or "name" not in values:
         raise UserError(
             f"{group} must be one of its options, e.g. {group}={options(group)[0]}: a mapping with 'name'"
         )
-    plain: Any = OmegaConf.to_container(values, resolve=True)
+    plain: Any = OmegaConf.to_container(values, resolve=True) if OmegaConf.is_config(values) else values
     schema = fields_of(group, plain["name"])
     for key in map(str, plain):
         if key != "name" and key not in schema:

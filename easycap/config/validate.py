@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from easycap.config.data_locations import check_locations, with_locations
 from easycap.config.instantiate import condition_names, segmenter_of
 from easycap.config.options import read_yaml
@@ -22,7 +20,7 @@ _NEVER_TRAINED = {"ensemble": ": resume one of its runs", "average": ": train on
 _DEFAULT_OBJECTIVE = "xe"  # of conf/train.yaml
 
 
-def validate(config: DictConfig, locations: Mapping[str, str] | None = None) -> Config:
+def validate(config: Mapping[str, Any], locations: Mapping[str, str] | None = None) -> Config:
     """Return a composed config as plain data; with `resume`, that run's own config with its data at `locations`.
 
     Raises `UserError` for a wrong setting, and for settings that do not go together.
