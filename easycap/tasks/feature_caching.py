@@ -29,6 +29,7 @@ from easycap.utils.cpu_threads import FastestThreads, restore_thread_count
 logger = logging.getLogger(__name__)
 
 FEATURES_CACHED = "features_cached"  # in result.json: a resumed run does as before
+_CPU_BATCH = 32  # images at a time; on a CPU more are no faster, and take more memory
 _MOST_OF_FREE_DISK = 0.5  # largest share that `auto` may use
 
 
@@ -133,6 +134,8 @@ def _fill(task: Task, caches: Sequence[FeatureCache], left: int, *, within: floa
     captioner.fold_encoder(left)
     encode_faster = FastestThreads(encode, ahead=left, device=device, what="caching features")
     size, workers = task.config["validation"]["batch_size"], task.trainer_config.workers
+    if device.type == "cpu":
+        size = min(size, _CPU_BATCH)
     with restore_thread_count():
         views: list[ImageInput] = [transform, transform, Mirrored(transform)]
         for cache, view in zip(caches, views, strict=False):

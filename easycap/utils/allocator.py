@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_TRIM_THRESHOLD = 2**31 - 1  # bytes; the most that mallopt takes
+_NEVER = -1
 # Bytes, tried in order: some versions of glibc refuse more than half of an arena's heap.
 _MMAP_THRESHOLDS = (2**30, 2**25)
 _LOW_THRESHOLD = 2**20
@@ -27,7 +27,7 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> str:
     Does nothing if another allocator provides malloc, or if the user has set MALLOC_* or glibc.malloc
     tunables.
     """
-    return _with_thresholds(_MMAP_THRESHOLDS, _TRIM_THRESHOLD, environment)
+    return _with_thresholds(_MMAP_THRESHOLDS, _NEVER, environment)
 
 
 def return_freed_memory(environment: Mapping[str, str] = os.environ) -> str:
@@ -67,7 +67,8 @@ def _set(mmap: Sequence[int], trim: int) -> str:
     mallopt = ctypes.CDLL(None).mallopt
     for threshold in mmap:
         if mallopt(_M_MMAP_THRESHOLD, threshold) and mallopt(_M_TRIM_THRESHOLD, trim):
-            return f"glibc, mmap threshold {threshold >> 20} MiB, trim threshold {trim >> 20} MiB"
+            trimmed = "no trimming" if trim == _NEVER else f"trim threshold {trim >> 20} MiB"
+            return f"glibc, mmap threshold {threshold >> 20} MiB, {trimmed}"
     return "unchanged (glibc refused)"
 
 

@@ -17,6 +17,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from measure import alternate, keep, machine, markdown, ratio
@@ -83,14 +84,21 @@ def trained(model: ImageModel) -> ImageModel:
     return model
 
 
-def looking(model: ImageModel, images: torch.Tensor) -> dict[str, Callable[[], Any]]:
-    """What a feature cache does, and timm's own way."""
+def caching(model: ImageModel, images: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Return what a feature cache does with the images of a batch."""
     model.freeze_encoder(True)
     model.eval().fold_encoder(10 * len(images))
 
     @torch.no_grad()
-    def ours() -> torch.Tensor:
+    def encode() -> torch.Tensor:
         return model.encode(images).patches
+
+    return encode
+
+
+def looking(model: ImageModel, images: torch.Tensor) -> dict[str, Callable[[], Any]]:
+    """What a feature cache does, and timm's own way."""
+    ours = caching(model, images)
 
     @torch.no_grad()
     def plain() -> torch.Tensor:
@@ -110,8 +118,8 @@ def training(model: ImageModel, images: torch.Tensor) -> dict[str, Callable[[], 
     model.train()
 
     def step(devices: set[str]) -> None:
-        image_model._CHANNELS_LAST = devices
-        model.encode(images).patches.square().mean().backward()
+        with patch.object(image_model, "_CHANNELS_LAST", devices):
+            model.encode(images).patches.square().mean().backward()
         model.zero_grad()
 
     return {OURS: lambda: step({"cpu"}), PLAIN: lambda: step(set())}
