@@ -72,14 +72,12 @@ _rows: ContextVar[PackedRows] = ContextVar("rows")
 
 
 @contextmanager
-def attention_to(rows: PackedRows, config: Any) -> Iterator[None]:
-    """Inside this context, the language model of `config` uses `packed_attention`, which unpacks into these rows."""
-    before, token = config._attn_implementation, _rows.set(rows)
-    config._attn_implementation = PACKED
+def unpacking_into(rows: PackedRows) -> Iterator[None]:
+    """Inside this context, `packed_attention` unpacks into these rows."""
+    token = _rows.set(rows)
     try:
         yield
     finally:
-        config._attn_implementation = before
         _rows.reset(token)
 
 
@@ -132,20 +130,3 @@ def _attend(
     )
     weights = nn.functional.dropout(weights.softmax(-1).to(value.dtype), dropout)
     return torch.bmm(weights, value).view(rows, heads, length, -1)
-
-
-# Families with plain softmax attention over scaled dot products, tested in tests/parity.
-_PACKED_FAMILIES = ("gpt2", "gpt_neox", "llama", "qwen2", "qwen3", "smollm3")
-
-
-def can_pack(lm: Any) -> bool:
-    """Whether `read_packed` can replace `lm`: for supported families with eager attention.
-
-    That is what `pick_attention` chooses on a CPU, and only there: with fewer operations, a CPU saves time.
-    """
-    config = lm.config
-    upcast = getattr(config, "reorder_and_upcast_attn", False)
-    eager = config._attn_implementation == "eager"
-    windows = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-    plain = config.model_type in _PACKED_FAMILIES and not upcast and not windows
-    return plain and eager and not torch.compiler.is_compiling()

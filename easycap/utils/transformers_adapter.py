@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from easycap.errors import UserError
 from easycap.utils.hub import hub, in_one_line
 from easycap.utils.native_parts import KeyValueCache, Native
-from easycap.utils.packed_attention import PACKED, attention_to, packed_attention, packed_rows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -195,59 +194,12 @@ def read(
     return output, tuple((layer.keys, layer.values) for layer in cache.layers)
 
 
-def read_packed(
-    lm: LanguageModel,
-    memory: torch.Tensor,
-    mask: torch.Tensor,
-    *,
-    embedded: torch.Tensor,
-    real: torch.Tensor,
-    rows: torch.Tensor,
-) -> torch.Tensor:
-    """Return logits (P,V) of the P words where `real` (B,T) is True, embedded as (P,D), read after memory (N,M,D).
-
-    mask (N,M) is False for what is not looked at in the memory, rows (B,) names each caption's. Masked positions and
-    padding, at the ends of rows, are not computed, and weights are used once: linear layers see all positions packed
-    into one row, and attention unpacks them into their own rows.
-    """
-    packed = packed_rows(mask, real, rows)
-    inputs = {
-        "inputs_embeds": torch.cat([memory[mask], embedded.to(memory.dtype)])[None],
-        "position_ids": packed.positions[None],
-    }
-    with attention_to(packed, lm.config):
-        return lm(**inputs, use_cache=False, logits_to_keep=len(embedded)).logits[0]
-
-
 def _empty_cache(model: LanguageModel) -> Any:
     if isinstance(model, Native):
         return KeyValueCache()
     import transformers
 
     return transformers.DynamicCache()
-
-
-def _no_mask(*ignored: Any, **also: Any) -> None:
-    """No mask: what each word attends to is in the `PackedRows`."""
-
-
-def _register_packed_attention() -> None:
-    import transformers
-
-    transformers.AttentionInterface.register(PACKED, packed_attention)
-    transformers.AttentionMaskInterface.register(PACKED, _no_mask)
-
-
-def pick_attention(lm: LanguageModel, device: str) -> None:
-    """Choose the attention implementation of `lm` that is fastest on a device type (cpu, cuda, ...)."""
-    # On a CPU, torch's fused attention has a backward pass that costs twice the plain matrix products' at the
-    # lengths of captions (experiments/speed). It knows no limit on attention's logits (Gemma 2), which
-    # transformers before 5.24 dropped without a word.
-    limited = getattr(lm.config, "attn_logit_softcapping", None) is not None
-    fused = device != "cpu" and lm._supports_sdpa and not limited
-    lm.set_attn_implementation("sdpa" if fused else "eager")
-    if not isinstance(lm, Native):
-        _register_packed_attention()
 
 
 def checkpoint_gradients(lm: LanguageModel) -> None:

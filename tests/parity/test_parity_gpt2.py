@@ -11,6 +11,7 @@ from helpers.gpt2_of_transformers import gpt2_of_transformers
 
 from easycap.models.decoders.gpt2_model import GPT2, GPT2Config, from_transformers
 from easycap.utils import transformers_adapter as adapter
+from easycap.utils.attention_adapter import pick_attention, read_packed
 
 PLAIN = {"model_type": "gpt2", "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 40}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -59,7 +60,7 @@ def read(lm: Any, *, implementation: str, train: bool, packed: bool, half: bool)
         )
         if packed:
             embedded, rows = lm.get_input_embeddings()(WORDS)[REAL], torch.tensor([0, 2, 2, 3])
-            logits = adapter.read_packed(lm, memory, MASK, embedded=embedded, real=REAL, rows=rows)
+            logits = read_packed(lm, memory, MASK, embedded=embedded, real=REAL, rows=rows)
         else:
             mask = torch.cat([MASK, torch.ones_like(REAL)], 1)
             positions = mask.cumsum(1)[:, -7:] - 1
@@ -81,7 +82,7 @@ def test_logits_keys_and_gradients_are_the_same(
     implementation: str, packed: bool, train: bool, half: bool
 ) -> None:
     way = {"implementation": implementation, "packed": packed, "train": train, "half": half}
-    adapter.pick_attention(theirs(0), "cpu")  # which knows packed attention from then on
+    pick_attention(theirs(0), "cpu")  # which knows packed attention from then on
     for ours, their in zip(read(own(3), **way), read(theirs(3), **way), strict=True):
         assert torch.equal(ours, their)
 

@@ -15,8 +15,8 @@ from easycap.config.schema import check
 from easycap.models.decoders.causal_lm import CausalLM
 from easycap.models.decoders.language_models import Tune, architecture_of
 from easycap.types import Memory
-from easycap.utils.packed_attention import can_pack
-from easycap.utils.transformers_adapter import cache_argument, pick_attention, untrained
+from easycap.utils.attention_adapter import can_pack, pick_attention
+from easycap.utils.transformers_adapter import cache_argument, untrained
 
 SIZES = {
     "vocab_size": 30,

@@ -33,7 +33,7 @@ from easycap.models.decoders.token_embedding import check_embedding, start_words
 from easycap.registry import register
 from easycap.types import Memory, Output
 from easycap.utils import transformers_adapter as adapter
-from easycap.utils.packed_attention import can_pack
+from easycap.utils.attention_adapter import can_pack, pick_attention, read_packed
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ class CausalLM(nn.Module):
 
     def _pick_attention(self, device: str) -> None:
         if device != self._attention_for:
-            adapter.pick_attention(self.lm, device)
+            pick_attention(self.lm, device)
             self._attention_for = device
 
     def forward(self, words: torch.Tensor, state: CausalLMState) -> Output:
@@ -235,9 +235,7 @@ class CausalLM(nn.Module):
         if (self._reads_again and self.training) or not can_pack(self.lm):
             return self(words, self.start(memory).select(rows))
         embedded = self._embed(words, before.select(rows))[real]
-        logits = adapter.read_packed(
-            self.lm, memory.tokens, before.mask, embedded=embedded, real=real, rows=rows
-        )
+        logits = read_packed(self.lm, memory.tokens, before.mask, embedded=embedded, real=real, rows=rows)
         return Output(self._possible(logits))
 
     def step(self, words: torch.Tensor, state: CausalLMState) -> tuple[torch.Tensor, CausalLMState]:
