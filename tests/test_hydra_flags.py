@@ -239,3 +239,13 @@ def test_hydras_callbacks_are_called(trained, tmp_path: Path) -> None:
     finally:
         sys.path.remove(str(tmp_path))
     assert json.loads((tmp_path / "seen.json").read_text()) == str(trained[0]["path"])
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"), [([], True), (["trainer.max_steps=null"], False), (["trainer.max_steps=5"], False)]
+)
+def test_epochs_that_a_recipe_does_not_count_are_warned_of(
+    words: list[str], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared_run.prepare(["experiment=easycap/quickstart", "trainer.epochs=1", "device=cpu", *words])
+    assert ("trainer.epochs has no effect" in caplog.text) == warned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from easycap.config.options import read_yaml
 from easycap.config.schema import OF_PARTS, check, check_stored, to_plain
 from easycap.errors import UserError
 from easycap.utils.segmenters import SPACES
+
+logger = logging.getLogger(__name__)
 
 Config = dict[str, Any]
 
@@ -110,6 +113,18 @@ def check_used(overrides: Sequence[str]) -> None:
             raise UserError(
                 f"{word} is for captioner=parts: leave it out with {chosen}, which has its own {group}"
             )
+
+
+def warn_of_epochs(overrides: Sequence[str], config: Config) -> None:
+    """Log a warning if trainer.epochs is among the overrides but the recipe's trainer.max_steps decides."""
+    keys = [word.lstrip("+").partition("=")[0] for word in overrides]
+    steps = config["trainer"]["max_steps"]
+    if "trainer.epochs" in keys and "trainer.max_steps" not in keys and steps is not None:
+        logger.warning(
+            "trainer.epochs has no effect, as the recipe sets trainer.max_steps=%d; to train for epochs, add "
+            "trainer.max_steps=null",
+            steps,
+        )
 
 
 def _captioner(config: Config) -> None:

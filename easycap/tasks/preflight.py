@@ -34,11 +34,12 @@ def about_initial_weights(config: dict[str, Any], model: nn.Module, *, resumed: 
         changed = differences(initial_run_config(run), config)
         yield INFO, f"init_from={run}; changed: {', '.join(changed) or 'nothing'}"
     unfreeze = config["trainer"]["unfreeze_encoder_at_epoch"]
+    shown = "null" if unfreeze is None else unfreeze
     starts_random = not config["encoder"].get("pretrained", False) and config["init_from"] is None
     if starts_random and any(True for _ in model.get_submodule("encoder").parameters()) and unfreeze != 0:
         yield (
             WARNING,
-            f"the encoder starts from random weights and is frozen (trainer.unfreeze_encoder_at_epoch={unfreeze}): its "
+            f"the encoder starts from random weights and is frozen (trainer.unfreeze_encoder_at_epoch={shown}): its "
             "features hardly differ between images",
         )
     yield from _about_untrained_encoders_of_photos(config)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from easycap.config.compose import Composition, compose
 from easycap.config.data_locations import LOCATIONS, split_locations
 from easycap.config.hydra_job import run_in
-from easycap.config.validate import check_used, validate
+from easycap.config.validate import check_used, validate, warn_of_epochs
 from easycap.errors import UserError
 from easycap.runs.find import shown
 from easycap.runs.holding import is_alive
@@ -75,6 +75,7 @@ def prepare(overrides: Sequence[str], *, flags: Sequence[str] = ()) -> PreparedR
     composition = compose(overrides)
     with _BufferedRecords() as buffered:
         config = validate(composition.config, locations)
+        warn_of_epochs(overrides, config)
         from easycap.tasks.dry_run import dry_run  # loads torch; wrong overrides need not wait for it
 
         dry_run(config, memory=True)

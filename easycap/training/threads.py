@@ -10,6 +10,7 @@ import torch
 
 from easycap.training.distributed import Ranks
 from easycap.utils.cpu_threads import Trial, max_threads, set_by_user, threads_text, use_threads
+from easycap.utils.machine import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +22,17 @@ _SECONDS_PER_PIECE = 5.0
 
 
 def use_configured_threads(setting: int | str) -> None:
-    """Use the number of threads of trainer.threads from now on, if it is a number."""
-    if setting != AUTO:
-        use_threads(int(setting))
+    """Use the number of threads of trainer.threads from now on, if it is a number; never more than usable cores."""
+    if setting == AUTO:
+        return
+    number = _limited(int(setting))
+    if number < int(setting):
+        logger.warning(
+            "trainer.threads=%s: using %s, as this process may use no more cores",
+            setting,
+            threads_text(number),
+        )
+    use_threads(number)
 
 
 def choose_training_threads(
@@ -50,9 +59,13 @@ def choose_training_threads(
     return number
 
 
+def _limited(number: int) -> int:
+    return min(number, usable_cores())
+
+
 def _threads_of_user(setting: int | str, recorded: int | None, ranks: Ranks) -> int | None:
     if setting != AUTO:
-        return int(setting)
+        return _limited(int(setting))
     names = ranks.broadcast(set_by_user())
     if not names:
         return None

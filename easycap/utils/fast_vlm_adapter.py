@@ -1,7 +1,7 @@
 """FastVLM of transformers as a container for our captioners: a network of timm, a projection of each patch, a language
 model that reads the patches as words.
 
-With the other adapters the only module that uses transformers, which is imported inside functions.
+One of the few modules that use transformers (the adapters), which is imported inside functions.
 """
 
 from __future__ import annotations

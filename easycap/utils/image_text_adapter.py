@@ -1,6 +1,6 @@
 """Image-text models of transformers: which of them caption, their weights, processors and tokenizers.
 
-With `transformers_adapter.py` the only module that uses transformers, which is imported inside functions.
+One of the few modules that use transformers (the adapters), which is imported inside functions.
 """
 
 from __future__ import annotations

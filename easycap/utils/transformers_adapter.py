@@ -1,4 +1,4 @@
-"""The only module that uses transformers, so that differences between its versions are handled here.
+"""Language models of transformers. Only the adapters use transformers, so that differences between versions stay there.
 
 transformers is imported inside functions, as that takes a second or more and not every model needs it.
 """

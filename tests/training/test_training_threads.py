@@ -123,11 +123,22 @@ def refuse(candidates: Sequence[int]) -> Trial:
 
 
 def test_what_the_user_says_counts(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(training_threads, "usable_cores", lambda: 4)
     assert chosen(3) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert chosen() == torch.get_num_threads() and not caplog.text
     assert chosen(recorded=7) == torch.get_num_threads()
     assert "OMP_NUM_THREADS: resuming with 1 thread instead of 7" in caplog.text
+
+
+def test_no_more_threads_than_cores(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(training_threads, "usable_cores", lambda: 2)
+    with restore_thread_count():
+        training_threads.use_configured_threads(999)
+        assert torch.get_num_threads() == chosen(999) == 2
+    assert caplog.messages == ["trainer.threads=999: using 2 threads, as this process may use no more cores"]
 
 
 def test_all_are_taken_where_nothing_could_be_tried_or_on_a_gpu() -> None:

@@ -131,7 +131,7 @@ def _asked(url: str, start: int | None, end: int | None) -> _Response:
             raise Unreachable(f"{url} cannot be read ({error}): check the address") from None
         if pause is None:
             raise Unreachable(
-                f"{url} cannot be read ({reason}), tried {len(PAUSES) + 1} times: check the connection and resume"
+                f"{url} cannot be read ({reason}), tried {len(PAUSES) + 1} times: check the connection and try again"
             )
         time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
