@@ -85,7 +85,7 @@ def test_a_dead_run_of_another_host_is_taken_up_when_it_was_silent_for_long(
     dead = running_elsewhere(tmp_path / "dead", silent=silent)
     with hold_run(dead):
         assert silent_seconds(dead) >= SILENT_SECONDS
-        assert "node17 was training this run but has given no sign of life for 3 min" in caplog.text
+        assert "node17 was training this run but has sent no heartbeat for 3 min" in caplog.text
         assert read_status(dead).state == "killed"
     assert ("whether it still is" in caplog.text) == (silent < SILENT_SECONDS)
 

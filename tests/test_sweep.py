@@ -202,7 +202,7 @@ def test_runs_trained_by_other_code_are_skipped_with_a_warning(deeds, tmp_path: 
         )
     capsys.readouterr()
     assert sweep("seed=1,2") == 0
-    assert "1 completed run to skip, trained by other code (commit abc-dirty;" in capsys.readouterr().err
+    assert "skipping 1 completed run, trained by other code (commit abc-dirty;" in capsys.readouterr().err
     assert legs(tmp_path, 1) == ["new"]
 
 

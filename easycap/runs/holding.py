@@ -1,4 +1,4 @@
-"""Who trains a run: a lock on its folder for as long as it is trained, and signs of life for other hosts.
+"""Who trains a run: a lock on its folder for as long as it is trained, and a heartbeat for other hosts.
 
 File locks work between processes of one host; on a disk shared by several hosts it depends on the disk.
 There a running run's `.seconds`, which it writes every few seconds, decides.
@@ -59,13 +59,13 @@ def _last_sign(run: Path) -> float:
 def hold_run(run: Path) -> Iterator[None]:
     """Keep other processes from training the run in the folder `run`; `UserError` if one does already.
 
-    A process of another host that has just fallen silent is given time for a sign of life.
+    A process of another host that has just fallen silent is given time for another heartbeat.
     """
     with ExitStack() as stack:
         try:
             held = stack.enter_context(lock(run / LOCK, wait=_SECONDS_TO_WAIT))
         except (NotImplementedError, OSError) as error:
-            logger.debug("%s cannot be locked (%s): the signs of life decide alone", run, error)
+            logger.debug("%s cannot be locked (%s): only heartbeats decide", run, error)
         else:
             if held is None:
                 raise UserError(f"{run} is being trained by another process{_named(run)}: stop it first")
@@ -92,7 +92,7 @@ def _refuse_if_trained_elsewhere(run: Path) -> None:
             raise UserError(f"{run} is being trained on {host}: stop it there first")
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     logger.warning(
-        "%s was training this run but has given no sign of life for %s", host, duration_text(SILENT_SECONDS)
+        "%s was training this run but has sent no heartbeat for %s", host, duration_text(SILENT_SECONDS)
     )
 
 

@@ -39,7 +39,7 @@ class RunFolder:
     """Writes the files of one run; readers never see half a file.
 
     While the run's status is running, its wall time is written to `.seconds` every few seconds: a killed process leaves
-    no other record, and other hosts see no other sign of life. `clock` is monotonic, in seconds. `is_new` says that
+    no other record, and other hosts see no other heartbeat. `clock` is monotonic, in seconds. `is_new` says that
     there was nothing there but a log.
     """
 

@@ -1,4 +1,4 @@
-"""`easycap train -m`: a search space, one run per combination. The same command again finishes what is not finished.
+"""`easycap train -m`: a search space, one run per combination. The same command again completes the remaining runs.
 
 overrides -> plan (plan.py) -> launcher -> a process per run -> summary
 """
@@ -82,7 +82,7 @@ def _warn_of_other_code(completed: Sequence[PlannedRun]) -> None:
     others = sorted({str(commit) for commit in commits if commit != now})
     if others:
         print(
-            f"warning: {_plural(sum(commit != now for commit in commits), 'completed run')} to skip, trained by other "
+            f"warning: skipping {_plural(sum(commit != now for commit in commits), 'completed run')}, trained by other "
             f"code (commit {', '.join(others)}; now {now})",
             file=sys.stderr,
         )

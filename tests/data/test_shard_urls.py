@@ -112,7 +112,7 @@ def test_a_limit_below_one_part_and_a_full_disk_are_said(
     server: ShardServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     example = read(server).splits["train"][0]
-    with monkeypatch.context() as patched, pytest.raises(UnreadImage, match=r"set data.cache_gb to more"):
+    with monkeypatch.context() as patched, pytest.raises(UnreadImage, match=r"raise data.cache_gb"):
         patched.setattr(
             block_cache, "_make_room", lambda folder, limit: [p.unlink() for p in folder.glob("*-*")]
         )
@@ -177,7 +177,7 @@ def test_what_cannot_be_read_is_said(server: ShardServer) -> None:
     with pytest.raises(UserError, match=r"names at an address cannot be listed; use braces"):
         read(server, "train='train-*.tar'")
     server.ranges = False
-    with pytest.raises(UserError, match=r"does not give parts of files \(HTTP ranges\)"):
+    with pytest.raises(UserError, match="does not support range requests"):
         read(server)
     with pytest.raises(UserError, match=r"cannot be read \(.*refused\), tried 3 times"):
         read_set("http://127.0.0.1:9", "webdataset", TRAIN)

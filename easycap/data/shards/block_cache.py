@@ -34,7 +34,7 @@ def _opened(file: RemoteFile, block: tuple[int, int], limit: int, _process: int)
     folder = cache_dir() / "shards" / "blocks"
     name = hashlib.blake2b(f"{file.url}\0{file.size}\0{file.version}".encode(), digest_size=12).hexdigest()
     path = folder / f"{name}-{block[0]}-{block[1]}"
-    for _ in range(3):  # between fetching and opening it another process may make room
+    for _ in range(3):  # between fetching and opening, another process may remove the part to make room
         with suppress(FileNotFoundError):
             opened = path.open("rb", buffering=0)
             if os.fstat(opened.fileno()).st_size == block[1] - block[0]:
@@ -46,7 +46,7 @@ def _opened(file: RemoteFile, block: tuple[int, int], limit: int, _process: int)
             if not path.is_file() or path.stat().st_size != block[1] - block[0]:
                 _fetch(file, block, path)
                 _make_room(folder, limit)
-    raise Unreachable(f"{path} is removed as soon as it is there: set data.cache_gb to more")
+    raise Unreachable(f"{path} is removed as soon as it is fetched: raise data.cache_gb")
 
 
 def _fetch(file: RemoteFile, block: tuple[int, int], path: Path) -> None:

@@ -13,7 +13,7 @@ from easycap.errors import UserError
 
 TIMEOUT = 60.0  # seconds without a byte
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between attempts
-_REFUSED = (400, 401, 403, 405, 416)  # asking again is of no use
+_REFUSED = (400, 401, 403, 405, 416)  # a retry would not help
 _PART = 16 << 20
 
 
@@ -41,7 +41,7 @@ def is_url(place: str) -> bool:
 def look_up(url: str) -> RemoteFile:
     """Return size and version of the file at `url`.
 
-    Raises `NotThere`, or `Unreachable` if it cannot be read or if the server does not give parts of files.
+    Raises `NotThere`, or `Unreachable` if it cannot be read or if the server does not support range requests.
     """
     return _described(url, _asked(url, 0, 1))
 
@@ -83,11 +83,11 @@ class Reader(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Return the place that is read next."""
+        """Return the position that is read next."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to another place; nothing is fetched yet."""
+        """Move to another position; nothing is fetched yet."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.file.size}[whence]
         self._position = base + offset
         return self._position
@@ -127,7 +127,7 @@ def _asked(url: str, start: int | None, end: int | None) -> _Response:
             reason = f"HTTP {error.code}"
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", error)) or type(error).__name__
-        except ValueError as error:  # an address that is none
+        except ValueError as error:  # not a valid address
             raise Unreachable(f"{url} cannot be read ({error}): check the address") from None
         if pause is None:
             raise Unreachable(
@@ -144,7 +144,7 @@ def _ask(url: str, start: int | None, end: int | None) -> _Response:
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         if start is not None and response.status != 206:
             raise Unreachable(
-                f"{url} is on a server that does not give parts of files (HTTP ranges), which images are read by: use "
+                f"{url} is on a server that does not support range requests, which reading single images needs: use "
                 "another server (object stores, nginx and Apache do), or download the shards and set data.root to "
                 "their folder"
             )

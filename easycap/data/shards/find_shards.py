@@ -42,7 +42,7 @@ def _matching(root: str, pattern: str, setting: str) -> list[str]:
 
     if pattern.startswith("pipe:"):
         raise UserError(
-            f"{setting}={pattern}: images are read by their places in a shard, which a pipe does not have; give the "
+            f"{setting}={pattern}: images are read by their position in a shard, which a pipe does not allow; give the "
             "address of the shards (https://), or download them"
         )
     try:

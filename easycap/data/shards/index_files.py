@@ -57,8 +57,8 @@ def read_indexes(shards: Sequence[Shard], each: Callable[[int, ShardIndex], None
     """Call `each` with the number and the index of each shard.
 
     An index beside the shard is used if it is of a tar of this size. Where there is none the tar is read once and its
-    index kept in the user's cache, until the tar's size, or its time of change or ETag, changes; other processes wait.
-    Raises `UserError` for a shard or an index that cannot be read.
+    index kept in the user's cache, until the tar's size, or its modification time or ETag, changes; other processes
+    wait. Raises `UserError` for a shard or an index that cannot be read.
     """
     begun, total = 0, sum(shard.size for shard in shards)
     with Progress("reading the index of shards", total // _MB, unit="MB", with_speed=False) as progress:

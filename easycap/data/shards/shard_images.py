@@ -1,4 +1,4 @@
-"""Images in tar shards: read at their place when needed, in an order in which neighbours are needed together."""
+"""Images in tar shards: read at their position when needed, in an order in which neighbours are needed together."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ BLOCK_IMAGES, BLOCK_BYTES = 128, 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A tar at `place`, a path or an address; `version` changes with its content. Of one at an address, and all others,
-    up to `cache_bytes` are kept on disk.
+    """A tar at `place`, a path or an address; `version` changes with its content. Parts of tars at addresses are kept
+    on disk, up to `cache_bytes` for all tars together.
     """
 
     place: str
@@ -71,7 +71,9 @@ class ShardImage:
         return decoded_array(self.content(), self.path, at_least)
 
     def identity(self) -> str:
-        """Return a line that changes with the shard (path or address, size, time of change or ETag) and the place."""
+        """Return a line that changes with the shard (path or address, size, modification time or ETag) and the
+        position in it.
+        """
         return f"{self.shard.place}\0{self.shard.size}\0{self.shard.version}\0{self.offset}\n"
 
     def content(self) -> BytesIO:
@@ -81,7 +83,7 @@ class ShardImage:
         except Unreachable as error:
             raise UnreadImage(self.path, str(error)) from None
         except FileNotFoundError:
-            raise UnreadImage(self.path, f"{self.shard.place} does not exist any more") from None
+            raise UnreadImage(self.path, f"{self.shard.place} no longer exists") from None
         if len(found) != HEADER + self.length or zlib.crc32(found[:HEADER]) != self.crc:
             raise UnreadImage(
                 self.path,

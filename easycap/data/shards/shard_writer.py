@@ -52,7 +52,7 @@ class Written(NamedTuple):
 def write_shards(
     dataset: Dataset, out: Path, sizes: ShardSizes, *, advance: Callable[[int], None]
 ) -> list[Written]:
-    """Write the splits of a data set into `out` and return its shards; a split that is another one too is written once.
+    """Write the splits of a data set into `out` and return its shards; a split that equals another is written once.
 
     A sample is the image file as it is (PNG where the source has only pixels) and JSON: id, captions, tags if there are
     any, and fields. index.json in `out` lists the shards. The same call continues after an interruption; `advance` is
@@ -73,7 +73,7 @@ def write_shards(
 def _write_all(
     splits: Mapping[str, Sequence[Example]], out: Path, sizes: ShardSizes, advance: Callable[[int], None]
 ) -> list[Written]:
-    """Write what is not yet written; the list of shards in `out` is at all times that of what is there."""
+    """Write the remaining shards; the list of shards in `out` always matches the shards that are there."""
     made_of = _digest(splits, sizes)
     done = _begun(out, made_of)
     list_of_shards = {"format": LIST_FORMAT, "complete": False, "made_of": made_of}
@@ -98,7 +98,7 @@ def lost_fields(dataset: Dataset) -> list[str]:
     """Return sentences on what examples have that shards do not hold."""
     names = {name for its in dataset.splits.values() for one in its for name in one.fields if name in _OWN}
     lost = [
-        f"the field {name!r} is not written: the shards have an own one of this name"
+        f"the field {name!r} is not written: shards use this name for a field of their own"
         for name in sorted(names)
     ]
     if any(one.annotations is not None for its in dataset.splits.values() for one in its[:1]):
@@ -119,7 +119,7 @@ def _distinct(splits: Mapping[str, Sequence[Example]]) -> dict[str, Sequence[Exa
 
 
 def _digest(splits: Mapping[str, Sequence[Example]], sizes: ShardSizes) -> str:
-    """What changes with the images, what is known of them, and the sizes."""
+    """A digest of the images, of what is known of them, and of the sizes."""
     digest = hashlib.blake2b(repr(asdict(sizes)).encode(), digest_size=16)
     for split, examples in splits.items():
         for one in examples:

@@ -58,8 +58,8 @@ class ShardIndex:
 def index_of(file: IO[bytes], size: int, name: str, advance: Callable[[int], None]) -> ShardIndex:
     """Read the headers and texts of a tar of `size` bytes; images are skipped by seeking.
 
-    `advance` is called with the number of bytes done so far. Raises `UserError` if `name` is not a tar; one that is cut
-    or damaged has faults, and the samples before them.
+    `advance` is called with the number of bytes done so far. Raises `UserError` if `name` is not a tar; one that is
+    truncated or damaged has faults, and the samples before them.
     """
     members = _Members()
     faults: list[str] = []
@@ -68,7 +68,7 @@ def index_of(file: IO[bytes], size: int, name: str, advance: Callable[[int], Non
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # else all are kept
                 if member.offset_data + member.size > size:
-                    faults.append(f"is cut in the middle of {member.name}: it has only {size:,} bytes")
+                    faults.append(f"is truncated in the middle of {member.name}: it has only {size:,} bytes")
                     break
                 members.add(tar, member)
                 advance(member.offset_data + member.size)
@@ -96,12 +96,12 @@ def is_shard(path: Path) -> bool:
 
 
 def _fault_at_end(file: IO[bytes], end: int, last: str | None) -> list[str]:
-    """What is wrong where the last header was looked for: tarfile takes anything there for the end."""
+    """What is wrong at the place of the last header: tarfile takes anything there as the end of the archive."""
     file.seek(end)
     mark = file.read(HEADER)
     if not mark:
-        return [f"is cut after {last}: it has no mark of the end"]
-    return [f"is damaged after {last}: what follows is no header of a file"] if any(mark) else []
+        return [f"is truncated after {last}: the end-of-archive mark is missing"]
+    return [f"is damaged after {last}: what follows is not a file header"] if any(mark) else []
 
 
 class _Header(tarfile.TarInfo):

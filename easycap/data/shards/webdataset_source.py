@@ -1,7 +1,7 @@
 """`data=webdataset`: images and captions in tar shards, in folders or at addresses, never unpacked.
 
 Each shard has an index: which bytes of it are which image, and all captions. So an image is read when it is needed, in
-the sampler's order, which is the same for any number of loader processes and ranks, and which can be taken up anywhere.
+the sampler's order, which is the same for any number of loader processes and ranks, and can be resumed anywhere.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _rows_of_splits(
 
 
 def _told_apart(table: RecordTable, images: ShardImages) -> RecordTable:
-    """The table whose ids begin with the names of the shards, if shards begin the names of samples anew."""
+    """The table, with ids prefixed by the shards' names if names of samples repeat across shards."""
     if (first_rows(table.ids, np.zeros(len(table), np.int64)) == np.arange(len(table))).all():
         return table
     names = [Path(shard.place.partition("?")[0]).name.removesuffix(".tar") for shard in images.shards]
