@@ -31,7 +31,7 @@ from easycap.types import Dataset
 from easycap.utils.allocator import keep_freed_memory
 
 _WARM_UP, _TIMED = 1, 5
-_LONG = 2.0  # seconds of steps, or of a decoded batch, that tell enough
+_LONG = 2.0  # seconds of steps, or of decoding a batch, after which no more are timed
 # Seconds that every process of a run needs before our first line of code, nearly all for imports.
 _IMPORTS = time.process_time()
 
@@ -39,9 +39,9 @@ _IMPORTS = time.process_time()
 class Estimator:
     """Estimates of runs, all in this process: each distinct model is timed once, each data set read once.
 
-    Called with a checked config it returns the seconds of a run of its own process, from start-up to the last
-    score ("seconds"), and of its parts: "startup_seconds" (imports, reading data, building the model),
-    "step_seconds", "steps" and "caption_seconds". Data that is not drawn yet is drawn, and not counted.
+    Called with a checked config it returns the seconds of a run of its own process, from start-up to the last score
+    ("seconds"), and of its parts: "startup_seconds" (imports, reading data, building the model), "step_seconds",
+    "steps" and "caption_seconds". Data that is not generated yet is generated, and its time not counted.
     """
 
     def __init__(self) -> None:
@@ -140,9 +140,10 @@ def _seconds_per_step(trainer: Trainer) -> float:
 
 
 def _seconds_per_caption(task: Task) -> float:
-    """Of decoding one batch: an untrained model writes until it may write no more, so this is rather too long.
+    """From decoding one batch: an untrained model rarely ends a caption before the maximum length, so this is an
+    overestimate.
 
-    Decoded again only if it was quick: the first time includes what is made once.
+    A batch that was quick is decoded again, because the first time includes set-up.
     """
     examples = task.examples("val")[: task.config["validation"]["batch_size"]]
     task.model.eval()

@@ -18,7 +18,7 @@ class Local:
     """`jobs` runs at a time on this machine.
 
     Each gets `threads` threads for its arithmetic; null divides the cores among the jobs, as more threads than cores
-    wait for each other most of the time. OMP_NUM_THREADS, where it is set, counts instead. Several GPUs are not
+    wait for each other most of the time. OMP_NUM_THREADS, if set, takes precedence. Several GPUs are not
     divided: all runs use the one that `device` names.
     """
 
@@ -32,7 +32,7 @@ class Local:
     def __call__(
         self, runs: Sequence[PlannedRun], children: Children
     ) -> Iterator[tuple[PlannedRun, Outcome]]:
-        """Yield runs as they end. Those that another sweep is at come last, when it is done with them."""
+        """Yield runs as they end. Runs that another sweep is training come last, once they have ended there."""
         train_one = partial(train_planned, threads=self.threads, children=children)
         with ThreadPoolExecutor(self.jobs) as pool:
             busy = []

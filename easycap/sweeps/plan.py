@@ -36,7 +36,7 @@ _REFUSED = {
     "resume": "the same command again, which resumes unfinished runs",
 }
 SEARCHES = ("grid", "optuna")
-# What does not change what is computed does not change the sweep's folder either.
+# Settings that do not change results do not change the name of the sweep's folder either.
 _NOT_IN_NAME = ("device", "tracking", "launcher", "sweep", "hydra", "trainer.workers")
 _SETTINGS = ("axes", "name", "dry_run", "search", "trials", "prune")  # of conf/sweep/*.yaml
 

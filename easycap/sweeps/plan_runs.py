@@ -67,7 +67,7 @@ def planned_runs_of(
 
 
 def _telling(fixed: Sequence[Override], spaces: list[Axes], before: Axes) -> set[str]:
-    """The keys that tell this folder's runs apart: one value, such as a size that goes with one decoder, does not."""
+    """The keys that tell this folder's runs apart; one with a single value, such as a decoder's size, does not."""
     values: dict[str, set[str]] = {}
     of_fixed = {o.key_or_group: [o.get_value_string()] for o in fixed if o.key_or_group in before}
     for axes in (*spaces, of_fixed, before):
@@ -88,7 +88,7 @@ def _split(override: str) -> tuple[str, str]:
 
 
 def _check_same_data(run: Path, settings: Mapping[str, Any]) -> None:
-    """A hash leaves out where data lies, so that it may move; but a run of other data must not pass for this one."""
+    """Raise `UserError` for a run on other data: a run's hash leaves out where its data is, so that data may move."""
     now = {name: place for name in LOCATIONS if (place := _setting(settings, name)) is not None}
     if not now or not (run / "config.yaml").is_file():
         return
@@ -107,7 +107,7 @@ def _setting(config: Mapping[str, Any], name: str) -> Any:
 
 
 class _Folders:
-    """The folders of a sweep's runs: the one a run has already, whatever axes there were then, or a new name."""
+    """The folders of a sweep's runs: the one that a run already has, whatever the axes were then, or a new name."""
 
     def __init__(self, sweep: Path) -> None:
         self.sweep = sweep

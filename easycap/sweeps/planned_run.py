@@ -114,11 +114,11 @@ def state_of(run: PlannedRun) -> str:
 def train_planned(
     run: PlannedRun, *, threads: int | None = None, ranks: int = 1, wait: bool = True, children: Children
 ) -> Outcome | None:
-    """Train a run, unless it is completed, and return what became of it; None if another process is at it and
+    """Train a run, unless it is completed, and return what became of it; None if another process is training it and
     `wait` is False. `ranks` processes of this machine train it together.
 
     A run that was started before is resumed from its last checkpoint. Nothing that happens to the training process
-    reaches this one.
+    affects this one.
     """
     outcome = _try_to_train(run, threads, ranks, children)
     if outcome is not None or not wait:
@@ -127,7 +127,7 @@ def train_planned(
 
 
 def _try_to_train(run: PlannedRun, threads: int | None, ranks: int, children: Children) -> Outcome | None:
-    """Train a run, unless it is completed; None if another process is at it."""
+    """Train a run, unless it is completed; None if another process is training it."""
     with lock(run.folder.parent / ".locks" / run.folder.name, wait=False) as held:
         return None if held is None else _run_locked(run, held, threads, ranks, children)
 
@@ -200,7 +200,7 @@ def _train(
 
 
 def environment_of(threads: int | None) -> dict[str, str]:
-    """Return the environment of a process with so many threads; OMP_NUM_THREADS, where it is set, counts instead."""
+    """Return the environment of a process with so many threads; OMP_NUM_THREADS, if set, takes precedence."""
     return ({} if threads is None else {"OMP_NUM_THREADS": str(threads)}) | os.environ
 
 
@@ -208,13 +208,13 @@ def command_of(run: PlannedRun, *, resuming: bool, ranks: int = 1) -> list[str]:
     """Return the command that trains a run, from the start or from where it was stopped."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     device = [word for word in run.overrides if word.lstrip("+").startswith("device=")]
-    resume = [f"resume={quoted(str(run.folder))}", *device]  # all else is the run's own then
+    resume = [f"resume={quoted(str(run.folder))}", *device]  # everything else comes from the run's config
     arguments = resume if resuming else [*run.overrides, f"hydra.run.dir={quoted(str(run.folder))}"]
     return [sys.executable, *launch, "-m", "easycap", "train", "--debug", *arguments]
 
 
 def _record_crash(run: PlannedRun, code: int) -> None:
-    """A process that was killed, or died before its first word, could not write how it ended."""
+    """Record how a process ended that was killed, or died before it could write that itself."""
     if state_of(run) != "new" and read_status(run.folder).state in ("completed", "failed", "interrupted"):
         return
     if code < 0:

@@ -2,7 +2,7 @@
 
 Each trial is a run of the sweep, trained by the launcher in a process of its own. The study is in the sweep's folder:
 the same command again resumes unfinished trials and adds those that are missing. Validations of a run are reported as
-they are logged, and a run that is below the median of those completed, at as many validations, is stopped.
+they are logged, and a run that is below the median of completed runs after the same number of validations is stopped.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class _Search:
                 self._tell(trial, run, outcome)
 
     def _next(self) -> tuple[Any, PlannedRun | None] | None:
-        """A trial and its run, None for one that cannot be; None if there is nothing left to do."""
+        """A trial and its run, or None for an invalid run; None if there is nothing left to do."""
         with self.guard:
             if self.children.stopped.is_set():
                 return None
@@ -174,7 +174,7 @@ class _Search:
             plan = Plan(self.folder, [axes], list(runs), list(runs.values()), self.request.launcher, False)
             write_plan(plan, self.command)
             (run,) = runs
-            if self._was_stopped(run):  # it would only be resumed
+            if self._was_stopped(run):  # training it would resume it
                 self._finish(trial, "PRUNED")
                 self._print(f"{run.label}  was chosen again, but had been stopped")
                 return trial, None
@@ -186,7 +186,7 @@ class _Search:
         return any(trial.user_attrs.get("run") == run.label for trial in pruned)
 
     def _value(self, trial: Any, key: str) -> str:
-        """What a trial has for a setting, as it is written in an override."""
+        """A trial's value of a setting, as it is written in an override."""
         values = self.space[key]
         if isinstance(values, list):
             return trial.suggest_categorical(key, values)
@@ -205,7 +205,7 @@ class _Search:
                 if self.request.settings["prune"] and not is_over and trial.should_prune():
                     is_below = True
                     break
-            # If not now, then at the next look: its process may not be known yet.
+            # Its process may not be known yet; then it is stopped at the next look.
             if is_below and not is_over and _stop(run):
                 trial.set_user_attr("stopped", reported)
                 return

@@ -35,9 +35,9 @@ class Slurm:
     """One job per run, named after it; more than 20 runs, or with `at_once` set, become one job array.
 
     A run gets `tasks` processes (ranks) with `cpus` cores each and `gpus` GPUs in all, on one node. At the time limit
-    of `minutes` it saves and goes back to the queue, at most `restarts` times. `cluster` is slurm, or local, which runs
-    the same jobs as processes of this machine. `options` are submitit's further parameters, e.g. {slurm_account:
-    vision}. Logs are in the sweep's folder. The sweep waits for its jobs; if it is stopped it cancels them.
+    of `minutes` it saves and is requeued, at most `restarts` times. `cluster` is slurm, or local, which runs the same
+    jobs as processes of this machine. `options` are submitit's further parameters, e.g. {slurm_account: vision}. Logs
+    are in the sweep's folder. The sweep waits for its jobs; if it is stopped it cancels them.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Slurm:
         return executor
 
     def _ended(self, jobs: list[Any]) -> Iterator[Any]:
-        """Yield jobs as they end: with a result, or, in two looks one after the other, no longer known as active."""
+        """Yield jobs as they end: with a result, or when two looks in a row no longer find them active."""
         looked, over = time.monotonic(), set[str]()
         waiting_since: float | None = looked
         while jobs:
@@ -148,7 +148,7 @@ class Slurm:
                 time.sleep(1.0)
 
     def _warn_of_waiting(self, jobs: Sequence[Any], states: dict[str, str], since: float) -> float | None:
-        """Say once, after a minute, why no job has started; return `since` as long as that may come."""
+        """Say once, after a minute, why no job has started; return `since` until that has been decided."""
         if any(state != "PENDING" for state in states.values()):
             return None
         if time.monotonic() - since < _SECONDS_WITHOUT_START:
@@ -231,7 +231,7 @@ class Slurm:
 
 
 class _Job:
-    """What a job does on its node. Cancelled or at its time limit it lets the training save first."""
+    """What a job does on its node. When cancelled or at its time limit, it lets the training save first."""
 
     def __init__(self, ranks: int) -> None:
         self.ranks = ranks

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights: what validation and the best checkpoint use, if asked for."""
+"""An exponential moving average of the weights, for validation and the best checkpoint, if `trainer.ema` is set."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PREFIX = "average."
 class AverageWeights:
     """average = decay x average + (1 - decay) x weight, after every step, of the weights that are trained.
 
-    Early on the decay is (1 + step) / (10 + step), so that the random start does not linger. BatchNorm statistics
-    are averages already and stay as they are. With `decay` None nothing happens at all.
+    Early on the decay is (1 + step) / (10 + step), so that the random initial weights are soon forgotten. BatchNorm
+    statistics are averages already and stay as they are. With `decay` None, nothing is averaged.
     """
 
     def __init__(self, module: nn.Module, decay: float | None) -> None:
@@ -26,7 +26,7 @@ class AverageWeights:
         self.averages: dict[str, torch.Tensor] = {}
 
     def update(self, step: int) -> None:
-        """Take in the weights after step number `step` (from 0)."""
+        """Update the averages with the weights after step number `step` (from 0)."""
         if self.decay is None:
             return
         weights = {name: p.detach() for name, p in self.module.named_parameters() if p.requires_grad}
@@ -37,7 +37,7 @@ class AverageWeights:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages in the place of the weights for a while."""
+        """Use the averages in place of the weights inside this context."""
         self._swap()
         try:
             yield
@@ -58,7 +58,7 @@ class AverageWeights:
         return {_PREFIX + name: average for name, average in self.averages.items()}
 
     def load_state_dict(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take the averages from among a checkpoint's tensors."""
+        """Load the averages from a checkpoint's tensors."""
         parameters = dict(self.module.named_parameters())
         found = {key.removeprefix(_PREFIX): t for key, t in tensors.items() if key.startswith(_PREFIX)}
         self.averages = {

@@ -54,10 +54,11 @@ def save_checkpoint(
 ) -> None:
     """Write weights, vocabulary, config, preprocessing and progress as one folder, with `optimization` to resume.
 
-    `tensors` are stored next to the optimiser's; `whole` has what ranks have parts of. Frozen weights are linked, where
-    a checkpoint has them already; `frozen_files` remembers between calls which do. The folder appears whole or not at
-    all, with checksums of its files. Of checkpoints that can be resumed, the one replaced is kept as `<name>.previous`
-    until the next save. Raises `UserError` if the disk has no room for it; what was there stays.
+    `tensors` are stored next to the optimiser's; `whole` is given if ranks have a part each of weights and states.
+    Frozen weights that another checkpoint already has are hard-linked; `frozen_files` remembers their files between
+    calls. The folder appears whole or not at all, with checksums of its files. Of checkpoints that can be resumed, the
+    one replaced is kept as `<name>.previous` until the next save. Raises `UserError` if the disk has no room for it;
+    what was there stays.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a kill left behind
@@ -103,7 +104,7 @@ def load_training(optimization: Optimization, folder: Path) -> dict[str, torch.T
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    """Return how far the training had come that wrote this checkpoint; `UserError` if that cannot be read."""
+    """Return the training progress that a checkpoint has stored; `UserError` if it cannot be read."""
     try:
         return json.loads((folder / PROGRESS).read_text(encoding="utf-8"))["progress"]
     except (OSError, ValueError, KeyError) as error:
@@ -133,7 +134,7 @@ def newest(folder: Path) -> Path | None:
 def checkpoint_to_resume(run: Path) -> Path | None:
     """Return the checkpoint to resume a run from, None in a new run, and make the run's folder agree with it.
 
-    What was measured after it will be measured again: those lines of metrics.jsonl go.
+    What was logged after the checkpoint will be logged again, so those lines of metrics.jsonl are removed.
     """
     checkpoints, metrics = run / "checkpoints", run / "metrics.jsonl"
     remove_leftovers(checkpoints, finished=False)

@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 class Checkpoints:
     """Writes checkpoints of a model into `folder`; of several ranks only the main one writes.
 
-    `config` is stored next to the weights as plain data. It says how many epochs are kept. `gradients` has the weights
-    if ranks have a part each.
+    `config` is stored next to the weights as plain data, and says how many epochs to keep. `gradients` provides the
+    weights if ranks have a part each.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Checkpoints:
     def check_space(self) -> None:
         """Raise `UserError` unless three copies of `last`, two of `best` and the epochs kept fit on the disk.
 
-        Frozen weights are there once.
+        Frozen weights are stored once.
         """
         if not self.ranks.is_main:
             return

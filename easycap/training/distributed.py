@@ -27,7 +27,8 @@ from easycap.training.rendezvous import meet
 
 logger = logging.getLogger(__name__)
 
-# Rank 0 may draw a data set or score for long while the others wait; who died is known from the missing heartbeat.
+# Rank 0 may generate a data set or score for a long time while the others wait; a dead rank is noticed by its missing
+# heartbeat.
 _TIME_TO_WORK = timedelta(hours=12)
 
 
@@ -54,7 +55,7 @@ class Ranks:
         """Return this rank's items, in whole batches: 0 takes the first batch, 1 the second, and so on."""
         return [
             item for i, item in enumerate(items) if i // batch_size % self.world_size == self.rank
-        ]  # the batches, and so their padding, are those of one rank
+        ]  # the same batches, and so the same padding, as on one rank
 
     def broadcast(self, value: Any) -> Any:
         """Return rank 0's `value` on every rank."""
@@ -66,7 +67,7 @@ class Ranks:
         return box[0]
 
     def all_gather(self, value: Any) -> list[Any]:
-        """Return every rank's `value`, in their order."""
+        """Return every rank's `value`, in the order of ranks."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -118,7 +119,7 @@ class Ranks:
 
     @contextmanager
     def main_process_first(self) -> Iterator[None]:
-        """Rank 0 does it alone, then the others: what it made, they find."""
+        """Run the block on rank 0 first, then on the others, which find what rank 0 wrote."""
         if not self.is_main:
             self.barrier()
         yield
@@ -126,8 +127,8 @@ class Ranks:
             self.barrier()
 
     def average_buffers(self, module: nn.Module) -> None:
-        """Average what each rank has measured of its own part of a batch: what BatchNorm layers in training have seen,
-        and the buffers that a module in training names in `averaged_buffers`.
+        """Average over ranks what each has measured on its own part of a batch: the statistics of BatchNorm layers in
+        training, and the buffers that a module in training names in `averaged_buffers`.
         """
         seen = _statistics(module) if self.world_size > 1 else []
         if seen:
@@ -145,7 +146,7 @@ class Ranks:
 
     @contextmanager
     def together_in_passes(self) -> Iterator[None]:
-        """Turn what a lost rank raises in forward and backward passes with collectives into `RankLost`."""
+        """Raise `RankLost` if forward and backward passes with collectives fail because a rank is lost."""
         try:
             yield
         except RuntimeError as error:
@@ -172,7 +173,7 @@ SINGLE_PROCESS = Ranks(0, 1)
 
 @contextmanager
 def init_distributed() -> Iterator[Ranks]:
-    """Meet the other ranks, if a launcher started several; every rank ends within a minute after one has died."""
+    """Connect to the other ranks, if a launcher started several; if one dies, all others end within a minute."""
     here = place()
     if here.world_size == 1:
         yield SINGLE_PROCESS
@@ -193,7 +194,7 @@ def init_distributed() -> Iterator[Ranks]:
 
 
 def _backend(store: dist.Store, here: Place) -> str:
-    """The means of communication: gloo, and NCCL between GPUs, which it wants to be a different one for each rank."""
+    """The backend: gloo, and NCCL between GPUs, for which each rank must have a GPU of its own."""
     store.set(f"gpu/{here.rank}", _own_gpu(here))
     gpus = [store.get(f"gpu/{rank}").decode() for rank in range(here.world_size)]
     if not all(gpus):
@@ -208,7 +209,7 @@ def _backend(store: dist.Store, here: Place) -> str:
 
 
 def _own_gpu(here: Place) -> str:
-    """What identifies the GPU of this rank, from now on its default; empty without one."""
+    """Make this rank's GPU its default and return a text that identifies it; empty without a GPU."""
     if not torch.cuda.is_available():
         return ""
     torch.cuda.set_device(local_gpu(here))

@@ -41,7 +41,7 @@ class FrozenFiles:
 
     def __init__(self) -> None:
         self._searches: Counter[str] = Counter()
-        self._names: dict[_State, str] = {}  # what files that were read should be called
+        self._names: dict[_State, str] = {}  # the name that a known file's content gives it
 
     def find(self, parts: Iterable[Tensors], checkpoint: Path) -> list[FrozenPart]:
         """Return the frozen parts of a model, with the files that a `checkpoint` to be written can share."""
@@ -63,7 +63,7 @@ class FrozenFiles:
 
     def _existing(self, name: str, checkpoint: Path) -> Path | None:
         found = {path for path in checkpoint.parent.glob(f"*/{name}") if not path.parent.name.startswith(".")}
-        # Runs of a sweep that start at once all write it: with their second save they agree on the oldest.
+        # Runs of a sweep that start together all write the file; at their second save they all link the oldest one.
         if checkpoint.parent.name == "checkpoints" and self._searches[name] < 2:
             self._searches[name] += 1
             found |= set(checkpoint.parents[2].glob(f"*/checkpoints/*/{name}"))

@@ -69,7 +69,7 @@ class Gradients:
         return self.module.loss(batch)
 
     def local_loss(self, batch: Batch) -> Loss:
-        """Return the loss of a batch in a pass of this rank alone, as a trial of the batch size is."""
+        """Return the loss of a batch in a pass of this rank alone, e.g. to try a batch size."""
         return self.module.loss(batch)
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
@@ -88,7 +88,7 @@ class Gradients:
         load_weights(self.module.model, folder)
 
     def weights(self) -> dict[str, torch.Tensor] | None:
-        """Return all weights if the model does not have them all itself."""
+        """Return all weights if the model itself has only a part of them, else None."""
         return None
 
 

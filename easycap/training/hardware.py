@@ -32,7 +32,7 @@ class Precision(Enum):
 def pick_device(name: str) -> torch.device:
     """Return the device `name` (auto, cpu, cuda, cuda:1, mps); `UserError` if this machine has no such device.
 
-    Of several ranks each takes the GPU of its local number; if there are fewer GPUs, they share them.
+    With several ranks, each uses the GPU numbered by its local rank; if there are fewer GPUs, ranks share them.
     """
     here = place()
     if here.world_size > 1 and torch.cuda.is_available() and name in ("auto", "cuda"):
@@ -53,13 +53,13 @@ def pick_device(name: str) -> torch.device:
 
 
 def make_default(device: torch.device) -> None:
-    """Let what names no GPU, such as the thread that page-locks batches, use `device` instead of the first one."""
+    """Make `device` the default GPU, also for code that names none, such as the thread that page-locks batches."""
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
 
 
 def local_gpu(here: Place) -> int:
-    """Return the number of the GPU of one of several ranks. A launcher may show each rank one GPU only: cuda:0."""
+    """Return the number of a rank's GPU. A launcher may show each rank only one GPU: cuda:0."""
     return here.local_rank % torch.cuda.device_count()
 
 
@@ -91,7 +91,7 @@ def _cpu_has_bf16() -> bool:
     capabilities = torch.cpu.get_capabilities()
     if not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
         return False
-    # oneDNN reads both names, the first of them first.
+    # oneDNN reads both names; the first takes precedence.
     names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
     limit = next((os.environ[name] for name in names if os.environ.get(name)), "")
     return (

@@ -1,4 +1,4 @@
-"""Signs of life between ranks: a rank that waits for one that died would wait for hours."""
+"""Heartbeats between ranks: without them, a rank would wait for hours for one that died."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 2.0
-# Long enough for a call that holds Python's lock for a while.
+# Long enough for a call that holds the GIL for a while.
 DEAD_SECONDS = 40.0
-# A rank in the middle of a collective mostly learns it there and reports it itself.
+# A rank inside a collective usually notices the loss there and reports it itself.
 GRACE_SECONDS = 10.0
 # How long to wait for the thread at the end: calls of the store return at once, unless its host is frozen.
 _END_SECONDS = 10.0

@@ -47,7 +47,7 @@ def images_that_fit(attempt: Callable[[Batch], None], batch: Batch) -> int | Non
 
 @contextmanager
 def validation_must_fit(device: torch.device, whole_model: AbstractContextManager[None]) -> Iterator[None]:
-    """Turn running out of memory in a validation, with the `whole_model`, into `UserError`, saying what to lower."""
+    """Raise `UserError`, saying what to lower, if validation with the `whole_model` runs out of memory."""
     try:
         with whole_model:
             yield
@@ -60,7 +60,7 @@ def validation_must_fit(device: torch.device, whole_model: AbstractContextManage
 
 
 def free_cache() -> None:
-    """Give back what torch keeps for the next allocation: too small pieces of it would count as used."""
+    """Release the memory that torch caches for later allocations: pieces of it that are too small count as used."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -51,7 +51,7 @@ class MuonOptimizer(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Move all matrices that have gradients; there is no `closure`."""
+        """Update all matrices that have gradients; `closure` must be None."""
         assert closure is None
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]

@@ -17,7 +17,7 @@ from easycap.utils.native_parts import is_transposed_linear
 
 
 class Optimization:
-    """Optimisers that move together: one learning rate schedule, one step, one state to save."""
+    """Optimisers that step together: one learning rate schedule, one step, one state to save."""
 
     def __init__(self, optimizers: list[torch.optim.Optimizer], factor: Callable[[int], float]) -> None:
         self.optimizers, self.factor = optimizers, factor
@@ -54,7 +54,7 @@ class Optimization:
 
     @property
     def has_state(self) -> bool:
-        """Whether the optimisers have made their moments, which they do in their first step."""
+        """Whether the optimisers have created their moments, which happens in their first step."""
         return any(optimizer.state for optimizer in self.optimizers)
 
     def state_dict(self) -> list[dict]:
@@ -75,7 +75,7 @@ class Optimization:
             optimizer.load_state_dict(state | {"state": parts})
 
     def share_work(self) -> None:
-        """Share with the other ranks what can be: Muon's orthogonalisation."""
+        """Share work with the other ranks where that is possible: Muon's orthogonalisation."""
         for optimizer in self.optimizers:
             if isinstance(optimizer, MuonOptimizer):
                 optimizer.share_work()
@@ -85,7 +85,7 @@ class Optimization:
 class AdamW:
     """AdamW with a learning rate of its own for the encoder; only hidden matrices are decayed.
 
-    The settings of it: called with a captioner and a schedule they make the `Optimization`.
+    An instance holds the settings; called with a captioner and a schedule, it returns the `Optimization`.
     """
 
     def __init__(
@@ -108,9 +108,9 @@ class AdamW:
 class SGD:
     """Stochastic gradient descent with momentum; everything but vectors is decayed.
 
-    The settings of it: called with a captioner and a schedule they make the `Optimization`. `decay_lstm_biases` and
-    `output_bias_factor` are for recipes of Caffe, where a bias is decayed and moves like a weight unless its layer
-    says otherwise.
+    An instance holds the settings; called with a captioner and a schedule, it returns the `Optimization`.
+    `decay_lstm_biases` and `output_bias_factor` are for recipes of Caffe, where a bias has a weight's decay and
+    learning rate unless its layer says otherwise.
     """
 
     def __init__(
@@ -150,8 +150,8 @@ class Muon:
 
     `matrix_lr` and `encoder_matrix_lr` are Muon's and in AdamW's units: updates are scaled to AdamW's typical size
     (2502.16982). `lr` and `encoder_lr` are those of the AdamW parts. Source of Muon: Jordan et al. 2024,
-    kellerjordan.github.io/posts/muon. Called with a captioner and a schedule, these settings
-    make the `Optimization`.
+    kellerjordan.github.io/posts/muon. An instance holds the settings; called with a captioner and a schedule, it
+    returns the `Optimization`.
     """
 
     def __init__(

@@ -14,12 +14,12 @@ def is_part(tensor: Any) -> bool:
 
 
 def own_rows(tensor: Any) -> torch.Tensor:
-    """Return the rows of a tensor that this rank has, in the same memory: all of one that is not divided."""
+    """Return the rows of a tensor that this rank has, in the same memory: all rows if it is not divided."""
     return tensor.to_local() if is_part(tensor) else tensor
 
 
 def all_of_scalar(tensor: Any) -> torch.Tensor:
-    """Return a scalar that ranks may have parts of, such as a norm, as an ordinary tensor; all must ask."""
+    """Return a scalar that ranks may have parts of, such as a norm, as an ordinary tensor; all ranks must call it."""
     return tensor.full_tensor() if is_part(tensor) else tensor
 
 

@@ -20,9 +20,9 @@ class Place(NamedTuple):
 def place(environment: Mapping[str, str] = os.environ) -> Place:
     """Return this process's place; without a launcher it is the only one.
 
-    `srun` says so with SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID; the address of the first task must be in
+    `srun` sets SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID; the address of the first task must be in
     MASTER_ADDR. A batch script has SLURM_NTASKS too but is one process: without MASTER_ADDR the number of tasks of the
-    step counts. `UserError` if a step of several tasks has no MASTER_ADDR: they would train the same model apart.
+    step counts. `UserError` if a step of several tasks has no MASTER_ADDR: each task would train a model by itself.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         return Place(

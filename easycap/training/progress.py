@@ -12,7 +12,7 @@ from easycap.utils.progress_bar import Progress, duration
 
 logger = logging.getLogger(__name__)
 
-# Steps before the speed is measured (the first ones set things up), and on which it is.
+# Steps before the speed is measured (the first ones include set-up), and steps on which it is measured.
 _WARM_UP, _MEASURED = 3, 5
 
 

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def seed_rank(ranks: Ranks, step: int) -> None:
-    """Let dropout differ between ranks; the first keeps the numbers of a run of one rank."""
+    """Seed each rank differently, so that dropout differs; rank 0 has the random numbers of a run with one rank."""
     if not ranks.is_main:
         torch.manual_seed(hash_seed(torch.initial_seed(), step, ranks.rank))
 
@@ -29,7 +29,7 @@ def random_state(ranks: Ranks, device: torch.device) -> dict[str, torch.Tensor]:
 def restore_random_state(
     states: dict[str, torch.Tensor], ranks: Ranks, device: torch.device, step: int
 ) -> None:
-    """Go on with this rank's own state from among a checkpoint's tensors."""
+    """Restore this rank's own state from a checkpoint's tensors."""
     own = {kind: states.get(f"rng.{kind}.{ranks.rank}") for kind in ("cpu", "cuda")}
     if own["cpu"] is None:
         logger.warning("the checkpoint has random states for fewer ranks: dropout will differ")

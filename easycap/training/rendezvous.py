@@ -20,7 +20,7 @@ _ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
 
 
 def default_port(environment: Mapping[str, str]) -> int:
-    """Return the port where rank 0 is found if MASTER_PORT is not set: each step of each SLURM job has its own."""
+    """Return the port on which rank 0 listens if MASTER_PORT is not set: each step of each SLURM job has its own."""
     job, step = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_STEP_ID", "0")
     if not (job.isdigit() and step.isdigit()):
         return _DEFAULT_PORT
@@ -28,7 +28,7 @@ def default_port(environment: Mapping[str, str]) -> int:
 
 
 def job_token(environment: Mapping[str, str]) -> str:
-    """Return what the ranks of a job, and as far as possible only they, have in common."""
+    """Return a text that all ranks of a job share and, as far as possible, no other job has."""
     names: tuple[str, ...]
     if "TORCHELASTIC_RUN_ID" in environment:
         names = ("TORCHELASTIC_RUN_ID", _ATTEMPT)
@@ -40,9 +40,9 @@ def job_token(environment: Mapping[str, str]) -> str:
 
 
 def meet(here: Place) -> dist.Store:
-    """Return the store that all ranks of this job share, once all are there.
+    """Return the store that all ranks of this job share, once all have connected.
 
-    Raises `UserError` if another job has the port of this one, or if a rank does not come within five minutes.
+    Raises `UserError` if another job uses this job's port, or if a rank does not connect within five minutes.
     """
     os.environ.setdefault("MASTER_PORT", str(default_port(os.environ)))
     address, token = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}", job_token(os.environ)

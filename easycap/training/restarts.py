@@ -19,7 +19,7 @@ _NAMELESS = ("", "none")
 
 
 class Restarts:
-    """The attempts of one job at one training, from torchrun's variables; without torchrun nothing is remembered."""
+    """Which run the attempts of one job train, by torchrun's variables; without torchrun, nothing is remembered."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self.attempt = int(environment.get("TORCHELASTIC_RESTART_COUNT", 0))
@@ -31,7 +31,7 @@ class Restarts:
         self.file = outputs_dir() / _FOLDER / "".join(c if c.isalnum() else "-" for c in "-".join(parts))
 
     def run_to_resume(self) -> Path | None:
-        """Return the run that the attempt before has begun; None in the first, or if nothing of a run was left."""
+        """Return the run that the previous attempt started; None in the first attempt, or if no run is left."""
         if self.attempt == 0:
             self.forget()
             return None

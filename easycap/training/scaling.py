@@ -12,9 +12,9 @@ from easycap.training.optim import Optimization
 
 
 class ScaledOptimization:
-    """An Optimization whose gradients are of a scaled loss, in fp16; otherwise the scale is 1 and nothing changes.
+    """An Optimization that scales the loss in fp16; otherwise the scale is 1 and nothing changes.
 
-    A step whose gradients overflowed is left out and the scale halved; after 2,000 good steps it is doubled.
+    A step whose gradients overflowed is skipped and the scale halved; after 2,000 good steps it is doubled.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class ScaledOptimization:
         self.scaler.scale(loss).backward()
 
     def unscale(self) -> None:
-        """Make gradients those of the loss itself, to be clipped and looked at."""
+        """Undo the scaling of the gradients, so that they can be clipped and logged."""
         self.scaler.unscale_(self._as_optimizer)
 
     def apply(self, step: int) -> dict[str, float]:
-        """Take step number `step` (from 0), or leave it out; return what to log."""
+        """Take step number `step` (from 0), or skip it if gradients overflowed; return what to log."""
         self._step = step
         self.scaler.step(self._as_optimizer)
         self.scaler.update()

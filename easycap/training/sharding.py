@@ -46,14 +46,14 @@ class ShardedGradients(Gradients):
         mesh = init_device_mesh(device, (ranks.world_size,))
         self.blocks: list[Any] = [fully_shard(block, mesh=mesh) for block in blocks_of(module.model)]
         self.root: Any = fully_shard(module, mesh=mesh)
-        # In a fixed order: by default torch gathers next what came before in the forward pass, which includes passes
-        # of validation.
+        # In a fixed order: by default torch follows the order of forward passes, and validation's passes are among
+        # them.
         for block, before in zip(
             [self.root, *reversed(self.blocks)], _next_in_backward(self.blocks), strict=True
         ):
             block.set_modules_to_backward_prefetch([before])
-        # The last block's keys and values of the image are used by no later block, so that nothing gathers it again
-        # for their gradients.
+        # The last block's keys and values of the image are used by no later block, so nothing gathers it again for
+        # their gradients.
         self.blocks[-1].set_reshard_after_backward(False)
 
     def loss(self, batch: Batch) -> Loss:
@@ -64,7 +64,7 @@ class ShardedGradients(Gradients):
 
     @contextmanager
     def accumulate(self, *, last: bool) -> Iterator[None]:
-        """Gradients of each batch are divided at once: whole ones would take as much memory as the model."""
+        """Divide the gradients of each batch immediately: undivided, they would take as much memory as the model."""
         with self.ranks.together_in_passes():
             yield
             self._divide()
@@ -73,7 +73,7 @@ class ShardedGradients(Gradients):
     def whole_model(self) -> Iterator[None]:
         """Gather the whole model on every rank."""
         with torch.no_grad():
-            self.root(lambda: None)  # torch finds out in a first pass what is inside of what
+            self.root(lambda: None)  # torch finds out in a first pass how modules are nested
         self._gather()
         try:
             yield

@@ -11,7 +11,7 @@ from pathlib import Path
 from easycap.errors import UserError
 from easycap.training.distributed import Ranks
 
-_SECONDS_TO_APPEAR = 30.0  # of a file that another host has made
+_SECONDS_TO_APPEAR = 30.0  # for a file that another host has written
 
 
 def check_shared_disk(ranks: Ranks, run: Path) -> None:

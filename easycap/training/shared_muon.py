@@ -35,7 +35,7 @@ def share_whole(
     of = owners([m.shape for m in matrices], world_size)
     per_rank = [[i for i, owner in enumerate(of) if owner == number] for number in range(world_size)]
     sizes = [sum(matrices[i].numel() for i in own) for own in per_rank]
-    # As long as the longest. Gloo alone, of processes that share a GPU, takes tensors of the CPU.
+    # As long as the longest. Gloo without NCCL, as when processes share a GPU, takes CPU tensors only.
     device = torch.device("cpu") if dist.get_backend(group) == "gloo" else matrices[0].device
     sent = matrices[0].new_zeros(max(sizes), device=device)
     own = orthogonalize([matrices[i] for i in per_rank[rank]])

@@ -28,7 +28,7 @@ from easycap.utils.cpu_threads import Trial, try_threads
 class StepResult(NamedTuple):
     """Result of a step: `values` to log, which are means over `words` words of all ranks.
 
-    `asked` is what any rank asked for during the step, as `Stop.asked` puts it.
+    `asked` is the most urgent value of `Stop.asked` on any rank during the step.
     """
 
     values: dict[str, float]
@@ -55,7 +55,7 @@ def total_norm(module: nn.Module) -> torch.Tensor:
 
 
 class TrainStep:
-    """Moves the weights of a model once per call; `average` are their moving averages.
+    """Updates the weights of a model once per call; `average` are their moving averages.
 
     `asked` says whether this rank was asked to stop. Gradients come from `gradients`, by default of `model`.
     """
@@ -86,7 +86,7 @@ class TrainStep:
     def __call__(self, batches: list[Batch], step: int) -> StepResult:
         """Take step number `step` (from 0) on some batches.
 
-        Raises `UserError` if the loss is not finite, or, with what would fit, if the memory does not suffice.
+        Raises `UserError` if the loss is not finite, or if memory runs out; then it says what would fit.
         """
         try:
             return self.run(batches, step)
@@ -100,11 +100,11 @@ class TrainStep:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        # Only here, as the error held on to what the step had computed.
+        # Only here: the error keeps the step's tensors in memory as long as it is being handled.
         raise UserError(self.what_fits(max(batches, key=lambda batch: len(batch.image_ids))))
 
     def run(self, batches: list[Batch], step: int) -> StepResult:
-        """Each batch counts by its number of words, as if those of all ranks were one batch."""
+        """Weight each batch by its number of words, as if the batches of all ranks were one."""
         words = [int((batch.targets != self.pad_id).sum()) for batch in batches]
         all_words = self.ranks.all_reduce_sum_later(sum(words))
         found = [
@@ -147,7 +147,7 @@ class TrainStep:
             with autocast(self.device, self.settings.precision):
                 loss, parts = self.gradients.loss(batch.to(self.device))
             share = words / all_words()
-            # times the ranks, as theirs are averaged
+            # times the number of ranks, because gradients are averaged over ranks
             self.optimization.backward(loss * (share * self.ranks.world_size))
         return parts
 
@@ -234,7 +234,7 @@ class TrainStep:
         )
 
     def attempt(self, batch: Batch) -> None:
-        """All that a step of this batch needs of the memory, before the first step also the optimiser's moments."""
+        """Allocate all memory that a step on this batch needs, before the first step also the optimiser's moments."""
         trained = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
         moments = 0 if self.optimization.optimization.has_state else 2 * trained
         reserved = torch.empty(moments, dtype=torch.uint8, device=self.device)

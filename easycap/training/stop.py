@@ -1,4 +1,4 @@
-"""Ending a training early without losing it: Ctrl-C, STOP_SIGNALS and `trainer.max_hours` wait for a good moment."""
+"""Ending training early without losing it: Ctrl-C, STOP_SIGNALS and `trainer.max_hours` wait until it can be saved."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _IMPATIENT_SECONDS = 2.0
 
 
 class Stop:
-    """Says whether somebody asked the training to end; while it is entered, signals are noted and nothing else.
+    """Says whether training was asked to end; inside this context, a signal is only noted.
 
     A second Ctrl-C, at least two seconds after the first (launchers send every signal twice), ends at once. Signals
     can be noted in the main thread only; elsewhere just `max_hours`, counted from here, has an effect.
@@ -69,14 +69,14 @@ class Stop:
         return self.OUT_OF_TIME if over else 0
 
     def end(self, asked: int, where: str) -> NoReturn:
-        """Raise what ends a run that was `asked` to, after it was saved."""
+        """Raise the exception that ends a run after it was `asked` to end and has saved."""
         if asked == self.INTERRUPTED:
             raise KeyboardInterrupt
         raise OutOfTime(f"trainer.max_hours={self.max_hours:g} reached {where}")
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Where nothing would be lost: a signal raises `KeyboardInterrupt` there and then."""
+        """Inside this context, where nothing would be lost, a signal raises `KeyboardInterrupt` immediately."""
         if self.interrupted:
             raise KeyboardInterrupt
         self._at_once = True
@@ -86,9 +86,9 @@ class Stop:
             self._at_once = False
 
     def awaited(self, steps: Iterator[T], save_and_end: Callable[[], None], *, alone: bool) -> Iterator[T]:
-        """Yield the batches of steps; a signal ends the wait for them, which may be for ever: then `save_and_end()`.
+        """Yield the batches of steps; a signal ends the wait for them, which may never end: then `save_and_end()`.
 
-        Of several ranks (not `alone`) each saves only after a step, which all take together.
+        With several ranks (not `alone`), signals take effect only after a step, which all ranks take together.
         """
         while True:
             try:

@@ -22,12 +22,12 @@ class TrainState:
     """All of a training's state that is not a tensor; progress.json of a checkpoint has it.
 
     `best` is the metric of the best validation so far, which measured `best_metrics`
-    after step `best_step`. `stage_start_metrics` is what the weights measured with which
-    this `stage` (from 0) began, or else its first validation. `logged` counts the calls
-    of the tracker. `epoch_sums` are sums over the epoch's steps of what each logged,
-    times its words, and `epoch_words` those words. `train_seconds` includes loading but
-    not validation. `threads` and `precision` are those the run computes with. `warnings`
-    are those of the last validation, and `warned` their kinds.
+    after step `best_step`. `stage_start_metrics` are the metrics of the weights that
+    this `stage` (from 0) began with, or else of its first validation. `logged` counts
+    the calls of the tracker. `epoch_sums` are sums over the epoch's steps of what each
+    logged, times its words, and `epoch_words` those words. `train_seconds` includes
+    loading but not validation. `threads` and `precision` are those the run computes
+    with. `warnings` are those of the last validation, and `warned` their kinds.
     """
 
     step: int = 0
@@ -74,7 +74,7 @@ class TrainState:
     def new_warnings(self, found: Mapping[str, str], epoch: int) -> list[str]:
         """Record the warnings {kind: sentence} about the validation after `epoch` epochs.
 
-        Returns those of kinds that the validation before did not have.
+        Returns those of kinds that the previous validation did not have.
         """
         sentences = {kind: f"after epoch {epoch}: {sentence}" for kind, sentence in found.items()}
         new = [sentence for kind, sentence in sentences.items() if kind not in self.warned]
@@ -136,7 +136,7 @@ class TrainResult:
 
 
 def training_cost(model: nn.Module, state: TrainState) -> dict[str, float]:
-    """Return what result.json says a training has cost."""
+    """Return the cost of training, as result.json records it."""
     parameters = list(model.parameters())
     return {
         "train_seconds": state.train_seconds,

@@ -107,7 +107,7 @@ class Trainer:
                 self.save_last()
                 self.save_best()
                 self.checkpoints.save_epoch(self.state, self.take_step.average)
-            if self.state.best is None:  # of a run at its end, `best` was damaged
+            if self.state.best is None:  # the run was over, but `best` was damaged
                 self.run_validation(progress, self.state.epoch)
                 self.save_best()
         self.ranks.barrier()
@@ -141,12 +141,12 @@ class Trainer:
         if self.state.best_step == self.state.step:
             self.save_best()
         else:
-            logger.warning("checkpoints/best is not of this history: the best checkpoint is chosen afresh")
+            logger.warning("checkpoints/best does not match checkpoints/last: the best is chosen again")
             self.state.best = self.state.best_step = None
 
     def choose_threads(self) -> None:
         """Set the run's number of threads; a new run measures which is faster, without affecting its results."""
-        resumed_without = self.resume_from is not None and self.state.threads is None  # it ran with all
+        resumed_without = self.resume_from is not None and self.state.threads is None  # it used all threads
         self.state.threads = choose_training_threads(
             self.settings.threads,
             max_threads() if resumed_without else self.state.threads,
@@ -173,7 +173,7 @@ class Trainer:
             logger.info("epoch %d: the encoder is %s", self.state.epoch + 1, state)
             self.speed.forget()
         self.model.freeze_encoder(frozen)
-        # Compiled code would be discarded with the copy that it ran on; a divided encoder has new memory each step.
+        # Folding would discard compiled code with the copy that it ran on; a divided encoder has new memory each step.
         if frozen and not self.settings.compile and not self.gradients.is_sharded:
             self.model.fold_encoder(self.epochs.images)
 
@@ -199,7 +199,7 @@ class Trainer:
                 self.log("train", values)
             if self.epochs.checkpoint_is_due(self.state):
                 self.save_last()
-            # Within an epoch several ranks know from the step itself what all were asked during it.
+            # Within an epoch, several ranks exchange in each step what they were asked during it.
             if alone or asked or self.state.step == self.epochs.end(self.state):
                 self.stop_if_asked()
 
@@ -216,7 +216,7 @@ class Trainer:
         return self.take_step(batches, self.state.step)
 
     def validate(self, progress: TrainingProgress) -> None:
-        """Validate if it is due; saved first, so that a kill meanwhile costs the validation only."""
+        """Validate if it is due; save first, so that a kill meanwhile costs the validation only."""
         last = self.state.step == self.epochs.total_steps
         if self.validator.is_due(self.state.epoch, last=last):
             self.save_last()

@@ -24,19 +24,18 @@ class TrainerConfig:
     """How to train: epochs over the loader's batches, validation, best and last checkpoints.
 
     A step uses `accumulate` batches of `batch_size` images (of all ranks together, so that the numbers do not depend
-    on how many there are) with `captions_per_image` captions each (null: all). The
-    run ends after `epochs`, or after `max_steps` steps if that is set: the schedule is stretched over that length.
-    It ends earlier, with the schedule where it then is, after `patience` validations in a row that found nothing
-    better; and `max_hours` after its start it saves and stops, to be resumed by resume=RUN, schedule included.
-    `ema` validates and keeps, as best, a moving average of the weights with that decay. `keep_checkpoints` is the
-    number of epochs whose weights are kept besides the best and the last.
-    The encoder is frozen until `unfreeze_encoder_at_epoch` (0: trained from the start; null: never); until then
-    `cache_features` (true, false or auto) lets it run once per image instead of once per epoch. Training alone
-    sees, with `crop`, a random part of each image of at least that share of its area, and with `flip` every other
-    image mirrored that has no caption with left or right; see Augmentation. `overfit_batch`
-    trains on one batch over and over, 50 times an epoch: a model that cannot learn it has a bug. `threads` is with how
-    many to compute on a CPU: auto tries one and all, unless the environment says it (OMP_NUM_THREADS).
-    `shard` divides the weights, gradients and moments of a language model among ranks; with one rank it has no effect.
+    on how many there are) with `captions_per_image` captions each (null: all). The run ends after `epochs`, or after
+    `max_steps` steps if that is set: the schedule is stretched over that length. It ends earlier, wherever the
+    schedule then is, after `patience` validations in a row without improvement; and `max_hours` after its start it
+    saves and stops, to be resumed by resume=RUN, schedule included. `ema` validates and keeps, as best, a moving
+    average of the weights with that decay. `keep_checkpoints` is the number of epochs whose weights are kept besides
+    the best and the last. The encoder is frozen until `unfreeze_encoder_at_epoch` (0: trained from the start; null:
+    never); until then `cache_features` (true, false or auto) lets it run once per image instead of once per epoch. In
+    training alone, `crop` takes a random part of each image of at least that share of its area, and `flip` mirrors
+    every other image, except those with left or right in a caption; see Augmentation. `overfit_batch` trains on one
+    batch over and over, 50 times an epoch: a model that cannot learn it has a bug. `threads` is the number of threads
+    on a CPU: auto tries one and all, unless the environment sets it (OMP_NUM_THREADS). `shard` divides the weights,
+    gradients and moments of a language model among ranks; with one rank it has no effect.
     """
 
     batch_size: int

@@ -1,4 +1,4 @@
-"""Looking at a model while it trains: its loss, its captions, their scores, and signs of a bad run."""
+"""Validation while a model trains: its loss, its captions, their scores, and signs of a bad run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Validator:
 
     `make_batches` turns examples and a batch size into batches. `objective` gives the loss. `predict` turns batches
     into {image id: prediction}, `score` examples and their predictions into scores and signs of health, `as_text` a
-    prediction into text; progress calls all this `doing`. Several `ranks` share the batches.
+    prediction into text. `doing` names this work in progress bars. Several `ranks` share the batches.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class Validator:
             with self.autocast():
                 total += float(self.objective(self.model, batch)[0]) * count
             if number == 0:
-                # Outside of autocast, which on a CPU does not roll cached features: half precision is foreign to it.
+                # Outside autocast, which on a CPU cannot roll cached features in half precision.
                 batch.inputs = replace(batch.inputs, images=batch.inputs.images.roll(1, dims=0))
                 with self.autocast():
                     shuffled = float(self.objective(self.model, batch)[0])

@@ -106,7 +106,7 @@ def try_threads(
         budget = min(_MOST_SECONDS, _MOST_OF_WORK * ahead * min(of_few.values()) / few)
         left = budget - (clock() - started)
         count = min(images, int(few * left / (_FEWEST_ROUNDS * sum(of_few.values()))))
-        if count < few:  # so little shows nothing but that threads wait for other processes
+        if count < few:  # so few images only show whether threads wait for other processes
             return Trial(of_few, few) if _far_apart(of_few) else Trial({})
         return Trial(_rounds(timed, candidates, count, started + budget, clock), count)
     finally:

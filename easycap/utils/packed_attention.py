@@ -46,7 +46,7 @@ class PackedRows:
     """What is packed into one row: the positions of N memories, then the words of B captions.
 
     A memory sees itself, a caption its own words and the memory that rows (B,) names. positions (P,) of all of them
-    begin with 0 in each memory and go on in its captions.
+    begin with 0 in each memory and continue in its captions.
     """
 
     memory: Rows
@@ -56,7 +56,7 @@ class PackedRows:
 
 
 def packed_rows(mask: torch.Tensor, real: torch.Tensor, rows: torch.Tensor) -> PackedRows:
-    """Return what is packed of N memories, valid where mask (N,M) is True, and of captions of real (B,T) words."""
+    """Return the packed rows of N memories, valid where mask (N,M) is True, and of captions of real (B,T) words."""
     of_memory, of_words = (
         torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril() for x in (mask, real)
     )
