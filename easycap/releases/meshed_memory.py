@@ -130,6 +130,8 @@ def _overrides(theirs: Mapping[str, torch.Tensor], file: ReleasedFile) -> list[s
         "decoder.stored_positions=true",
         "encoder.zero_regions=true",
         "encoder.min_regions=1",
+        "decoding.min_length=0",
+        "decoding.allow_unk=true",
     ]
     return [*chosen, *(f"{name}={value}" for name, value in sizes.items())]
 

@@ -229,6 +229,7 @@ _COMMON = (
     "data=coco_karpathy",
     "decoding=beam",
     "decoding.length_penalty=0.0",
+    "decoding.min_length=0",
     "trainer.precision=fp32",
     "trainer.unfreeze_encoder_at_epoch=null",
     "validation.images=null",

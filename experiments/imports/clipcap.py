@@ -113,7 +113,7 @@ def compare(kind: str, folder: Path) -> None:
         lambda number: text(
             predict.generate_beam(model, tokenizer, embed=embedded(number), entry_length=LONGEST)[0]
         ),
-        min_length=0,
+        greedy_settings=",min_length=0",
     )
 
 

@@ -62,12 +62,12 @@ def report(
     greedy: Callable[[int], str],
     beam: Callable[[int], str],
     *,
-    min_length: int = 1,
+    greedy_settings: str = "",
 ) -> None:
     """Print the largest difference of the log-probabilities of 50 captions, word by word, and how many captions agree.
 
-    `theirs(image, words)` are their log-probabilities of the words and the end, `min_length` the fewest words that
-    their greedy search returns.
+    `theirs(image, words)` are their log-probabilities of the words and the end, `greedy_settings` what their greedy
+    search does otherwise than ours.
     """
     # As theirs are: what differs is then the formulas, not the rounding.
     task.model.double()
@@ -87,11 +87,14 @@ def report(
         total += len(ours)
     print(f"{name}: largest difference of {total} log-probabilities {worst:.1e}")
     for kind, caption in (("greedy", greedy), ("beam 5", beam)):
-        decoding = None if kind == "beam 5" else f"greedy,max_length=20,min_length={min_length}"
+        decoding = None if kind == "beam 5" else f"greedy,max_length=20{greedy_settings}"
         generated = _captions(task, examples, decoding)
         same = sum(generated[example.id] == caption(int(example.id)) for example in examples)
+        different = {*generated.values()}
+        lengths = sorted(len(one.split()) for one in different)
         print(
-            f"{name}: {kind} captions equal {same} of {len(examples)} ({len({*generated.values()})} different)"
+            f"{name}: {kind} captions equal {same} of {len(examples)} "
+            f"({len(different)} different, {lengths[0]} to {lengths[-1]} words)"
         )
     torch.set_default_dtype(torch.float32)
 

@@ -31,6 +31,22 @@ CLASSES = {
     "transformer": TransformerModel.TransformerModel,
 }
 
+# How much the image's vectors, the words' logits, and the logit of the end are raised.
+SCALES = {"newfc": (40, 12, 3), "updown": (8, 12, 2), "att2in2": (8, 12, 3), "transformer": (8, 4, 3)}
+
+
+def spread(model: torch.nn.Module, output: torch.nn.Linear, image: float, words: float, end: float) -> None:
+    """Scale weights so that captions differ and end; round biases, so that sums of two are exact in fp32."""
+    for part, weight in model.named_parameters():
+        if "bias" in part:
+            weight.data = weight.data.bfloat16().float()
+        elif part.startswith(("fc_embed", "att_embed")):
+            weight.data.mul_(image)
+        elif part.startswith(("_core", "core", "embed")):
+            weight.data.mul_(6)
+    output.weight.data.mul_(words)
+    output.bias.data[0] += end
+
 
 def compare(name: str, folder: Path) -> None:
     """Draw, save, import and compare one model."""
@@ -52,8 +68,7 @@ def compare(name: str, folder: Path) -> None:
     )
     torch.manual_seed(0)
     model = randomise(CLASSES[name](opt))
-    output = model.model.generator.proj if name == "transformer" else model.logit
-    output.weight.data.mul_(4)  # some words likelier than others
+    spread(model, model.model.generator.proj if name == "transformer" else model.logit, *SCALES[name])
     root, features, arrays = write_data(folder, DIM, (10, 60))
     files = [folder / "model-best.pth", folder / "infos_x-best.pkl"]
     torch.save(model.state_dict(), files[0])
@@ -75,7 +90,8 @@ def compare(name: str, folder: Path) -> None:
     def generated(number: int, **options: int) -> str:
         sequence, _ = model(*image(number), None, opt={"suppress_UNK": 1, **options}, mode="sample")
         ids = sequence[0].tolist()
-        return " ".join(words[str(word)] for word in (ids[: ids.index(0)] if 0 in ids else ids))
+        caption = " ".join(words[str(word)] for word in (ids[: ids.index(0)] if 0 in ids else ids))
+        return caption.replace("UNK", "<unk>")
 
     report(
         name,
@@ -83,6 +99,7 @@ def compare(name: str, folder: Path) -> None:
         theirs,
         lambda number: generated(number, beam_size=1),
         lambda number: generated(number, beam_size=5, sample_n=1),
+        greedy_settings=",min_length=0,allow_unk=true",  # their beam search writes no unknown word
     )
 
 

@@ -97,5 +97,5 @@ with tempfile.TemporaryDirectory() as name:
         theirs,
         lambda number: caption(number, 1),
         lambda number: caption(number, 5),
-        min_length=0,
+        greedy_settings=",min_length=0",
     )

@@ -62,9 +62,10 @@ class AdditiveAttention(nn.Module):
         return AttendedMemory(memory.tokens, self.key(memory.tokens), memory.mask, is_image, owners)
 
     def forward(self, query: torch.Tensor, memory: AttendedMemory) -> torch.Tensor:
-        """query (B,Q) -> weights (B,M), float32, zero on masked positions."""
+        """query (B,Q) -> weights (B,M), at least float32, zero on masked positions."""
         energies = self.energy(self.activation(memory.keys + self.query(query).unsqueeze(1))).squeeze(2)
-        return energies.float().masked_fill(~memory.mask, float("-inf")).softmax(1)
+        energies = energies.to(torch.promote_types(energies.dtype, torch.float32))
+        return energies.masked_fill(~memory.mask, float("-inf")).softmax(1)
 
 
 def image_mean(memory: Memory) -> torch.Tensor:

@@ -192,7 +192,8 @@ class AttentionLSTM(nn.Module):
         hidden, cell = self.initial_hidden(mean), self.initial_cell(mean)
         if not self.tutorial:
             hidden, cell = torch.tanh(hidden), torch.tanh(cell)
-        return AttentionLSTMState(self.attention.project_memory(memory), hidden, cell.float())
+        cell = cell.to(torch.promote_types(cell.dtype, torch.float32))
+        return AttentionLSTMState(self.attention.project_memory(memory), hidden, cell)
 
     def forward(self, words: torch.Tensor, state: AttentionLSTMState) -> Output:
         embedded = self.embedding(words)
