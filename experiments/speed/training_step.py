@@ -145,7 +145,7 @@ def training_of(config: dict[str, Any], captioner: Captioner, batch: Batch) -> T
         checkpoints=Path(),
         resume_from=None,
         config=config,
-        device=captioner.mean.device,
+        device=next(captioner.parameters()).device,
         ranks=SINGLE_PROCESS,
     )
 
