@@ -27,6 +27,7 @@ from easycap.errors import UserError
 from easycap.models.stored_weights import read_weights
 from easycap.sharing import transformers_export
 from easycap.sharing.transformers_export import export_transformers
+from easycap.tasks.training import training_loader
 from easycap.train import create_task
 from easycap.types import Inputs
 
@@ -219,6 +220,29 @@ def test_a_run_is_exported_and_captions_again_as_a_model_of_transformers(
     ours = easycap.load(run, device="cpu").caption(photo, decoding="greedy")
     assert main(["caption", f"hf:{folder}", "captioner.max_length=8", "--device", "cpu", photo]) == 0
     assert capsys.readouterr().out.strip().endswith(str(ours))
+
+
+@pytest.mark.parametrize("decoder", ["own", "language_model"])
+def test_an_export_is_fine_tuned_from_the_loss_of_its_run(tmp_path: Path, decoder: str) -> None:
+    words = OWN if decoder == "own" else language_model(tmp_path / "lm", "byte_fallback")
+    both = [word for word in BASE if not word.startswith(("encoder", "image_tokens", "decoder"))]
+    both += [f"data.size={SIDE}", "trainer.batch_size=4", "trainer.captions_per_image=2", "optim=adamw"]
+    run = task_of(*words, *both, "decoder.max_length=58", "encoder.crop_pct=1.0")
+    export_transformers(run, tmp_path / "folder")
+    model = ["captioner=huggingface", f"captioner.model={tmp_path / 'folder'}", "captioner.max_length=58"]
+    tuned = create_task(check(compose([*both, *model]).config))
+    losses, seen = [], []
+    first = next(part for part in tuned.model.encoder.modules() if isinstance(part, torch.nn.Conv2d))
+    first.register_forward_hook(lambda _, given, found: seen.append(len(given[0])))
+    for task in (run, tuned):
+        task.model.freeze_encoder(True)
+        task.model.eval()
+        losses.append(task.objective()(task.model, training_loader(task).first_batch(0))[0])
+    torch.testing.assert_close(losses[1], losses[0], atol=1e-4, rtol=0)
+    assert seen == [4], "the vision tower reads an image once for both of its captions"
+    losses[1].backward()
+    moved = [name for name, p in tuned.model.named_parameters() if p.grad is not None and p.grad.any()]
+    assert moved and all("lora" in name for name in moved)
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,7 @@ def tokenizer_of(*more: str, **special: str) -> Any:
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(dict.fromkeys(words))}, "[UNK]"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     image = {"extra_special_tokens": {"image_token": "<image>"}} if "<image>" in more else {}
-    found = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="[UNK]", **special, **image
-    )
+    found = transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]", **special, **image)
     found.add_special_tokens({"additional_special_tokens": list(more)})
     return found
 

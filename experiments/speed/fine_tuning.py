@@ -1,11 +1,12 @@
 """CPU time and memory of a fine-tuning step of the recipes huggingface/*, at the models' published sizes.
 
-Weights are random and the tokenizer is a small one in front of a word table of the real size, so nothing is downloaded. A step
-is the product's own: forward, backward, clipping, AdamW. Where the recipe caches features of the frozen vision tower, it runs once
-per image and is measured apart. CPU seconds are counted, on one thread, so that other work on the machine matters little.
+Weights are random and the tokenizer is a small one in front of a word table of the real size, so nothing is downloaded. A
+step is the product's own: forward, backward, clipping, AdamW. Where the recipe caches features of the frozen vision
+tower, it runs once per image and is measured apart. CPU seconds are counted, on one thread, so that other work on the
+machine matters little.
 
-    python experiments/speed/fine_tuning.py --out experiments/speed/results/fine_tuning.json   # minutes of CPU time, 6 GB
-    python experiments/speed/fine_tuning.py --quick                                            # tiny models, to see that it runs
+    python experiments/speed/fine_tuning.py --out experiments/speed/results/fine_tuning.json   # minutes, 8 GB
+    python experiments/speed/fine_tuning.py --quick              # tiny models, to see that it runs
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def measured(recipe: str, quick: bool) -> dict[str, Any]:
     config["captioner"]["model"] = ""  # random weights
     model = build_image_text_model(config, tokens)
     model.freeze_encoder(True)
-    images = ModelInput(tokens)(SimpleNamespace(load=lambda: Image.effect_noise((640, 480), 80).convert("RGB")))
+    images = ModelInput(tokens)(
+        SimpleNamespace(load=lambda: Image.effect_noise((640, 480), 80).convert("RGB"))
+    )
     images, tower = with_features(model, tokens, images)
     if config["trainer"]["gradient_checkpointing"]:
         checkpoint_gradients(model)

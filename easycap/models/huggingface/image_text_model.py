@@ -19,7 +19,7 @@ from easycap.utils.image_text_adapter import tower_of, tower_output
 from easycap.utils.processed_images import FEATURES, OF_TOKENS, ProcessedImages
 
 # Types of models whose tower can be called beforehand, once for all captions of an image.
-_SHARING = ("vision-encoder-decoder", "pix2struct", "blip", "git", "llava")
+_SHARING = ("vision-encoder-decoder", "pix2struct", "blip", "git", "llava", "fast_vlm")
 # Of these, those that read nothing of it but the last hidden state, (N,R,C) of one R, so that it can be cached.
 CACHING = ("vision-encoder-decoder", "blip", "git")
 
@@ -130,7 +130,7 @@ class ImageTextModel(nn.Module):
             *(["attention_mask"] if "flattened_patches" in found else ()),
         )
         given: dict[str, Any] = {name: found[name] for name in names if name in found}
-        if hasattr(self.model.config, "vision_feature_layer"):
+        if self.model.config.model_type == "llava":  # reads an inner layer
             given["output_hidden_states"] = True
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._tower_is_trained):
             return self.encoder(**self.as_weights(given))

@@ -70,14 +70,12 @@ class ModelInput:
             return {**self.images(images=image, return_tensors="pt"), "input_ids": tokens.start_ids()}
         if not tokens.chats:
             return dict(self.processor(images=image, text=tokens.prompt, return_tensors="pt"))
-        asked = [
-            {
-                "role": "user",
-                "content": [{"type": "image", "image": image}, {"type": "text", "text": tokens.prompt}],
-            }
-        ]
         return dict(
             self.processor.apply_chat_template(
-                asked, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+                tokens.asked(image=image),
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
             )
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from tokenizers import Tokenizer
@@ -102,10 +103,18 @@ class ModelTokens:
         own = (self.tokenizer.cls_token_id, self.tokenizer.bos_token_id)
         return next(index for index in (*own, self.eos_id) if index is not None)
 
-    @property
+    def asked(self, **image: Any) -> list[dict[str, Any]]:
+        """Return the conversation that captions of an image answer, for a processor's chat template."""
+        content = [{"type": "image", **image}, {"type": "text", "text": self.prompt}]
+        return [{"role": "user", "content": content}]
+
+    @cached_property
     def _follows_text(self) -> bool:
         """Whether the caption's first word comes after text without a space between them."""
-        return bool(self.prompt) and (self.chats or self.kind.continues)
+        if not self.chats:
+            return bool(self.prompt) and self.kind.continues
+        before = self.processor.apply_chat_template(self.asked(), add_generation_prompt=True, tokenize=False)
+        return not before.endswith((" ", "\n", *self.tokenizer.all_special_tokens))
 
     def __len__(self) -> int:
         return self.num_own + 2
