@@ -71,7 +71,10 @@ class ProcessedImages:
 def _together(
     name: str, tensors: list[torch.Tensor], names: Mapping[str, torch.Tensor], pad_id: int
 ) -> torch.Tensor:
-    """Concatenate along the first dimension; the others are padded with zeros, prompts on the left with `pad_id`."""
+    """Concatenate along the first dimension; the others are padded with zeros, prompts on the left with `pad_id`.
+
+    Cached features in half precision become fp32: torch's autocast to bf16 cannot concatenate them.
+    """
     prompt = names.get("input_ids")
     of_tokens = name in OF_TOKENS and prompt is not None and names[name].shape == prompt.shape
     sizes = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
@@ -82,5 +85,5 @@ def _together(
             pairs = [(count, 0) if of_tokens else (0, count) for count in reversed(missing)]
             fill = pad_id if name == "input_ids" else 0
             tensor = F.pad(tensor, [side for pair in pairs for side in pair], value=fill)
-        padded.append(tensor)
+        padded.append(tensor.float() if tensor.dtype == torch.float16 else tensor)
     return torch.cat(padded)

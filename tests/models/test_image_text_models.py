@@ -18,7 +18,7 @@ from easycap.models.huggingface.model_input import ModelInput
 from easycap.models.huggingface.model_tokens import ModelTokens
 from easycap.types import Inputs
 from easycap.utils.image_text_adapter import load_model
-from easycap.utils.processed_images import ProcessedImages
+from easycap.utils.processed_images import FEATURES, ProcessedImages
 
 LENGTH = 8
 
@@ -117,3 +117,11 @@ def test_their_tokenizer_is_a_vocabulary(kind: str, tmp_path: Path) -> None:
     assert (len(again), again.pad_id, again.end_ids, again.encode("a dog")) == (
         *(len(tokens), tokens.pad_id, tokens.end_ids, tokens.encode("a dog")),
     )
+
+
+def test_cached_features_in_half_precision_are_batched_in_autocast() -> None:
+    """torch cannot concatenate them in autocast to bf16, which is the precision of CPUs that multiply it."""
+    rows = [{FEATURES: torch.full((1, 2, 3), number, dtype=torch.float16)} for number in (1.0, 2.0)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = ProcessedImages(rows).batch(0)[FEATURES]
+    assert found.dtype == torch.float32 and found[:, 0, 0].tolist() == [1.0, 2.0]
