@@ -26,6 +26,7 @@ from easycap.vocab.word import WordVocabulary
 
 _SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")  # in our order
 HEAD = 64  # the width of a head there, whatever the model's
+_LONGEST = 20  # tokens of a caption, end included, in their beam search
 _LINEARS = {"q": "query", "k": "key", "v": "value", "o": "out"}
 
 
@@ -114,6 +115,7 @@ def _absent(word: str, file: ReleasedFile) -> int:
 
 def _overrides(theirs: Mapping[str, torch.Tensor], file: ReleasedFile) -> list[str]:
     width, features = need(theirs, "encoder.fc.weight", file).shape
+    positions = len(need(theirs, "decoder.pos_emb.weight", file)) - 1
     memory = theirs.get("encoder.layers.0.mhatt.attention.m_k")
     sizes = {
         "decoder.width": width,
@@ -122,7 +124,8 @@ def _overrides(theirs: Mapping[str, torch.Tensor], file: ReleasedFile) -> list[s
         "decoder.num_heads": max(1, width // HEAD),
         "decoder.feed_forward_dim": len(need(theirs, "encoder.layers.0.pwff.fc1.weight", file)),
         "decoder.num_memory_vectors": 0 if memory is None else memory.shape[1],
-        "decoder.max_length": len(need(theirs, "decoder.pos_emb.weight", file)) - 1,
+        "decoder.max_length": positions,
+        "decoding.max_length": min(_LONGEST, positions),
         "encoder.region_dim": features,
     }
     chosen = [
