@@ -400,3 +400,20 @@ def test_two_hundred_runs_make_a_small_page(tmp_path: Path) -> None:
         make_run(tmp_path / f"{number:03}", settings, 0.3 + 0.002 * number, captions=captions, pictures=2)
     page = page_of(tmp_path)
     assert len(page) < 3_000_000 and page.count('id="run-') == 200
+
+
+def test_settings_of_training_are_unknown_of_weights_from_elsewhere(sweep: Path) -> None:
+    folder = next(path.parent for path in sweep.rglob("result.json") if path.parent.name == "split-1-s1")
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    (folder / "result.json").write_text(json.dumps(result | {"imported": {}}), encoding="utf-8")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8") + "\ntrainer: {epochs: 100}\n", encoding="utf-8")
+    run = next(run for run in compared(sweep).runs if run.name == "split-1-s1")
+    assert not any(key.startswith("trainer") for key in run.settings) and "image_tokens" in run.settings
+
+
+def test_runs_that_differ_in_much_go_by_their_names(sweep: Path) -> None:
+    for path in sweep.rglob("config.yaml"):
+        path.write_text(path.read_text(encoding="utf-8") + f"\ndecoder: {path.parent.name * 9}\n")
+    found = compared(sweep)
+    assert [found.label(run) for run in found.runs] == [run.name for run in found.runs]

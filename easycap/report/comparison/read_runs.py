@@ -21,6 +21,9 @@ from easycap.runs.reading import Status, planned_runs, read_status, runs_in
 from easycap.utils.text import COSTS, is_number, metric_order
 
 _USUAL_METRICS = (HEADLINE, TAG_HEADLINE, "truth", "BLEU-4", "METEOR", "SPICE", "F1@3")
+LONGEST_LABEL = 80  # characters
+# What says nothing about a run that was not trained here: imported, or a pretrained captioner.
+_OF_TRAINING = ("objective", "optim", "schedule", "trainer", "validation", "init_from")
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,12 @@ class Comparison:
         return self.settings + (SEED,) * self.has_seeds
 
     def label(self, run: Run) -> str:
-        """Return what distinguishes `run` from the others, in a few words."""
+        """Return what distinguishes `run` from the others, in a few words; its name where these would be many."""
         keys = self.settings
         if len({other.settings.get(SEED) for other in self.runs}) > 1:
             keys = self.keys
-        return label_of(run.settings, keys) or run.name
+        found = label_of(run.settings, keys)
+        return found if 0 < len(found) <= LONGEST_LABEL else run.name
 
     def score(self, run: Run, metric: str) -> Mapping[str, Any] | None:
         """Return a run's score on the split, None where there is none."""
@@ -134,11 +138,18 @@ def _read_run(folder: Path, reader: ReferenceReader, split: str) -> Run:
         state=summary.state,
         problem=summary.problem or status.error or "",
         command=status.command or "",
-        settings=flat(summary.config or {}),
+        settings=flat(_known(summary.config or {}, summary.result or {})),
         locations=locations(summary.config or {}),
         result=summary.result or {},
         references=reader.read(folder / f"references.{split}.json"),
     )
+
+
+def _known(config: Mapping[str, Any], result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a config without settings of training, where other people trained the weights."""
+    if not {"imported", "pretrained"} & result.keys():
+        return config
+    return {key: value for key, value in config.items() if key not in _OF_TRAINING}
 
 
 def _with_locations(runs: Sequence[Run]) -> list[Run]:
