@@ -55,7 +55,8 @@ def compare(kind: str, folder: Path) -> None:
     torch.manual_seed(0)
     lm = randomise(transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **ends)))
     table = lm.transformer.wte.weight.data.mul_(4)  # some tokens likelier than others
-    lm.transformer.ln_f.bias.data.add_(3 * table[dot] / table[dot].square().sum())  # and captions end
+    lm.transformer.wpe.weight.data.mul_(20)  # and others at other positions
+    lm.transformer.ln_f.bias.data.add_(1.5 * table[dot] / table[dot].square().sum())  # and captions end
     lm.save_pretrained(folder / "gpt2")
     own = transformers.GPT2LMHeadModel.from_pretrained
     predict.GPT2LMHeadModel.from_pretrained = lambda name: lm  # their constructor loads GPT-2 by its name

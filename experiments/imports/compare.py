@@ -91,10 +91,10 @@ def report(
         generated = _captions(task, examples, decoding)
         same = sum(generated[example.id] == caption(int(example.id)) for example in examples)
         different = {*generated.values()}
-        lengths = sorted(len(one.split()) for one in different)
+        lengths = sorted(len(vocabulary.encode(one)) for one in different)
         print(
             f"{name}: {kind} captions equal {same} of {len(examples)} "
-            f"({len(different)} different, {lengths[0]} to {lengths[-1]} words)"
+            f"({len(different)} different, {lengths[0]} to {lengths[-1]} tokens)"
         )
     torch.set_default_dtype(torch.float32)
 
