@@ -94,7 +94,7 @@ def test_a_best_from_an_abandoned_future_does_not_count(tmp_path: Path, caplog) 
     progress = path / "checkpoints/best/progress.json"
     edit(progress, progress.read_text().replace('"step": 3', '"step": 99'))
     run(path)
-    assert "the best checkpoint is chosen afresh" in caplog.text
+    assert "the best is chosen again" in caplog.text
     assert checkpoint.read_progress(path / "checkpoints/best")["step"] == 6
 
 
@@ -119,7 +119,7 @@ def test_a_damaged_best_is_chosen_afresh(tmp_path: Path, caplog) -> None:
     path = killed(tmp_path / "run", Trainer, "train_step", 5)
     flip_a_bit(path / "checkpoints/best/vocab.json")
     run(path)
-    assert "best is damaged: vocab.json has changed" in caplog.text and "is chosen afresh" in caplog.text
+    assert "best is damaged: vocab.json has changed" in caplog.text and "is chosen again" in caplog.text
     assert checkpoint.read_progress(path / "checkpoints/best")["step"] == 6
 
 
@@ -134,7 +134,7 @@ def test_after_the_last_step_a_damaged_best_is_replaced_by_the_last_weights(tmp_
         edit(file, json.dumps(stored))
     flip_a_bit(best / "model.safetensors")
     run(path)
-    assert "is chosen afresh" in caplog.text and read_status(path).state == "completed"
+    assert "is chosen again" in caplog.text and read_status(path).state == "completed"
     assert checkpoint.read_progress(best)["step"] == 6 == progress["step"]
 
 
