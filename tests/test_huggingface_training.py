@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from helpers.tiny_config import TINY
 from helpers.tiny_image_text_models import KINDS, tiny_model
 from helpers.whole_runs import read
@@ -15,8 +16,9 @@ from safetensors.torch import load_file
 
 import easycap
 from easycap.config.compose import compose
-from easycap.config.schema import check
+from easycap.config.schema import check, to_plain
 from easycap.errors import UserError
+from easycap.sharing.model_card import model_card
 from easycap.tasks import memory_estimate
 from easycap.tasks.dry_run import model_on_meta
 from easycap.tasks.training import training_loader
@@ -126,6 +128,24 @@ def test_a_run_stands_alone_and_begins_where_the_model_is(tmp_path: Path) -> Non
 
     Image.linear_gradient("L").save(photo)
     assert isinstance(easycap.load(folder, device="cpu").caption(photo), str)
+    easycap.load(folder, device="cpu").save_pretrained(tmp_path / "shared")
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert "model (GitForCausalLM), fine-tuned with easycap" in card
+    assert "captioner: model, LoRA of rank 8" in card
+    assert "began with the weights of model, whose licence applies" in card and "base_model" not in card
+
+
+@pytest.mark.parametrize("tune", ["lora", "all"])
+def test_the_card_names_the_base_model_on_the_hub(tune: str) -> None:
+    base = "Salesforce/blip-image-captioning-base"
+    config = to_plain(settings("git", f"captioner.tune={tune}", "trainer.unfreeze_encoder_at_epoch=null"))
+    config["captioner"]["model"] = base
+    card = model_card(config, {}, name="mine", licence=None, model_class="BlipForConditionalGeneration")
+    assert yaml.safe_load(card.split("---\n")[1])["base_model"] in (base, [base])
+    assert f"{base} (BlipForConditionalGeneration), fine-tuned" in card
+    tuned = {"lora": "LoRA of rank 8", "all": "all weights but those of the vision tower"}[tune]
+    assert f"- captioner: {base}, {tuned}" in card
+    assert card.count(f"Training began with the weights of {base}, whose licence applies.") == 1
 
 
 def test_a_batch_that_is_too_large_for_each_of_two_ranks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
+from easycap.runs.provenance import imported
 from easycap.runs.reading import data_name
+from easycap.utils.hub import is_hub_name
 from easycap.utils.text import NOTHING
 
 
@@ -37,11 +40,32 @@ def image_tokens(config: Mapping[str, Any]) -> str:
     return name if count is None else f"{name} × {count}"
 
 
+def pretrained_captioner(config: Mapping[str, Any]) -> str | None:
+    """Return the model of `captioner=huggingface`: its name on the hub or that of its folder; None for other runs."""
+    captioner = config.get("captioner")
+    if not isinstance(captioner, Mapping) or not isinstance(model := captioner.get("model"), str):
+        return None
+    return model if is_hub_name(model) else PurePath(model).name or model
+
+
+def tuning(config: Mapping[str, Any]) -> str:
+    """Return what is trained of the model of `captioner=huggingface`, empty for one that is used as it is."""
+    captioner, trainer = config["captioner"], config.get("trainer") or {}
+    if captioner.get("tune") == "lora":
+        return f"LoRA of rank {captioner['lora_rank']}"
+    if captioner.get("tune") != "all":
+        return ""
+    frozen = trainer.get("unfreeze_encoder_at_epoch", 0) is None
+    return f"all weights{' but those of the vision tower' if frozen else ''}"
+
+
 def recipe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (part, choice) of the parts that make a captioner or a tag model, without those the config leaves out."""
     parts = [(group, choice(config, group)) for group in ("data", "encoder")]
     if config.get("task") == "tags":
         return [*parts, ("tagger", choice(config, "tagger")), ("tags from", choice(config, "tag_vocab"))]
+    if (model := pretrained_captioner(config)) is not None:
+        parts[1:] = [("captioner", ", ".join(part for part in (model, tuning(config)) if part))]
     if isinstance(config.get("ensemble"), Mapping):
         parts.insert(0, ("ensemble", f"{config['ensemble'].get('size')} runs"))
     if isinstance(config.get("average"), Mapping):
@@ -53,12 +77,17 @@ def recipe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def origin(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (part, text) that says where an imported run's weights or captions come from; nothing for other runs."""
-    imported = result.get("imported")
-    if not isinstance(imported, Mapping):
+    about = imported(result)
+    if not about:
         return []
-    files = [f"{file['name']} (sha256 {file['sha256'][:12]})" for file in imported.get("files", [])]
-    model, system = imported.get("model"), imported.get("system")
-    whose = system if model in (None, system) else f"{system}'s {model}"
-    if model is None:
+    files = [f"{file['name']} (sha256 {file['sha256'][:12]})" for file in about.get("files", [])]
+    if about.get("model") is None:
         return [("captions", ", ".join(files) or "a folder of texts")]
-    return [("weights", f"{whose}, released: {', '.join(files)}")]
+    return [("weights", f"{release_name(result)}, released: {', '.join(files)}")]
+
+
+def release_name(result: Mapping[str, Any]) -> str:
+    """Return whose weights were imported, and which of their models, as in "ruotianluo's updown"."""
+    about = imported(result)
+    model, system = about.get("model"), about.get("system")
+    return str(system) if model in (None, system) else f"{system}'s {model}"

@@ -19,6 +19,7 @@ from easycap.report.recipe import origin, recipe
 from easycap.report.scores import diagnostics_table, headline, mapping, score_tables, tag_tables
 from easycap.report.thumbnails import Pictures, Thumbnails, write_page
 from easycap.report.tiles import tiles
+from easycap.runs.provenance import known_config
 from easycap.runs.reading import RunFiles, read_run
 from easycap.runs.samples import Sample
 from easycap.utils import text as numbers
@@ -45,11 +46,11 @@ def render(files: RunFiles, pictures: Pictures) -> str:
         split: {kind: rows[:MAX_GALLERY] for kind, rows in kinds.items()}
         for split, kinds in files.galleries.items()
     }
-    evolution = histories(files.epochs)
+    evolution, result = histories(files.epochs), files.result or {}
     context = {
         "run": files,
         "pictures": pictures,
-        "recipe": [*recipe(files.config), *origin(files.result or {})],
+        "recipe": [*recipe(known_config(files.config, result)), *origin(result)],
         "alerts": _alerts(files),
         "seconds": files.status.seconds,
         "tiles": tiles(files),
@@ -62,7 +63,7 @@ def render(files: RunFiles, pictures: Pictures) -> str:
         "config_groups": _config_groups(files.config),
         "made": datetime.now().astimezone().isoformat(),
         **_curves(files),
-        **_result(files.result or {}),
+        **_result(result),
     }
     return environment().get_template("report.html.j2").render(context)
 

@@ -9,8 +9,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from easycap import __version__
 from easycap.data.known_sets import KnownSet, known_sets
-from easycap.report.recipe import recipe
+from easycap.report.recipe import pretrained_captioner, recipe, release_name
 from easycap.report.scores import Cell, mapping, oracles_of, score_tables
+from easycap.runs.provenance import imported, is_trained_here, known_config
 from easycap.runs.reading import data_name
 from easycap.utils.hub import is_hub_name
 from easycap.utils.text import COSTS, SCALE_NOTE, is_count, is_number
@@ -27,18 +28,20 @@ def model_card(
     *,
     name: str,
     licence: str | None,
+    model_class: str | None = None,
     needs: Sequence[str] = (),
     carries: Sequence[str] = (),
 ) -> str:
     """Return README.md: metadata as the hub reads it, then Markdown.
 
     `config` and `result` are portable. `name` is what `easycap.load` takes; `needs` are arguments that captioning
-    a photo must be given (draft="a dog"); `carries` says what else is in the folder.
+    a photo must be given (draft="a dog"); `carries` says what else is in the folder. `model_class` is the class that a
+    model of transformers has there.
     """
     front = _metadata(config, result, name, licence).to_yaml(line_break="\n")
     parts = [
         f"# {name.rstrip('/').rpartition('/')[2]}",
-        _what_it_is(config),
+        _what_it_is(config, result, model_class),
         "## Use",
         _use(config, name, needs),
         "## Scores",
@@ -61,6 +64,8 @@ def _metadata(
         data.get("path") if data["name"] == "huggingface" and is_hub_name(str(data.get("path"))) else None
     )
     datasets = [known.name] if known else [on_hub] if on_hub else None
+    if not is_trained_here(result):
+        datasets = None  # what it was trained on is not known
     language = list(known.languages) if known else [data["language"]] if data.get("language") else None
     metrics = dict.fromkeys(_metric_id(one) for of in mapping(result, "scores").values() for one in of)
     return ModelCardData(
@@ -69,7 +74,7 @@ def _metadata(
         library_name=LIBRARY,
         pipeline_tag="image-to-text" if config["task"] == "caption" else "image-classification",
         tags=["image-captioning"] if config["task"] == "caption" else None,
-        base_model=_base_models(config) or None,
+        base_model=(is_trained_here(result) and _base_models(config)) or None,
         datasets=datasets,
         metrics=list(metrics) or None,
         model_name=name.rstrip("/").rpartition("/")[2],
@@ -109,21 +114,34 @@ def _known(config: Mapping[str, Any]) -> KnownSet | None:
 
 
 def _base_models(config: Mapping[str, Any]) -> list[str]:
-    """The names on the hub of the language model and the encoder whose weights training began with."""
-    found = []
-    pretrained = config.get("decoder", {}).get("pretrained")
-    if isinstance(pretrained, str) and "/" in pretrained and is_hub_name(pretrained):
-        found.append(pretrained)
+    """The names on the hub of captioner, language model and encoder whose weights training began with."""
+    pretrained = (config.get("captioner", {}).get("model"), config.get("decoder", {}).get("pretrained"))
+    found = [one for one in pretrained if isinstance(one, str) and "/" in one and is_hub_name(one)]
     encoder = config["encoder"]
     if encoder.get("pretrained") is True and not encoder.get("weights") and encoder.get("model"):
         found.append(f"timm/{encoder['model']}")
     return found
 
 
-def _what_it_is(config: Mapping[str, Any]) -> str:
-    parts = "; ".join(f"{part} {choice}" for part, choice in recipe(config))
+def _what_it_is(config: Mapping[str, Any], result: Mapping[str, Any], model_class: str | None) -> str:
+    parts = "; ".join(f"{part} {choice}" for part, choice in _recipe_of(config, result))
     kind = "An image captioning model" if config["task"] == "caption" else "A model of an image's tags"
+    if about := imported(result):
+        names = ", ".join(f"`{file['name']}`" for file in about.get("files", []))
+        return (
+            f"{kind} imported with easycap {__version__} from the release of {release_name(result)} ({names}), and not "
+            f"trained with easycap: {parts}."
+        )
+    if (base := pretrained_captioner(config)) is not None:
+        of_class = f" ({model_class})" if model_class else ""
+        return f"{base}{of_class}, fine-tuned with easycap {__version__} to caption images: {parts}."
     return f"{kind} trained with easycap {__version__}: {parts}."
+
+
+def _recipe_of(config: Mapping[str, Any], result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The parts of the model; those that were not trained here without what training would need."""
+    found = recipe(known_config(config, result))
+    return found if is_trained_here(result) else [(part, choice) for part, choice in found if part != "data"]
 
 
 def _use(config: Mapping[str, Any], name: str, needs: Sequence[str]) -> str:
@@ -173,7 +191,10 @@ def _data(
     counts = (
         f" ({', '.join(f'{split} {count:,}' for split, count in images.items())} images)" if images else ""
     )
-    yield f"- Trained on `data={data_name(config)}`{counts}."
+    if is_trained_here(result):
+        yield f"- Trained on `data={data_name(config)}`{counts}."
+    else:
+        yield f"- What the weights were trained on is for the release to say; scored on `data={data_name(config)}`."
     if (known := _known(config)) is not None:
         yield f"- Licence of the data: {known.licence}. Source: {known.cite}."
     elif config["data"]["name"] == "scenes":
@@ -181,22 +202,32 @@ def _data(
     else:
         yield "- Licence of the data: not known to easycap."
     yield f"- Licence of the weights: {licence or 'not stated'}."
-    yield from (
-        f"- Training began with the weights of {one}, whose licence applies." for one in _base_models(config)
-    )
+    bases = _base_models(config) if is_trained_here(result) else []
+    if (base := pretrained_captioner(config)) is not None and base not in bases:
+        bases.append(base)
+    yield from (f"- Training began with the weights of {one}, whose licence applies." for one in bases)
+    if imported(result):
+        yield "- The weights are those of the release, whose licence applies."
     yield from (f"- {one}" for one in carries)
 
 
 def _recipe(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    lines = [f"- {part}: {choice}" for part, choice in recipe(config)]
-    lines.append(f"- seed: {config['seed']}; every setting is in `config.json`")
+    lines = [f"- {part}: {choice}" for part, choice in _recipe_of(config, result)]
+    about = imported(result)
+    lines += [f"- imported file: `{one['name']}`, sha256 `{one['sha256']}`" for one in about.get("files", [])]
+    if is_trained_here(result):
+        lines.append(f"- seed: {config['seed']}; every setting is in `config.json`")
+    else:
+        lines.append("- not known: data, objective, optimiser and seed of the training")
+    lines += [f"- not known: {sentence}" for sentence in about.get("not_known", [])]
     if (state := result.get("state")) not in (None, "completed"):
         lines.append(f"- training did not finish ({state}): these are the best weights so far")
+    steps = "training and scoring" if is_trained_here(result) else "scoring"
     commands = list(dict.fromkeys(mapping(result, "commands").values()))
     if commands:
         lines += [
             "",
-            "Commands used for training and scoring (file names without folders):",
+            f"Commands used for {steps} (file names without folders):",
             "",
             "```bash",
             *commands,

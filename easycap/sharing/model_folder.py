@@ -25,6 +25,7 @@ from easycap.utils.files import write_json
 from easycap.utils.paths import expanded, share_as_usual
 
 RESULT, CARD = "result.json", "README.md"
+_HUGGINGFACE = "huggingface"  # the folder of what a model of transformers has besides weights
 _OF_RUNS = ("status.json", "progress.json", "checkpoints")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 # What users must pass to caption a photo where a condition has no text for it.
@@ -112,6 +113,7 @@ def _write(task: Task, checkpoint: Path, folder: Path, name: str, licence: str |
         result,
         name=name,
         licence=licence,
+        model_class=_model_class(folder / _HUGGINGFACE / CONFIG),
         needs=[_GIVEN[key] for key, info in described.items() if key in _GIVEN and not info.any_image],
         carries=[
             f"The folder `{one}` {_CARRIED.get(one, 'is read by a text condition')}." for one in carried
@@ -125,8 +127,17 @@ def _write(task: Task, checkpoint: Path, folder: Path, name: str, licence: str |
 _CARRIED = {
     "tagger": "holds the tags, and the model that predicts them where there is one",
     "neighbours": "holds captions and features of the training images, and the encoder that finds the nearest",
+    _HUGGINGFACE: "holds the base model's config, processor and tokenizer",
     "drafts": "holds the scores of the run whose captions were drafts in training",
 }
+
+
+def _model_class(file: Path) -> str | None:
+    """The class of a model of transformers as its config names it; None for captioners of our own parts."""
+    if not file.is_file():
+        return None
+    names = json.loads(file.read_text(encoding="utf-8")).get("architectures") or [None]
+    return names[0]
 
 
 def _result(checkpoint: Path) -> dict[str, Any]:

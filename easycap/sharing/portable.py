@@ -13,7 +13,7 @@ from easycap.runs.find import CONFIG
 from easycap.utils.shell import joined
 
 # Parts of result.json that a model card is made of.
-_RESULT = ("scores", "baselines", "objective", "seed", "commands")
+_RESULT = ("scores", "baselines", "objective", "seed", "commands", "imported")
 _ENVIRONMENT = ("easycap", "python", "torch", "cpu", "gpu", "ranks")
 # A path within other text: after the beginning or what separates values, not within a name, as in user/model.
 _PATH = re.compile(r"(?<![\w.:/~-])(?:~[\w.-]*|[A-Za-z]:(?=[/\\]))?[/\\][^\s,;'\"()\[\]{}|]*")

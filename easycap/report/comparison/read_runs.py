@@ -17,13 +17,12 @@ from easycap.report.comparison.settings import label as label_of
 from easycap.report.rich_tables import summarise
 from easycap.report.scores import HEADLINE, TAG_HEADLINE, mapping, score_of
 from easycap.runs.find import SWEEP
+from easycap.runs.provenance import known_config
 from easycap.runs.reading import Status, planned_runs, read_status, runs_in
 from easycap.utils.text import COSTS, is_number, metric_order
 
 _USUAL_METRICS = (HEADLINE, TAG_HEADLINE, "truth", "BLEU-4", "METEOR", "SPICE", "F1@3")
 LONGEST_LABEL = 80  # characters
-# What says nothing about a run that was not trained here: imported, or a pretrained captioner.
-_OF_TRAINING = ("objective", "optim", "schedule", "trainer", "validation", "init_from")
 
 
 @dataclass(frozen=True)
@@ -138,18 +137,11 @@ def _read_run(folder: Path, reader: ReferenceReader, split: str) -> Run:
         state=summary.state,
         problem=summary.problem or status.error or "",
         command=status.command or "",
-        settings=flat(_known(summary.config or {}, summary.result or {})),
+        settings=flat(known_config(summary.config or {}, summary.result or {})),
         locations=locations(summary.config or {}),
         result=summary.result or {},
         references=reader.read(folder / f"references.{split}.json"),
     )
-
-
-def _known(config: Mapping[str, Any], result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a config without settings of training, where other people trained the weights."""
-    if not {"imported", "pretrained"} & result.keys():
-        return config
-    return {key: value for key, value in config.items() if key not in _OF_TRAINING}
 
 
 def _with_locations(runs: Sequence[Run]) -> list[Run]:
