@@ -11,7 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from easycap.config.options import read_yaml
 from easycap.config.schema import GROUPS, check_stored, groups_of, to_plain
 from easycap.errors import UserError
-from easycap.runs.find import CONFIG, checkpoint_of
+from easycap.runs import provenance
+from easycap.runs.find import CONFIG, checkpoint_of, run_of
+from easycap.runs.reading import read_result
 from easycap.utils.paths import config_files, expanded
 
 if TYPE_CHECKING:
@@ -64,10 +66,22 @@ _ABSENT = object()
 _NO_CONDITION = {"name": "none"}
 
 
-def differences(stored: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """Return how a config differs from the stored one, as overrides followed by the old value."""
+def is_trained_here(run: str) -> bool:
+    """Return whether easycap trained the weights of `run`: the settings of imported ones' training are not known."""
+    return provenance.is_trained_here(read_result(run_of(checkpoint_of(expanded(run)))) or {})
+
+
+def differences(
+    stored: Mapping[str, Any], config: Mapping[str, Any], *, trained_here: bool = True
+) -> list[str]:
+    """Return how a config differs from the stored one, as overrides followed by the old value; without settings of
+    training where the stored weights were not trained here.
+    """
     found = []
+    unknown = () if trained_here else provenance.OF_TRAINING
     for group in dict.fromkeys([*groups_of(stored), *groups_of(config)]):
+        if group in unknown:
+            continue
         old, new = (to_plain(one.get(group, _NO_CONDITION)) for one in (stored, config))
         if group == "tracking" or old == new:
             continue

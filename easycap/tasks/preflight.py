@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from easycap.config.init_from import differences, initial_run_config
+from easycap.config.init_from import differences, initial_run_config, is_trained_here
 from easycap.metrics.unspaced import unspaced_scripts
 from easycap.models.decoders.causal_lm import CausalLM
 from easycap.models.decoders.token_embedding import word_tables
@@ -31,7 +31,7 @@ _MANY_LOST = 0.01
 def about_initial_weights(config: dict[str, Any], model: nn.Module, *, resumed: bool) -> Iterator[Notice]:
     """What init_from changes, and encoders that start from random weights."""
     if (run := config["init_from"]) is not None and not resumed:
-        changed = differences(initial_run_config(run), config)
+        changed = differences(initial_run_config(run), config, trained_here=is_trained_here(run))
         yield INFO, f"init_from={run}; changed: {', '.join(changed) or 'nothing'}"
     unfreeze = config["trainer"]["unfreeze_encoder_at_epoch"]
     shown = "null" if unfreeze is None else unfreeze

@@ -4,6 +4,7 @@ the run is one as any.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -35,12 +36,16 @@ from helpers.small_data import write_images
 from helpers.tiny_tokenizers import tiny_gpt2
 from torch import nn
 
+import easycap
 from easycap.cli import main
+from easycap.config.compose import compose
+from easycap.config.schema import check
 from easycap.errors import UserError
 from easycap.releases.imported_run import import_release
 from easycap.releases.systems import SYSTEMS
 from easycap.runs.find import checkpoint_of
 from easycap.tasks.create import load_task
+from easycap.tasks.preflight import about_initial_weights
 
 TABLE = "gpt.transformer.wte.weight"
 CAPTION = ["a", "photo", "of", "dog"]
@@ -399,6 +404,35 @@ def test_a_run_of_released_weights_is_one_as_any(
     assert (place / "further" / "checkpoints" / "best").is_dir()
 
 
+def test_card_and_page_of_imported_weights_name_the_release_and_claim_no_training(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = write_sgrvinod(place / "files")
+    run = run_of(place, "sgrvinod", files)
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    page = (run / "report.html").read_text()
+    assert "<span>decoder</span>" in page and "<span>objective</span>" not in page
+    easycap.load(run, device="cpu").save_pretrained(place / "shared")
+    card = (place / "shared" / "README.md").read_text()
+    for file in files:
+        assert f"`{file.name}`, sha256 `{hashlib.sha256(file.read_bytes()).hexdigest()}`" in card
+    assert "from the release of sgrvinod (`" in card and "base_model" not in card
+    for claim in ("model trained with", "Trained on", "objective:", "objective xe", "seed:", "datasets:"):
+        assert claim not in card
+    assert "Commands used for scoring" in card and "release, whose licence applies" in card
+    easycap.load(place / "shared", device="cpu").save_pretrained(place / "again" / "shared")
+    assert (place / "again" / "shared" / "README.md").read_text() == card
+
+
+def test_what_training_further_changes_is_told_of_the_model_alone(place: Path) -> None:
+    run = run_of(place, "m2", write_m2(place / "files"))
+    words = [f"init_from={run}", "optim=sgd", "trainer.epochs=77", "decoding=beam"]
+    config = check(compose(words).config)
+    (_, told), *_ = about_initial_weights(config, nn.Module(), resumed=False)
+    assert "decoding=beam" in told or "decoding." in told
+    assert "optim" not in told and "epochs" not in told and "objective" not in told
+
+
 def test_every_system_has_files_here() -> None:
     assert {system for system, _ in RELEASES} == set(SYSTEMS)
 
@@ -542,6 +576,8 @@ def test_an_imported_m2_is_exported_as_the_files_it_was(
 ) -> None:
     run = run_of(place, "m2", write_m2(place / "files"), "decoder.num_heads=1")
     assert main(["export", str(run), "--m2", "again/m2.pth"]) == 0
+    printed = capsys.readouterr().out
+    assert "again/m2.pth" in printed and "again/vocab.pkl" in printed
     itos = ["<unk>", "<pad>", "<bos>", "<eos>", *WORDS]
     w, again = random_weights(m2_shapes(len(itos))), torch.load(place / "again" / "m2.pth")["state_dict"]
     for name, tensor in w.items():

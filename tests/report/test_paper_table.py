@@ -198,6 +198,53 @@ def test_what_is_known_to_differ_is_not_marked_equal(
     assert f"differs: {line}" in text and "-1.9" in text and "≈" not in text
 
 
+STATED = {"objective": "scst", "optim.lr": "5e-6", "decoder.num_layers": 9, "decoding": "beam"}
+
+
+def test_what_nobody_knows_of_imported_weights_is_no_difference(ours: Path, tmp_path: Path, capsys) -> None:
+    """Settings of the model and of decoding are facts about weights, those of training are not."""
+    change(ours / "status.json", command="easycap import m2 a.pth data=coco_karpathy optim.lr=0.1")
+    file = {"name": "a.pth", "sha256": "0123456789abcdef" * 4}
+    change(ours / "result.json", imported={"system": "m2", "model": "m2", "files": [file]})
+    argv = (write_paper(tmp_path, ROW | {"settings": STATED}), "--row", ROW["name"], str(ours))
+    text = terminal(capsys, *argv)
+    assert "m2, released: a.pth (sha256 0123456789ab); beam 5; not trained with easycap" in text
+    assert (
+        "differs: decoder.num_layers 4, published 9 not known: objective (published scst), optim.lr" in text
+    )
+    assert not any(word in text for word in (" xe", "experiment=", "seed 1", "set: ", "≈"))
+    assert "not known: objective (published scst)" in table(capsys, *argv)[0]["differs"]
+
+
+def test_of_captions_alone_no_setting_is_known(ours: Path, tmp_path: Path, capsys) -> None:
+    change(ours / "status.json", command="easycap import captions a.json data=coco_karpathy")
+    change(ours / "result.json", imported={"system": "captions", "files": []}, seed=None)
+    config = {"task": "caption", "captions": {"name": "a"}, "data": {"name": "coco_karpathy"}}
+    (ours / "config.yaml").write_text(yaml.safe_dump(config))
+    text = terminal(
+        capsys, write_paper(tmp_path, ROW | {"settings": STATED}), "--row", ROW["name"], str(ours)
+    )
+    assert "ours: coco_karpathy, a folder of texts; not trained with easycap" in text
+    assert "decoder.num_layers (published 9), decoding (published beam)" in text and "differs" not in text
+
+
+def test_a_pretrained_captioner_is_another_model(ours: Path, tmp_path: Path, capsys) -> None:
+    change(ours / "status.json", command="easycap evaluate hf:owner/blip data=coco_karpathy")
+    change(ours / "result.json", pretrained="owner/blip")
+    config = yaml.safe_load((ours / "config.yaml").read_text())
+    config |= {name: {"name": "none"} for name in ("encoder", "image_tokens", "decoder", "vocab")}
+    config |= {"captioner": {"name": "huggingface", "model": "owner/blip", "tune": "none"}}
+    (ours / "config.yaml").write_text(yaml.safe_dump(config))
+    text = terminal(
+        capsys, write_paper(tmp_path, ROW | {"settings": STATED}), "--row", ROW["name"], str(ours)
+    )
+    assert "ours: coco_karpathy, owner/blip; beam 5; not trained with easycap" in text
+    assert "differs: another model: owner/blip, a captioner of transformers not known: objective" in text
+    assert "num_layers" not in text and "seed" not in text and " xe" not in text
+    assert main(["table", write_paper(tmp_path, ROW), str(ours)]) == 1
+    assert "was not trained here" in capsys.readouterr().err
+
+
 def test_a_stated_value_may_be_the_beginning_of_ours(ours: Path, tmp_path: Path, capsys) -> None:
     for value, differs in (("pic*", ""), ("vgg19*", "data.kind pictures, published vgg19")):
         config = yaml.safe_load((ours / "config.yaml").read_text())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from easycap.report.comparison.settings import AVERAGE_SIZE, ENSEMBLE_SIZE
+from easycap.report.comparison.settings import AVERAGE_SIZE, ENSEMBLE_SIZE, group_of
 from easycap.report.published.rows import Row
 from easycap.runs.ensembles import training_commands
+from easycap.runs.provenance import OF_TRAINING, is_trained_here
 from easycap.utils.text import NOTHING
 
 # What a published score of coco-caption stands on, as a signature says it.
@@ -25,6 +26,8 @@ _SAME_IMAGES = {"flickr30k_annotations": "flickr30k"}
 # Choices that change nothing that is computed; data and features are spoken of by themselves.
 _NO_CHANGE = ("experiment", "seed", "device", "resume", "tracking", "hydra", "sweep", "launcher")
 _PLACES = ("data.root", "data.images", "data.cache", "data.workers", "trainer.workers", "encoder.weights")
+# What a captioner of transformers has not: it is one whole.
+_PARTS = ("encoder", "image_tokens", "decoder", "vocab")
 _BY_THEMSELVES = ("data", "encoder.features")
 
 
@@ -68,22 +71,28 @@ def of_data(
     return [f"scored on {count} images, published on {images}" for count in counts if count != str(images)]
 
 
-def of_recipe(run: Path, row: Row, settings: Mapping[str, str]) -> list[str]:
-    """Return that it was another recipe, or none, and which settings were typed."""
+def of_recipe(run: Path, row: Row, settings: Mapping[str, str], *, trained_here: bool = True) -> list[str]:
+    """Return that it was another recipe, or none, and which settings were typed; no settings of training where the
+    weights were not trained here.
+    """
     trained = recipe_of(run)
     lines = []
-    if trained is None or trained != row.recipe:
+    if not trained_here:
+        if not row.settings:
+            lines.append("what differs is unknown: the row states no settings")
+    elif trained is None or trained != row.recipe:
         other = f"not with experiment={row.recipe}" if row.recipe else "no recipe of this row"
         lines.append(f"trained with experiment={trained or 'null'}, {other}")
         if not row.settings:
             lines.append("what else differs is unknown: the row states no settings")
     no_change = {*_NO_CHANGE, *_PLACES, *_BY_THEMSELVES}
+    unknown = () if trained_here else OF_TRAINING
     if settings.get("objective") == "scst":
         no_change.add("init_from")  # as its recipes demand
     typed = [
         f"{key}={value}"
         for key, value in _overrides(run)
-        if key not in no_change and key.split(".")[0] not in _NO_CHANGE
+        if key not in no_change and key.split(".")[0] not in (*_NO_CHANGE, *unknown)
     ]
     if typed:
         lines.append(f"{'changed in the recipe' if trained else 'set'}: {' '.join(typed)}")
@@ -96,12 +105,34 @@ def of_recipe(run: Path, row: Row, settings: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def of_settings(row: Row, settings: Mapping[str, str]) -> list[str]:
-    """Return in which of the settings that a row states others differ; a stated * stands for anything."""
-    return [
+def of_settings(row: Row, settings: Mapping[str, str], unknown: Collection[str] = ()) -> list[str]:
+    """Return in which of the settings that a row states others differ, without the `unknown`; a stated * stands for
+    anything.
+    """
+    whole = settings.get("captioner") == "huggingface"
+    lines = [
         f"{key} {settings.get(key, NOTHING)}, published {value.strip('*')}"
         for key, value in row.settings.items()
-        if not fnmatchcase(settings.get(key, NOTHING), value)
+        if key not in unknown
+        and not (whole and group_of(key) in _PARTS)
+        and not fnmatchcase(settings.get(key, NOTHING), value)
+    ]
+    if whole and any(group_of(key) in _PARTS for key in row.settings):
+        lines.insert(0, f"another model: {settings.get('captioner.model')}, a captioner of transformers")
+    return lines
+
+
+def unknown_settings(row: Row, settings: Mapping[str, str], result: Mapping[str, Any]) -> list[str]:
+    """Return the settings that a row states and that nobody knows of a run that was not trained here: of captions all,
+    of weights those of their training.
+    """
+    if is_trained_here(result):
+        return []
+    model_known = "encoder" in settings  # captions alone have data, and nothing else
+    return [
+        key
+        for key in row.settings
+        if group_of(key) in OF_TRAINING or not (model_known or group_of(key) == "data")
     ]
 
 

@@ -13,8 +13,9 @@ from easycap.report.published import differences
 from easycap.report.published.placing import other_ways, rows_named, rows_of, why_no_row
 from easycap.report.published.rows import Paper, Row
 from easycap.report.published.splits import check_split, decoding_of, what_is_missing
-from easycap.report.recipe import recipe
+from easycap.report.recipe import origin, recipe
 from easycap.report.scores import score_of
+from easycap.runs.provenance import is_trained_here, known_config
 from easycap.runs.reading import read_config, read_result, read_status
 from easycap.utils.text import NOTHING, metric_order
 
@@ -39,7 +40,7 @@ class Cell:
 @dataclass(frozen=True)
 class MatchedRow:
     """A published row and its run; `run` None: there is none. `made_of` is the run in a few words, `missing`
-    says how it comes by the scores it lacks.
+    says how it comes by the scores it lacks, `unknown` are stated settings that nobody knows of it.
 
     With `other_data` the scores are of other images, or of fewer: their difference says nothing about the models.
     """
@@ -51,7 +52,13 @@ class MatchedRow:
     made_of: str = ""
     other_data: bool = False
     differs: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
     missing: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what differs, and what is not known."""
+        return (*self.differs, *([f"not known: {', '.join(self.unknown)}"] if self.unknown else []))
 
 
 def match_runs(
@@ -101,27 +108,31 @@ def _alone(row: Row) -> MatchedRow:
 
 def _matched(paper: Paper, row: Row, run: Path, split: str) -> MatchedRow:
     config, result = read_config(run), read_result(run) or {}
+    config = known_config(config, result)
     settings = _settings(config, split)
+    unknown = differences.unknown_settings(row, settings, result)
     scores = {metric: score_of(result, split, metric) for metric in metric_order(row.scores)}
     data = differences.of_data(row, settings, split, [score for score in scores.values() if score])
     known = (
         *data,
-        *differences.of_recipe(run, row, settings),
-        *differences.of_settings(row, settings),
+        *differences.of_recipe(run, row, settings, trained_here=is_trained_here(result)),
+        *differences.of_settings(row, settings, unknown),
         *differences.of_features(settings),
         *(f"recipe: {text}" for text in paper.differs.get(differences.recipe_of(run) or "", ())),
         *(f"published: {text}" for text in row.differs),
     )
-    cells = tuple(_cell(row, metric, score, alike=not known) for metric, score in scores.items())
-    made_of = ", ".join(choice for _, choice in recipe(config))
+    cells = tuple(
+        _cell(row, metric, score, alike=not known and not unknown) for metric, score in scores.items()
+    )
     return MatchedRow(
         row,
         cells,
         run,
         read_status(run).state,
-        f"{made_of}; {_decoding(settings)}; seed {config.get('seed', NOTHING)}",
+        _made_of(config, result, settings),
         bool(data),
         (*known, *differences.of_terms({cell.metric: cell.signature for cell in cells})),
+        tuple(f"{key} (published {row.settings[key].strip('*')})" for key in unknown),
         what_is_missing(run, split, result, [metric for metric, score in scores.items() if score is None]),
     )
 
@@ -148,6 +159,15 @@ def _settings(config: Mapping[str, Any], split: str) -> dict[str, str]:
         return settings
     settings = {key: value for key, value in settings.items() if key.split(".")[0] != "decoding"}
     return settings | flat({"decoding": decoding})
+
+
+def _made_of(config: Mapping[str, Any], result: Mapping[str, Any], settings: Mapping[str, str]) -> str:
+    """The run in a few words; of one that was not trained here where it comes from, and no seed."""
+    parts = ", ".join(text for _, text in (*recipe(config), *origin(result)))
+    decoding = [_decoding(settings)] if "decoding" in settings else []
+    here = is_trained_here(result)
+    training = f"seed {config.get('seed', NOTHING)}" if here else "not trained with easycap"
+    return "; ".join([parts, *decoding, training])
 
 
 def _decoding(settings: Mapping[str, str]) -> str:

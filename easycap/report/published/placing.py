@@ -11,7 +11,8 @@ from easycap.report.comparison.settings import flat
 from easycap.report.published.differences import of_settings, recipe_of
 from easycap.report.published.rows import Paper, Row
 from easycap.runs.find import shown
-from easycap.runs.reading import read_config
+from easycap.runs.provenance import is_trained_here
+from easycap.runs.reading import read_config, read_result
 from easycap.utils.text import NOTHING
 
 _CANDIDATES = 3
@@ -49,6 +50,8 @@ def _names(rows: Iterable[Row]) -> list[str]:
 def why_no_row(run: Path) -> str:
     """Say why `rows_of` has found none."""
     trained = recipe_of(run)
+    if not is_trained_here(read_result(run) or {}):
+        return f"{shown(run)} was not trained here, so it has no recipe and matches no row of this paper"
     if not trained:
         return (
             f"{shown(run)} was trained without a recipe (experiment=NAME), so it matches no row of this paper"

@@ -54,6 +54,8 @@ def _print_run(console: Console, one: MatchedRow) -> None:
     _print(console, f"ours: {one.made_of}")
     for line in one.differs:
         _print(console, f"differs: {line}")
+    if one.unknown:
+        _print(console, f"not known: {', '.join(one.unknown)}")
     if one.missing:
         _print(console, one.missing, "yellow")
     console.print(Padding(_table(one), _INDENT, expand=False))

@@ -24,7 +24,7 @@ def to_csv(paper: Paper, rows: Sequence[MatchedRow]) -> str:  # noqa: ARG001  on
     for one in rows:
         row = one.row
         run = "not run" if one.run is None else one.run.resolve().name
-        about = (str(row.checked).lower(), row.sources, row.source, row.remarks, "; ".join(one.differs))
+        about = (str(row.checked).lower(), row.sources, row.source, row.remarks, "; ".join(one.notes))
         for cell in one.cells:
             values = ["" if (value := getattr(cell, key)) is None else round(value, 4) for key in _NUMBERS]
             texts = (row.name, row.recipe, row.split, run, cell.metric)
@@ -62,7 +62,7 @@ def _texts(one: MatchedRow, cell: Cell) -> list[str]:
 
 def _differs(rows: Sequence[MatchedRow]) -> list[str]:
     return [
-        f"{one.row.name}, {one.run.resolve().name}: {line}" for one in rows if one.run for line in one.differs
+        f"{one.row.name}, {one.run.resolve().name}: {line}" for one in rows if one.run for line in one.notes
     ]
 
 
