@@ -62,8 +62,9 @@ def main(argv: Sequence[str]) -> int:
 
             # not by `predict.load`, which refuses models that see no photos
             task = load_task(checkpoint_of(find_model(args.run)), device="cpu")
-            notes = export_release(task, system, path)
-            say(f"{bytes_text(path.stat().st_size):>10}  {shown(path)}")
+            files, notes = export_release(task, system, path)
+            for file in files:
+                say(f"{bytes_text(file.stat().st_size):>10}  {shown(file)}")
             for note in notes:
                 say(f"note: {note}")
             return 0

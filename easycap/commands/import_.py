@@ -18,8 +18,9 @@ examples:
   easycap import clipcap coco_weights.pt data.root=COCO vocab.path=GPT2
   easycap import captions results.json data=coco_karpathy data.root=COCO
 
-Pickles are read as data and never executed. A run with weights can be evaluated, compared, shared
-and trained further (init_from=RUN); a run with captions only has scores and can be compared.
+Pickles are read as data and never executed. A run with weights can be evaluated, compared
+and trained further (init_from=RUN), and shared if it sees photos: those of m2 and ruotianluo, and clipcap with
+encoder=precomputed, read precomputed features and cannot be. A run with captions only has scores and can be compared.
 """
 
 

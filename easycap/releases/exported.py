@@ -17,8 +17,9 @@ from easycap.tasks.base import Task
 from easycap.tasks.captioning import CaptioningTask
 
 
-def export_release(task: Task, system: str, path: Path) -> list[str]:
-    """Write a captioner as the file `path` with the keys of a `system`; return sentences on what differs there.
+def export_release(task: Task, system: str, path: Path) -> tuple[list[Path], list[str]]:
+    """Write a captioner as the file `path` with the keys of a `system`; return the files and sentences on what differs
+    there.
 
     `clipcap`: the state dict of rmokady/CLIP_prefix_caption. `m2`: the checkpoint of aimagelab's Meshed-Memory, and
     beside it vocab.pkl. Raises `UserError` for a captioner that is another net than theirs, and for a file that is
@@ -39,7 +40,7 @@ def export_release(task: Task, system: str, path: Path) -> list[str]:
     torch.save(content, path)
     for name, data in beside.items():
         (path.parent / name).write_bytes(data)
-    return notes
+    return [path, *(path.parent / name for name in beside)], notes
 
 
 def renamed_back(weights: Mapping[str, torch.Tensor], names: Sequence[tuple[str, str]]) -> Weights:
