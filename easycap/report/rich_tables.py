@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from easycap.report.recipe import choice, image_tokens
+from easycap.report.recipe import choice, image_tokens, pretrained_captioner
 from easycap.report.scores import (
     HEADLINE,
     TAG_HEADLINE,
@@ -143,6 +143,8 @@ def _run_row(summary: RunSummary) -> dict[str, Text]:
         return row | {"started": Text(numbers.time_text(summary.started))}
     values = {group: choice(summary.config, group) for group in ("data", "encoder", "decoder")}
     values["image tokens"] = image_tokens(summary.config)
+    if (model := pretrained_captioner(summary.config)) is not None:  # one whole in the place of parts
+        values |= {"encoder": model, "image tokens": numbers.NOTHING, "decoder": numbers.NOTHING}
     if summary.config.get("task") == "tags":
         values |= {"image tokens": numbers.NOTHING, "decoder": f"tagger {choice(summary.config, 'tagger')}"}
     values["steps"] = numbers.NOTHING if summary.steps is None else f"{summary.steps:,}"

@@ -210,7 +210,15 @@ def test_the_table_fits_the_terminal_and_keeps_the_score(sweep: Path, width: int
     lines = printed(found, width).splitlines()
     assert max(map(len, lines)) <= width and any("CIDEr-D" in line for line in lines)
     _, left_out = comparison_table(found, width=width)
-    assert ("wall time" in left_out) == (width <= 80) and ("work per caption" in left_out) == (width <= 60)
+    assert ("wall time" in left_out) == (width <= 120) and ("work per caption" in left_out) == (width <= 60)
+
+
+def test_each_row_begins_with_the_name_of_its_run_where_there_is_room(sweep: Path) -> None:
+    found = compared(sweep)
+    lines = printed(found, 120).splitlines()
+    for run in found.runs:
+        assert any(line.split()[:2] == [str(run.number), run.name] for line in lines), run.name
+    assert found.runs[0].name not in printed(found, 40)
 
 
 def test_images_that_differ_most_come_first(sweep: Path) -> None:

@@ -90,6 +90,15 @@ def test_a_list_that_is_no_terminal_is_not_cut(outputs: Path, capsys: pytest.Cap
     assert all(part in line for part in ("completed", "scenes", "resampler", "causal_lm", "2025"))
 
 
+def test_a_pretrained_captioner_is_listed_by_its_model(outputs: Path, capsys) -> None:
+    parts = {name: {"name": "none"} for name in ("encoder", "image_tokens", "decoder", "vocab")}
+    captioner = {"name": "huggingface", "model": "owner/blip", "tune": "lora", "lora_rank": 8}
+    change(outputs / "runs/second", config() | parts | {"captioner": captioner}, status())
+    assert main(["runs"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("second"))
+    assert "owner/blip" in line and "none" not in line
+
+
 def test_a_tag_model_is_listed_with_its_mean_average_precision(outputs: Path, capsys) -> None:
     write(outputs / "runs/second/result.json", {"scores": {"test": {"mAP": {"value": 0.4216}}}})
     assert main(["runs"]) == 0

@@ -14,6 +14,7 @@ from easycap.report.comparison.columns import DIFFERENT, TEXT_KINDS, Cell, Colum
 from easycap.report.comparison.effects import front_of
 from easycap.report.comparison.hints import hints
 from easycap.report.comparison.read_runs import Comparison
+from easycap.report.comparison.run_names import short_names
 from easycap.report.comparison.set_scores import SetTable
 from easycap.report.comparison.settings import SEED
 from easycap.report.group_scores import WHOLE
@@ -31,6 +32,7 @@ _COST_ORDER = (
     "trainable_parameters",
     "train_seconds",
 )
+_NAME = "run"  # the column of names
 _GAP = 2  # characters between columns
 _FEW = 4
 _LISTED = 8  # reasons or problems listed before "and n more"
@@ -38,7 +40,7 @@ _LISTED = 8  # reasons or problems listed before "and n more"
 
 def comparison_table(comparison: Comparison, *, width: int | None = None) -> tuple[Table, list[str]]:
     """Return the table in at most `width` characters (else the terminal's), and the columns left out of it."""
-    everything = columns(comparison)
+    everything = [_short_names(comparison), *columns(comparison)]
     shown = _fitting(everything, width or console().width, len(str(len(comparison.runs))))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("#", justify="right", no_wrap=True)
@@ -55,7 +57,12 @@ def comparison_table(comparison: Comparison, *, width: int | None = None) -> tup
         if comparison.score(run, comparison.metrics[0]) is None and "status" not in texts:
             texts[comparison.metrics[0]] = _state(run.state)
         table.add_row(Text(str(run.number)), *texts.values())
-    return table, [column.title for column in everything if column not in shown]
+    return table, [column.title for column in everything if column not in shown and column.key != _NAME]
+
+
+def _short_names(comparison: Comparison) -> Column:
+    """The runs' names as the page has them."""
+    return Column("run", _NAME, _NAME, tuple(map(Cell, short_names([run.name for run in comparison.runs]))))
 
 
 def set_table(found: SetTable, *, width: int) -> tuple[Table, list[str]]:
@@ -182,7 +189,7 @@ def _fitting(everything: Sequence[Column], width: int, digits: int) -> list[Colu
 
 
 def _by_importance(everything: Sequence[Column]) -> list[Column]:
-    """The first score; what a run is, by its first three settings; its main cost; then everything else.
+    """The first score; what a run is, by its first three settings; its main cost; its name; then everything else.
 
     A run without a score has its state in the score's place, so the column of states may go.
     """
@@ -191,12 +198,13 @@ def _by_importance(everything: Sequence[Column]) -> list[Column]:
         (column for column in everything if column.kind == "cost"), key=lambda c: _COST_ORDER.index(c.key)
     )
     marks = [column for column in everything if column.kind == "setting"]
-    state = [column for column in everything if column.kind == "run"]
+    state = [column for column in everything if column.kind == "run" and column.key != _NAME]
+    name = [column for column in everything if column.key == _NAME]
     same_seed = [column for column in marks if column.key == SEED and column.is_constant]
     marks = [column for column in marks if column not in same_seed]
     following = [column for column in everything if column.kind == "following"]
     last = [*scores[1:], *state, *same_seed, *following, *costs[2:]]
-    return [*scores[:1], *marks[:3], *costs[:1], *marks[3:], *costs[1:2], *last]
+    return [*scores[:1], *marks[:3], *costs[:1], *name, *marks[3:], *costs[1:2], *last]
 
 
 def _width(column: Column) -> int:
