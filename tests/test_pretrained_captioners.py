@@ -114,6 +114,23 @@ def test_absent_and_damaged_models_are_refused(refused, tmp_path: Path) -> None:
     assert "has no processor" in refused(str(folder))
 
 
+@pytest.mark.parametrize("kind", ["blip", "git", "blip-2", "qwen2_vl"])
+def test_a_model_without_a_tokenizer_is_refused(refused, kind: str, tmp_path: Path, capsys) -> None:
+    """transformers gives it an empty tokenizer, with which all captions are empty."""
+    folder = tmp_path / kind
+    shutil.copytree(tiny_model(kind), folder)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    assert f"{folder} has no tokenizer" in refused(str(folder))
+    run = tmp_path / "run"
+    assert main(["evaluate", f"hf:{folder}", *SCENES, "--folder", str(run), "--device", "cpu"]) == 1
+    assert f"{folder} has no tokenizer" in capsys.readouterr().err
+    whole = ["captioner=huggingface", f"captioner.model={folder}", "tracking=none", "device=cpu"]
+    assert main(["train", *whole, *SCENES, f"hydra.run.dir={run}"]) == 1
+    assert f"{folder} has no tokenizer" in capsys.readouterr().err
+    assert not run.exists()
+
+
 def test_weights_that_are_only_a_pickle_are_refused(refused, tmp_path: Path) -> None:
     folder = tmp_path / "git"
     shutil.copytree(tiny_model("git"), folder)

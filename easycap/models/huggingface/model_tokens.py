@@ -30,7 +30,8 @@ class ModelTokens:
     `config` and `processor` are transformers' own. Captions end with `eos_id`, the first of the `end_ids` at which
     the model's generation stops. A pad that is missing or that is an end gets a new id after all others, as does bos,
     which is never read: a caption continues the model's own start and the `prompt` (None: what models of this kind are
-    usually asked). Raises `UserError` for a tokenizer without an end, and for a prompt where the model takes none.
+    usually asked). Raises `UserError` for a tokenizer without words or an end, and for a prompt where the model takes
+    none.
     """
 
     def __init__(self, source: str, prompt: str | None) -> None:
@@ -38,6 +39,8 @@ class ModelTokens:
         self.processor = read_processor(source, self.config)
         self.generation = read_generation_config(source, self.config)
         self.tokenizer = tokenizer_of(self.processor)
+        size = getattr(self.config.get_text_config(decoder=True), "vocab_size", 0)
+        _check_has_words(source, self.tokenizer, size)
         self.prompt = self.kind.prompt if prompt is None else prompt
         if self.prompt and self.config.model_type == "pix2struct":
             raise UserError(f"captioner.prompt={self.prompt!r}: a pix2struct model takes none; leave it out")
@@ -45,8 +48,7 @@ class ModelTokens:
         if not self.end_ids:
             raise UserError(f"captioner.model={source!r} has no end token, so its captions would never end")
         self.eos_id = self.end_ids[0]
-        text = self.config.get_text_config(decoder=True)
-        self.num_own = max(len(self.tokenizer), getattr(text, "vocab_size", 0))
+        self.num_own = max(len(self.tokenizer), size)
         self.bos_id = self.num_own
         self.unk_id: int | None = None
         pad = self.tokenizer.pad_token_id
@@ -158,3 +160,16 @@ class ModelTokens:
     def load(cls, folder: Path, prompt: str | None) -> Self:
         """Return what `save` wrote into `folder`."""
         return cls(str(Path(folder) / FOLDER), prompt)
+
+
+def _check_has_words(source: str, tokenizer: Any, size: int) -> None:
+    """Raise `UserError` if a model of `size` tokens got an empty tokenizer, which transformers makes of no files.
+
+    Tables may be padded, so a tokenizer that is a little smaller is the model's own.
+    """
+    if len(tokenizer) > max(len(tokenizer.all_special_ids), size // 2):
+        return
+    raise UserError(
+        f"{source} has no tokenizer (of the model's {size:,} tokens its files name {len(tokenizer)}): put "
+        "tokenizer.json and tokenizer_config.json of the model's repository into the folder"
+    )
