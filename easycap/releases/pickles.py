@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from easycap.errors import UserError
+from easycap.utils.hub import shortened
 
 
 class Refused(UserError):
@@ -192,5 +193,5 @@ def unpickle(file: IO[bytes], path: Path) -> Any:
     except EOFError:
         raise UserError(f"{path} is cut off: download it again") from None
     except Exception as error:  # a damaged pickle raises whatever its parsing stumbles on
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        reason = shortened(f"{type(error).__name__}: {error}", 120)
         raise UserError(f"{path} is damaged, or not a pickle ({reason})") from None

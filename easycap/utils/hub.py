@@ -60,7 +60,16 @@ def fetch(source: str, *names: str) -> list[Path]:
 
 def in_one_line(error: Exception) -> str:
     """Return the beginning of what an error says, as one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return shortened(str(error)) or type(error).__name__
+
+
+def shortened(text: str, longest: int = 200) -> str:
+    """Return a text as one line of at most `longest` characters, cut after a word."""
+    line = " ".join(text.split())
+    if len(line) <= longest:
+        return line
+    kept = line[: longest - 1]
+    return (kept.rpartition(" ")[0] or kept).rstrip(" ,;:(") + "…"
 
 
 def _reachable() -> bool:

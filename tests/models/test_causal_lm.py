@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load, save
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from easycap.errors import UserError
 from easycap.models.decoders.causal_lm import CausalLM
-from easycap.models.decoders.language_models import Tune
+from easycap.models.decoders.language_models import Tune, architecture_of
 from easycap.types import Memory
 
 TINY = {
@@ -67,6 +69,35 @@ def test_the_architecture_of_another_model_than_the_weights_is_refused(saved: Pa
     CausalLM(**(TINY | {"architecture": own}), pretrained=str(saved), **IDS)
     with pytest.raises(ValueError, match="not the model of decoder.pretrained=.*architecture=null"):
         CausalLM(**(TINY | {"architecture": own | {"n_layer": 3}}), pretrained=str(saved), **IDS)
+
+
+@pytest.mark.parametrize("own_pad", [7, 49])
+def test_the_row_without_gradient_is_that_of_our_pad(tmp_path: Path, own_pad: int) -> None:
+    """A Llama's own pad may lie beyond the new table, or be a word of ours."""
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "max_position_embeddings": 12}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(**sizes, **heads, pad_token_id=own_pad)).save_pretrained(tmp_path)
+    own = architecture_of(str(tmp_path))
+    decoder = CausalLM(**(TINY | {"architecture": own}), pretrained=str(tmp_path), **IDS)
+    table = decoder.token_embedding
+    assert table.padding_idx == IDS["pad_id"] == decoder.lm.config.pad_token_id
+    table(torch.arange(30)).sum().backward()
+    assert table.weight.grad is not None
+    assert table.weight.grad.ne(0).all(1).tolist() == [False, *[True] * 29]
+
+
+def test_ids_beyond_the_weights_table_are_named(saved: Path, tmp_path: Path) -> None:
+    ids = IDS | {"subword_ids": [[], [], [], *([index] for index in range(3, 30))]}
+    CausalLM(**TINY, pretrained=str(saved), **ids)
+    words = [*ids["subword_ids"][:-1], [4, 100]]
+    with pytest.raises(UserError, match="word vectors for 50 tokens, but its tokenizer has the id 100"):
+        CausalLM(**TINY, pretrained=str(saved), **(ids | {"subword_ids": words}))
+    folder = shutil.copytree(saved, tmp_path / "lm")
+    config = json.loads((folder / "config.json").read_text()) | {"eos_token_id": 60}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"its config \(bos or eos\) has the id 60"):
+        CausalLM(**TINY, pretrained=str(folder), **ids)
+    CausalLM(**TINY, pretrained=str(folder), **IDS)
 
 
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:

@@ -186,9 +186,8 @@ def test_an_output_layer_of_its_own_starts_at_its_own_rows() -> None:
     before = [
         layer.weight.detach().clone() for layer in (lm.get_input_embeddings(), lm.get_output_embeddings())
     ]
-    start_words(
-        lm, 4, [[4, 5], [], [], [6]], {1: None, 2: 7, 3: 8}
-    )  # its own ids go before those of `special`
+    # its own ids go before those of `special`
+    start_words(lm, 4, [[4, 5], [], [], [6]], {1: None, 2: 7, 3: 8}, pad_id=0)
     for table, layer in zip(before, (lm.get_input_embeddings(), lm.get_output_embeddings()), strict=True):
         expected = torch.stack([table[[4, 5]].mean(0), table.mean(0), table[7], table[6]])
         torch.testing.assert_close(layer.weight.detach(), expected)

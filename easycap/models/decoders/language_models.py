@@ -13,6 +13,8 @@ from easycap.utils.extras import check_extra
 from easycap.utils.native_parts import is_transposed_linear
 from easycap.utils.transformers_adapter import LanguageModel, read_config, untrained
 
+_SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
+
 
 class Tune(Enum):
     """What of a language model is trained: all of it, low-rank additions to it (LoRA), or nothing."""
@@ -61,8 +63,10 @@ def own_gpt2(lm: LanguageModel, tune: Tune, *, dropout: float) -> LanguageModel:
 
 def check_architecture(lm: LanguageModel, architecture: dict[str, Any], source: str) -> None:
     """Raise `UserError` unless `architecture`, which a checkpoint is built from, builds `lm`, loaded from `source`."""
+    # Its own pad may lie beyond the new table, which the model could not be built with.
+    special = {name: getattr(lm.config, name) for name in _SPECIAL}
     with torch.device("meta"):
-        built = untrained(architecture, vocab_size=lm.config.vocab_size, special={}, dropout=0.0)
+        built = untrained(architecture, vocab_size=lm.config.vocab_size, special=special, dropout=0.0)
     shapes, wanted = ({name: t.shape for name, t in one.state_dict().items()} for one in (lm, built))
     if shapes != wanted:
         raise UserError(

@@ -32,18 +32,43 @@ def check_embedding(embedding: str, pretrained: str | None) -> None:
         )
 
 
+def check_ids_fit(
+    lm: LanguageModel, subword_ids: list[list[int]] | None, special: dict[int, int | None], source: str
+) -> None:
+    """Raise `UserError` if the words would start at rows that the table of `source` does not have.
+
+    The arguments are those of `start_words`.
+    """
+    rows = len(lm.get_input_embeddings().weight)
+    of_words = max((index for ids in subword_ids or () for index in ids), default=0)
+    of_config = max((own for own in special.values() if isinstance(own, int)), default=0)
+    for whose, index in (("tokenizer", of_words), ("config (bos or eos)", of_config)):
+        if subword_ids is not None and index >= rows:
+            raise UserError(
+                f"decoder.pretrained={source!r} has word vectors for {rows:,} tokens, but its {whose} has the id "
+                f"{index}: the folder's files are not of one model; give all of the same, or set "
+                "decoder.embedding=random"
+            )
+
+
 def start_words(
-    lm: LanguageModel, vocab_size: int, subword_ids: list[list[int]] | None, special: dict[int, int | None]
+    lm: LanguageModel,
+    vocab_size: int,
+    subword_ids: list[list[int]] | None,
+    special: dict[int, int | None],
+    *,
+    pad_id: int,
 ) -> None:
     """Give a Hugging Face language model a table of `vocab_size` words, in the input and in the output layer.
 
     With `subword_ids`, for each word its ids in the model's own vocabulary, a word starts at their mean, and an id of
     `special` {new id: the model's own id, or None} that has none as that one; without, all rows are drawn at random.
+    The row that gets no gradient, where a model has one, is that of `pad_id`.
     """
     with torch.no_grad():
         if subword_ids is None:
             # Another vocabulary's ids mean nothing to the trained table.
-            lm.resize_token_embeddings(vocab_size, mean_resizing=False)
+            _resize(lm, vocab_size, pad_id)
             for table in word_tables(lm):
                 nn.init.normal_(table, std=initial_std(lm.config))
             return
@@ -54,9 +79,16 @@ def start_words(
             means_of_subwords(table, subword_ids).to(in_own_precision(table).dtype)
             for table in word_tables(lm)
         ]
-        lm.resize_token_embeddings(vocab_size, mean_resizing=False)
+        _resize(lm, vocab_size, pad_id)
         for table, start in zip(word_tables(lm), starts, strict=True):
             table.copy_(start)
+
+
+def _resize(lm: LanguageModel, vocab_size: int, pad_id: int) -> None:
+    has_pad = lm.get_input_embeddings().padding_idx is not None
+    lm.resize_token_embeddings(vocab_size, mean_resizing=False)
+    if has_pad:  # the model's own stays, which may be the id of a word of ours, or is dropped
+        lm.get_input_embeddings().padding_idx = pad_id
 
 
 def word_tables(lm: LanguageModel) -> list[torch.Tensor]:
