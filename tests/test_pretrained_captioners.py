@@ -12,6 +12,7 @@ import transformers
 from helpers.tiny_clip import save_tiny_clip
 from helpers.tiny_image_text_models import tiny_model
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import easycap
 from easycap.cli import main
@@ -129,6 +130,63 @@ def test_a_model_without_a_tokenizer_is_refused(refused, kind: str, tmp_path: Pa
     assert main(["train", *whole, *SCENES, f"hydra.run.dir={run}"]) == 1
     assert f"{folder} has no tokenizer" in capsys.readouterr().err
     assert not run.exists()
+
+
+def copied(kind: str, folder: Path, **config: object) -> Path:
+    """A tiny model whose config says something else."""
+    shutil.copytree(tiny_model(kind), folder)
+    stored = json.loads((folder / "config.json").read_text()) | config
+    (folder / "config.json").write_text(json.dumps(stored))
+    return folder
+
+
+def test_the_reason_why_a_model_cannot_be_loaded(refused, tmp_path: Path) -> None:
+    cut = copied("git", tmp_path / "cut")
+    whole = (cut / "model.safetensors").read_bytes()
+    (cut / "model.safetensors").write_bytes(whole[:-1000])
+    assert "model.safetensors is damaged or cut off; download it again" in refused(str(cut))
+    own = {"AutoConfig": "configuration_x.X", "AutoModel": "modeling_x.X"}
+    remote = copied("git", tmp_path / "remote", model_type="x", auto_map=own)
+    (remote / "configuration_x.py").write_text("raise SystemExit")
+    assert "code from models is not run" in refused(str(remote))
+    assert "there is no such folder here, and the hub cannot be reached" in refused("hf_nosuch")
+    assert "'/hf/no/such' cannot be loaded: there is no such folder\n" in refused("/hf/no/such")
+
+
+def test_weights_of_another_head_are_named(refused, tmp_path: Path) -> None:
+    folder = copied("blip", tmp_path / "blip", architectures=["BlipForImageTextRetrieval"])
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("text_decoder")}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "is a BlipForImageTextRetrieval, which writes no captions" in refused(str(folder))
+    copied("blip", tmp_path / "damaged")
+    save_file(kept, tmp_path / "damaged" / "model.safetensors", metadata={"format": "pt"})
+    assert "of its model's tensors" in refused(str(tmp_path / "damaged"))
+
+
+def test_a_folder_of_transformers_settings_and_sharing(tmp_path: Path, capsys) -> None:
+    folder = tiny_model("git")
+    for words, sentence in (
+        (["evaluate", str(folder)], f"is used by the name hf:{folder}"),
+        (["evaluate", f"hf:{folder}", "encoder=timm"], "encoder=timm is not a setting of a pre"),
+        (
+            ["evaluate", f"hf:{folder}", *SCENES, "trainer.batch_size=4"],
+            "trainer.batch_size=4 is not a setting",
+        ),
+        (
+            ["share", f"hf:{folder}", str(tmp_path / "x")],
+            "was not trained here, so there is nothing to share",
+        ),
+    ):
+        assert main(words) == 1
+        assert sentence in capsys.readouterr().err
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("task: caption\n")
+    (run / "status.json").write_text('{"status": "completed"}')
+    (run / "result.json").write_text(json.dumps({"pretrained": "some/model"}))
+    assert main(["share", str(run), str(tmp_path / "x")]) == 1
+    assert "was not trained here" in capsys.readouterr().err
 
 
 def test_weights_that_are_only_a_pickle_are_refused(refused, tmp_path: Path) -> None:

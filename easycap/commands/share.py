@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from easycap.errors import UserError
-from easycap.runs.find import shown
+from easycap.runs.find import PRETRAINED, find_run, is_pretrained, shown
 from easycap.utils.console import say
 from easycap.utils.text import bytes_text
 
@@ -56,6 +56,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _pretrained_of(run: Path) -> str | None:
+    """Return the name of the pretrained captioner that hf:NAME, or the run of its scores, is of; None for others."""
+    if is_pretrained(run):
+        return str(run).removeprefix(PRETRAINED)
+    from easycap.runs.reading import is_run, read_result
+
+    folder = find_run(run)
+    result = (read_result(folder) or {}) if is_run(folder) else {}
+    found = result.get("pretrained")
+    return None if found is None else str(found)
+
+
 def _check(args: argparse.Namespace) -> None:
     """Raise `UserError` for incompatible arguments, before the model is loaded."""
     if (args.folder is None) == (args.hub is None):
@@ -65,6 +77,12 @@ def _check(args: argparse.Namespace) -> None:
     if args.hub is not None and args.overwrite:
         raise UserError(
             "--overwrite only applies to a folder; on the hub, earlier versions stay in the history"
+        )
+    model = _pretrained_of(args.run)
+    if model is not None:
+        raise UserError(
+            f"{shown(args.run)} is a pretrained captioner that was not trained here, so there is nothing to share: "
+            f"others use it as {PRETRAINED}{model}"
         )
     from easycap.sharing.hub_models import check_model_id
     from easycap.sharing.model_folder import check_licence, check_target

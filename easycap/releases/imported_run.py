@@ -13,6 +13,7 @@ from easycap.config.compose import compose
 from easycap.config.instantiate import build
 from easycap.config.schema import config_hash, to_plain, to_yaml
 from easycap.config.validate import validate
+from easycap.data.feature_files import precomputed_features
 from easycap.errors import UserError
 from easycap.models.build import build_captioner, with_architecture
 from easycap.models.captioner import Captioner
@@ -42,9 +43,10 @@ def import_release(
     folder = free_folder(folder, ["imported", system])
     release = read_release(system, files)
     config = validate(compose([*release.overrides, *overrides]).config)
+    precomputed_features(config["encoder"])  # raises for files that are not there
     torch.manual_seed(config["seed"])
     vocabulary: Any = release.vocabulary or _vocabulary_of(config, release, files)
-    captioner = build_captioner(config, vocabulary)
+    captioner = _captioner(config, vocabulary, release, [*files], overrides)
     load_release(captioner, release)
     config = with_architecture(config)
 
@@ -72,6 +74,22 @@ def import_release(
 
     atomic_dir(folder, write)
     return folder, release
+
+
+def _captioner(
+    config: dict[str, Any], vocabulary: Any, release: Release, files: Sequence[Path], overrides: Sequence[str]
+) -> Captioner:
+    """The captioner of a config; `UserError` if its language model is not in the files and cannot be had."""
+    try:
+        return build_captioner(config, vocabulary)
+    except UserError as error:
+        named = any(word.startswith("decoder.pretrained=") for word in overrides)
+        if named or "decoder." not in release.kept:
+            raise
+        raise UserError(
+            f"{files[0]} holds no language model: give that which it was trained with, decoder.pretrained=FOLDER "
+            f"({config['decoder']['pretrained']} from the hub is the default, which cannot be used here: {error})"
+        ) from None
 
 
 def _vocabulary_of(config: dict[str, Any], release: Release, files: Sequence[Path]) -> Any:

@@ -8,13 +8,14 @@ called; an object of it keeps what was stored of it as data. The few functions w
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from easycap.errors import UserError
 from easycap.utils.hub import shortened
+from easycap.utils.text import printable
 
 
 class Refused(UserError):
@@ -118,7 +119,23 @@ def _reconstructor(kind: Any, _base: Any, _state: Any) -> Opaque:
 
 def _bytes(text: Any, _encoding: Any = None) -> bytes:
     """As Python 3 stores bytes for Python 2: each is a letter."""
-    return str(text).encode("latin-1")
+    if not isinstance(text, str):
+        raise Refused("it would make bytes of something that is not text")
+    return text.encode("latin-1")
+
+
+_PLAIN = (str, bytes, int, float, bool, type(None))
+
+
+def _checked(key: Any) -> Any:
+    """Return a key of a dict or set; the hash of tuples that share nested ones takes exponential time."""
+    if isinstance(key, tuple | frozenset) and not all(type(part) in _PLAIN for part in key):
+        raise Refused("a key of it is a nested tuple")
+    return key
+
+
+def _dict(items: Any = ()) -> _Dict:
+    return _Dict(items if isinstance(items, dict) else [(_checked(key), value) for key, value in items])
 
 
 def _record(path: str) -> _Allowed:
@@ -137,11 +154,11 @@ _ALLOWED: dict[str, Any] = {
     "torch._utils._rebuild_parameter": _Allowed(lambda data, *_: data),
     "torch.nn.parameter.Parameter": _Allowed(lambda data=None, *_: data),
     "torch.Size": _Allowed(lambda size=(): tuple(size)),
-    "collections.OrderedDict": _Allowed(lambda items=(): _Dict(items)),
-    "collections.Counter": _Allowed(lambda items=(): _Dict(items)),
-    "collections.defaultdict": _Allowed(lambda _factory=None, items=(): _Dict(items)),
-    "builtins.set": _Allowed(lambda items=(): set(items)),
-    "builtins.frozenset": _Allowed(lambda items=(): frozenset(items)),
+    "collections.OrderedDict": _Allowed(_dict),
+    "collections.Counter": _Allowed(_dict),
+    "collections.defaultdict": _Allowed(lambda _factory=None, items=(): _dict(items)),
+    "builtins.set": _Allowed(lambda items=(): set(map(_checked, items))),
+    "builtins.frozenset": _Allowed(lambda items=(): frozenset(map(_checked, items))),
     "copyreg._reconstructor": _Allowed(_reconstructor),
     "_codecs.encode": _Allowed(_bytes),
     "builtins.bytes": _Allowed(lambda: b""),
@@ -163,6 +180,40 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         path = f"{_MODULES.get(module, module)}.{name}"
         return _ALLOWED.get(path) or _stand_in(path)
+
+    def load_setitem(self) -> None:
+        _checked(self.stack[-2])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        self._check(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        self._check(self.stack[::2])
+        super().load_dict()
+
+    def load_additems(self) -> None:
+        self._check(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        self._check(self.stack)
+        super().load_frozenset()
+
+    @staticmethod
+    def _check(keys: Iterable[Any]) -> None:
+        for key in keys:
+            _checked(key)
+
+    # by opcode
+    dispatch = pickle._Unpickler.dispatch | {
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
+    }
 
     def persistent_load(self, saved: Any) -> Any:
         """torch's reference to numbers that lie elsewhere, or to a module's class with its source code, left out."""
@@ -189,7 +240,8 @@ def unpickle(file: IO[bytes], path: Path) -> Any:
     try:
         return _Unpickler(file, encoding="latin-1").load()
     except Refused as error:
-        raise UserError(f"{path} was not read because it contains more than data: {error}") from None
+        why = printable(shortened(str(error)))
+        raise UserError(f"{path} was not read because it contains more than data: {why}") from None
     except EOFError:
         raise UserError(f"{path} is cut off: download it again") from None
     except Exception as error:  # a damaged pickle raises whatever its parsing stumbles on

@@ -73,9 +73,10 @@ def vocabulary_among(
             if not words or not all(isinstance(word, str) for word in words):
                 raise UserError(f"{file.path} has a vocabulary without words, or one that is not of words")
             return file, words
+    others = [str(file.path) for file in files if system.recognise(file.content) is None]
+    what = f"no vocabulary is in {', '.join(others)}" if others else "the vocabulary is missing"
     raise UserError(
-        f"the vocabulary is missing: use easycap import {system.name} {system.files} (without it, words "
-        "are only numbers)"
+        f"{what}: use easycap import {system.name} {system.files} (without it, words are only numbers)"
     )
 
 

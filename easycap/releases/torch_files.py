@@ -76,6 +76,11 @@ def read_released(path: Path) -> ReleasedFile:
     """
     if not path.is_file():
         raise UserError(f"{path} is not a file; check the path")
+    if path.suffix == ".safetensors":
+        raise UserError(
+            f"{path} is of safetensors, which no release here uses: give the authors' own file, of torch.save (.pth, "
+            ".pt, .pth.tar)"
+        )
     with path.open("rb") as file:
         start = file.read(4)
         file.seek(0)

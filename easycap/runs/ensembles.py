@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from easycap.utils.files import write_json
 from easycap.utils.paths import outputs_dir
 
 COMMANDS = "training_commands"  # key in result.json
+_SETTING = re.compile(r"[+~]{0,2}[a-z_]+(\.[\w.]+)?=.*", re.DOTALL)
 # Groups of the config that an ensemble has from its first member alone.
 _OF_FIRST = ("decoding", "refine", "validation")
 
@@ -57,6 +59,11 @@ def evaluation_folder(names: Sequence[Path], *, ensemble: bool, folder: Path | N
 
 def _pretrained_folder(names: Sequence[Path], folder: Path | None) -> Path:
     """Where the scores of hf:NAME go: a new run."""
+    if settings := [str(name) for name in names if _SETTING.fullmatch(str(name)) and not name.exists()]:
+        raise UserError(
+            f"{settings[0]} is not a setting of a pretrained captioner: it takes data=NAME data.KEY=VALUE "
+            "captioner.KEY=VALUE trainer.precision=VALUE, and options such as --decoding and --batch-size"
+        )
     if len(names) > 1:
         raise UserError(f"{names[0]} is scored alone: a pretrained captioner cannot be part of an ensemble")
     if folder is None:

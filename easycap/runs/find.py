@@ -69,6 +69,8 @@ def checkpoint_of(run: Path) -> Path:
     )  # the second of each after a kill between two renames
     for folder in (run, *(run / "checkpoints" / name for name in kept)):
         if (folder / MODEL).is_file():
+            if folder == run:
+                _check_own(folder)
             _check_intact(folder)
             return folder
     if (run / ENSEMBLE).is_file():
@@ -94,6 +96,19 @@ def checkpoint_of(run: Path) -> Path:
     raise UserError(
         f"{run} holds no checkpoint (checkpoints/best): is it a run's folder? `easycap runs` lists them"
     )
+
+
+def _check_own(folder: Path) -> None:
+    """Raise `UserError` if a folder with weights is a model of transformers."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(config, dict) and "model_type" in config and "task" not in config:
+        raise UserError(
+            f"{shown(folder)} is a model of transformers and not of easycap: a captioner is used by the name "
+            f"{PRETRAINED}{shown(folder)}"
+        )
 
 
 def _check_intact(checkpoint: Path) -> None:

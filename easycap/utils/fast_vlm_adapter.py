@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from easycap.utils.image_text_adapter import quiet
 from easycap.utils.native_parts import Native
+from easycap.utils.transformers_adapter import quiet
 
 LANGUAGE_MODEL, HEAD = "model.language_model.", "lm_head.weight"
 TOWER, PROJECTOR = "model.vision_tower.timm_model.", "model.multi_modal_projector."

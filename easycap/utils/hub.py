@@ -72,6 +72,13 @@ def shortened(text: str, longest: int = 200) -> str:
     return (kept.rpartition(" ")[0] or kept).rstrip(" ,;:(") + "…"
 
 
+def can_be_reached() -> bool:
+    """Return whether the hub may be asked: it answers, and HF_HUB_OFFLINE is not set."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and _reachable()
+
+
 def _reachable() -> bool:
     from urllib.request import getproxies  # here: it loads a client for HTTP
 

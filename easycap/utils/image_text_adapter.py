@@ -6,10 +6,7 @@ One of the few modules that use transformers (the adapters), which is imported i
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +16,7 @@ from safetensors import SafetensorError
 from easycap.errors import UserError
 from easycap.utils.hub import hub, in_one_line
 from easycap.utils.paths import expanded
+from easycap.utils.transformers_adapter import quiet, why_not_loaded
 
 SETTING = "captioner.model"
 FOLDER = "huggingface"  # of a checkpoint, for the model's config, processor and tokenizer
@@ -136,6 +134,11 @@ def load_model(source: str, config: Any, *, dtype: torch.dtype) -> Any:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _cannot_load(source, error) from error
     if missing := sorted(found["missing_keys"]):  # transformers would initialise them at random
+        other = next(iter(getattr(config, "architectures", None) or ()), type(model).__name__)
+        if other != type(model).__name__:
+            raise UserError(
+                f"{SETTING}={source!r} is a {other}, which writes no captions: use a {type(model).__name__}"
+            )
         raise UserError(
             f"{SETTING}={source!r} lacks {len(missing)} of its model's tensors, e.g. {missing[0]}; download "
             "model.safetensors again"
@@ -256,6 +259,8 @@ def _cannot_load(source: str, error: Exception) -> UserError:
             f"{SETTING}={source!r} is gated: request access on its hub page, then log in with `hf auth login`, or set "
             "HF_TOKEN"
         )
+    if why := why_not_loaded(source, error):
+        return UserError(f"{SETTING}={source!r} cannot be loaded{why}")
     return UserError(
         f"{SETTING}={source!r} cannot be loaded ({in_one_line(error)}): pass a captioner's name on the hub, e.g. "
         "Salesforce/blip-image-captioning-base, or a folder that holds its files"
@@ -267,20 +272,3 @@ def _without_processor(source: str, why: str) -> UserError:
         f"{SETTING}={source!r} has no processor ({why}): the folder must hold preprocessor_config.json (or "
         "processor_config.json) and the tokenizer's files, as the model's repository does"
     )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what transformers logs and draws; what matters is raised."""
-    from transformers.utils import logging as of_transformers
-
-    found = logging.getLogger("transformers")
-    before, bars = found.level, of_transformers.is_progress_bar_enabled()
-    found.setLevel(logging.ERROR)
-    of_transformers.disable_progress_bar()
-    try:
-        yield
-    finally:
-        found.setLevel(before)
-        if bars:
-            of_transformers.enable_progress_bar()

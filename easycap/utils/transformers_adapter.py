@@ -6,7 +6,9 @@ transformers is imported inside functions, as that takes a second or more and no
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,9 @@ import torch
 from safetensors import SafetensorError
 
 from easycap.errors import UserError
-from easycap.utils.hub import hub, in_one_line
+from easycap.utils.hub import can_be_reached, hub, in_one_line, is_hub_name
 from easycap.utils.native_parts import KeyValueCache, Native
+from easycap.utils.paths import expanded
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -36,7 +39,7 @@ def read_config(source: str) -> PretrainedConfig:
     import transformers
 
     try:
-        with hub():
+        with hub(), quiet():
             return transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _cannot_load(source, error) from error
@@ -69,7 +72,7 @@ def load(source: str, *, dropout: float) -> LanguageModel:
     config = read_config(source)
     _prepare(config, dropout)
     try:
-        with hub():
+        with hub(), quiet():
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 source,
                 config=config,
@@ -90,7 +93,22 @@ def load(source: str, *, dropout: float) -> LanguageModel:
     return lm
 
 
+def why_not_loaded(source: str, error: Exception) -> str:
+    """Return the end of "... cannot be loaded" where transformers' own words would mislead; else ""."""
+    if "trust_remote_code" in str(error):
+        return ": it comes with code of its own, and code from models is not run; use one of a type in transformers"
+    if isinstance(error, SafetensorError):
+        return f" ({in_one_line(error)}): model.safetensors is damaged or cut off; download it again"
+    if expanded(source).exists():
+        return ""
+    if not is_hub_name(source):
+        return ": there is no such folder"
+    return "" if can_be_reached() else ": there is no such folder here, and the hub cannot be reached"
+
+
 def _cannot_load(source: str, error: Exception) -> UserError:
+    if why := why_not_loaded(source, error):
+        return UserError(f"decoder.pretrained={source!r} cannot be loaded{why}")
     return UserError(
         f"decoder.pretrained={source!r} cannot be loaded ({in_one_line(error)}): pass a folder with config.json and "
         "model.safetensors (e.g. a download of huggingface.co/openai-community/gpt2), or train from scratch with "
@@ -248,3 +266,20 @@ class Clip:
 def _projected(output: Any) -> torch.Tensor:
     # Newer transformers wrap the projected vectors.
     return getattr(output, "pooler_output", output)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what transformers logs and draws; what matters is raised."""
+    from transformers.utils import logging as of_transformers
+
+    found = logging.getLogger("transformers")
+    before, bars = found.level, of_transformers.is_progress_bar_enabled()
+    found.setLevel(logging.ERROR)
+    of_transformers.disable_progress_bar()
+    try:
+        yield
+    finally:
+        found.setLevel(before)
+        if bars:
+            of_transformers.enable_progress_bar()

@@ -46,9 +46,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_pretrained_blocks_are_kept_and_the_table_is_new(saved: Path) -> None:
+def test_pretrained_blocks_are_kept_and_the_table_is_new(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = GPT2LMHeadModel.from_pretrained(saved)
+    capsys.readouterr()
     decoder = CausalLM(**TINY, pretrained=str(saved), **IDS)
+    assert capsys.readouterr().err == ""  # no bar of transformers
     mine, theirs = decoder.lm.state_dict(), source.state_dict()
     assert torch.equal(mine["transformer.h.1.mlp.c_fc.weight"], theirs["transformer.h.1.mlp.c_fc.weight"])
     assert torch.equal(mine["transformer.wpe.weight"], theirs["transformer.wpe.weight"])

@@ -456,6 +456,8 @@ def test_what_cannot_be_imported_is_told_in_one_sentence(
 ) -> None:
     m2_weights, m2_words = map(str, write_m2(place / "files"))
     (clipcap,) = map(str, write_clipcap(place / "files"))
+    infos = [str(write_ruotianluo(place / "files" / "other", "newfc")[0])]
+    (place / "files" / "some.safetensors").write_bytes(b"1")
     for words, sentence in (
         (["m3", m2_weights], "there is no system 'm3'; did you mean 'm2'"),
         (
@@ -471,9 +473,22 @@ def test_what_cannot_be_imported_is_told_in_one_sentence(
             "--split and --name are for easycap import captions",
         ),
         (["m2", m2_weights, m2_words, "data.root=COCO"], "encoder.features"),
+        (
+            ["m2", "files/some.safetensors"],
+            "some.safetensors is of safetensors, which no release here uses: give the",
+        ),
+        (
+            ["m2", m2_weights, m2_words, "encoder.features=nosuch"],
+            "nosuch does not exist: it must be a folder",
+        ),
+        (
+            ["ruotianluo", *infos, "files/vocab.pkl"],
+            "no vocabulary is in files/vocab.pkl: use easycap import",
+        ),
         (["clipcap", clipcap, "files/vocab.pkl"], "ClipCap's weights are one file: give it alone"),
     ):
-        given = [*DATA, *overrides_of("m2")] if words[-1] != "data.root=COCO" else []
+        own = [] if words[-1].startswith("encoder.features") else overrides_of("m2")
+        given = [*DATA, *own] if words[-1] != "data.root=COCO" else []
         paths = [str(Path(word).relative_to(place)) if word.startswith("/") else word for word in words]
         assert sentence in refused([*paths, *given], capsys)
         assert left() == []
@@ -523,6 +538,20 @@ def test_a_vocabulary_that_is_missing_or_of_another_size_is_told(
         write_clipcap(place / "files", words=300)
         sentence = refused([system, *given, *overrides_of(system)], capsys)
         assert f"has 301 tokens, but the weights of {weights} are for 300" in sentence
+    assert left() == []
+
+
+def test_a_clipcap_without_its_language_model_needs_one(
+    place: Path, left: Callable[[], list[str]], capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.setattr("easycap.utils.hub._reachable", lambda: False)
+    monkeypatch.setenv("HF_HOME", str(place / "files"))
+    (file,) = write_clipcap(place / "files", gpt2=False)
+    sentence = refused(["clipcap", str(file), *DATA, *overrides_of("clipcap")], capsys)
+    assert (
+        f"{file} holds no language model: give that which it was trained with, decoder.pretrained="
+        in sentence
+    )
     assert left() == []
 
 

@@ -32,7 +32,18 @@ def name_of(function: str) -> bytes:
 
 REDUCED = b"\x80\x02" + name_of("danger") + b"(tR."
 SHORT = b"\x8c\x02os\x8c\x06system\x93"  # os.system by STACK_GLOBAL
+# 60 tuples, each of which holds the one before twice: to hash the last takes 2^60 steps.
+NESTED = b"I1\n" + b"2\x86" * 60
 HOSTILE = {
+    "a nested key": b"\x80\x02}" + NESTED + b"Ns.",
+    "nested keys": b"\x80\x02}(" + NESTED + b"Nu.",
+    "nested keys of an early dict": b"\x80\x02(" + NESTED + b"Nd.",
+    "a nested member of a set": b"\x80\x04\x8f(" + NESTED + b"\x90.",
+    "a nested member of a frozenset": b"\x80\x04(" + NESTED + b"\x91.",
+    "a nested member of an early set": b"\x80\x02c__builtin__\nset\n](" + NESTED + b"e\x85R.",
+    "a nested key of an ordered dict": b"\x80\x02ccollections\nOrderedDict\n](" + NESTED + b"N\x86e\x85R.",
+    "bytes of nested tuples": b"\x80\x02c_codecs\nencode\n(" + NESTED + b"tR.",
+    "a name of two lines": b"\x80\x04\x8c\x01a\x8c\x03b\nc\x93)R.",
     "a function by REDUCE": REDUCED,
     "os.system": b"cos\nsystem\n(S'touch harm'\ntR.",
     "STACK_GLOBAL": b"\x80\x04" + SHORT + b"\x8c\x0atouch harm\x85R.",

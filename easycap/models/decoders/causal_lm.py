@@ -29,7 +29,7 @@ from easycap.models.decoders.language_models import (
     untrained_lm,
 )
 from easycap.models.decoders.merged_lora import merged_where_it_pays
-from easycap.models.decoders.token_embedding import check_embedding, check_ids_fit, start_words
+from easycap.models.decoders.token_embedding import check_embedding, start_words
 from easycap.registry import register
 from easycap.types import Memory, Output
 from easycap.utils import transformers_adapter as adapter
@@ -123,7 +123,6 @@ class CausalLM(nn.Module):
                 special[name]: getattr(self.lm.config, name, None)
                 for name in ("bos_token_id", "eos_token_id")
             }
-            check_ids_fit(self.lm, subword_ids, ends, pretrained)
             start_words(self.lm, vocab_size, subword_ids, ends, pad_id=pad_id)
             self.lm.config.update(special)
             if architecture is not None:

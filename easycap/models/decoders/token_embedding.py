@@ -32,21 +32,16 @@ def check_embedding(embedding: str, pretrained: str | None) -> None:
         )
 
 
-def check_ids_fit(
-    lm: LanguageModel, subword_ids: list[list[int]] | None, special: dict[int, int | None], source: str
-) -> None:
-    """Raise `UserError` if the words would start at rows that the table of `source` does not have.
-
-    The arguments are those of `start_words`.
-    """
+def _check_ids_fit(lm: LanguageModel, subword_ids: list[list[int]], special: dict[int, int | None]) -> None:
+    """Raise `UserError` if words would start at rows that the model's table does not have."""
     rows = len(lm.get_input_embeddings().weight)
-    of_words = max((index for ids in subword_ids or () for index in ids), default=0)
+    of_words = max((index for ids in subword_ids for index in ids), default=0)
     of_config = max((own for own in special.values() if isinstance(own, int)), default=0)
     for whose, index in (("tokenizer", of_words), ("config (bos or eos)", of_config)):
-        if subword_ids is not None and index >= rows:
+        if index >= rows:
             raise UserError(
-                f"decoder.pretrained={source!r} has word vectors for {rows:,} tokens, but its {whose} has the id "
-                f"{index}: the folder's files are not of one model; give all of the same, or set "
+                f"the language model of decoder.pretrained has word vectors for {rows:,} tokens, but its "
+                f"{whose} has the id {index}: the folder's files are not of one model; give all of the same, or set "
                 "decoder.embedding=random"
             )
 
@@ -63,7 +58,8 @@ def start_words(
 
     With `subword_ids`, for each word its ids in the model's own vocabulary, a word starts at their mean, and an id of
     `special` {new id: the model's own id, or None} that has none as that one; without, all rows are drawn at random.
-    The row that gets no gradient, where a model has one, is that of `pad_id`.
+    The row that gets no gradient, where a model has one, is that of `pad_id`. Raises `UserError` for ids that the
+    model's table does not have.
     """
     with torch.no_grad():
         if subword_ids is None:
@@ -72,6 +68,7 @@ def start_words(
             for table in word_tables(lm):
                 nn.init.normal_(table, std=initial_std(lm.config))
             return
+        _check_ids_fit(lm, subword_ids, special)
         known = {new: [own] for new, own in special.items() if isinstance(own, int)}
         subword_ids = [ids or known.get(word, []) for word, ids in enumerate(subword_ids)]
         # Means are rounded like the table's own rows, so that a frozen table takes no more room than before.

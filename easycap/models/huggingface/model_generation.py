@@ -12,7 +12,7 @@ from easycap.errors import UserError
 from easycap.models.huggingface.image_text_model import Asked, ImageTextModel, selected
 from easycap.models.huggingface.model_tokens import ModelTokens
 from easycap.types import Generated
-from easycap.utils.image_text_adapter import quiet
+from easycap.utils.transformers_adapter import quiet
 
 _OF_BEAM = ("num_beams", "length_penalty", "early_stopping")
 _OF_SAMPLE = ("temperature", "top_k", "top_p")
