@@ -179,7 +179,8 @@ def _evaluate_pretrained(
 
     if set_name is not None:
         raise UserError(
-            f"the name {set_name} is for another set than a run's own: {name} has none, leave it out"
+            f"the name {set_name} is for another set than a run's own: {name} has none, leave it out, and name the "
+            "run itself with --folder"
         )
     if not any(word.lstrip("+").startswith("data=") for word in overrides):
         raise UserError(f"name the images to score {name} on, e.g. data=folder data.images=DIR")

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 import yaml
 from helpers.tiny_config import TINY
 from helpers.tiny_image_text_models import KINDS, tiny_model
 from helpers.whole_runs import read
+from PIL import Image
 from safetensors.torch import load_file
 
 import easycap
+from easycap.cli import main
 from easycap.config.compose import compose
 from easycap.config.schema import check, to_plain
 from easycap.errors import UserError
@@ -41,9 +44,15 @@ def task_and_batch(kind: str, *overrides: str) -> tuple[Any, Batch]:
     return task, training_loader(task).first_batch(0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_our_loss_is_that_of_the_model(kind: str) -> None:
-    task, batch = task_and_batch(kind, "trainer.captions_per_image=1")
+WITHOUT_TILES = "captioner.tiles=false"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [*((kind, ()) for kind in KINDS), *((kind, (WITHOUT_TILES,)) for kind in ("idefics3", "smolvlm"))],
+)
+def test_our_loss_is_that_of_the_model(kind: str, more: tuple[str, ...]) -> None:
+    task, batch = task_and_batch(kind, "trainer.captions_per_image=1", *more)
     task.model.eval()
     ours = task.objective()(task.model, batch)[0]
     model, tokens = task.model, task.vocabulary
@@ -88,6 +97,26 @@ def test_what_is_trained(tune: str) -> None:
     assert all(tower) if tune == "all" else not any(tower)
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")  # of names that transformers will drop
+@pytest.mark.parametrize("kind", ["vision-encoder-decoder", "git", "smolvlm"])
+def test_gradient_checkpointing_changes_no_gradients(kind: str) -> None:
+    found = []
+    for saving in (False, True):
+        task, batch = task_and_batch(kind, "captioner.tune=all", "trainer.captions_per_image=1")
+        task.model.train()
+        if saving:
+            task.model.checkpoint_gradients()
+        torch.manual_seed(0)
+        task.objective()(task.model, batch)[0].backward()
+        layers = [
+            m.gradient_checkpointing for m in task.model.modules() if hasattr(m, "gradient_checkpointing")
+        ]
+        assert layers and all(one == saving for one in layers)
+        found.append({n: p.grad for n, p in task.model.named_parameters() if p.grad is not None})
+    assert len(found[0]) > 5
+    torch.testing.assert_close(found[1], found[0])
+
+
 def test_rewards_reach_the_weights() -> None:
     task, batch = task_and_batch(
         "git", "objective=scst", "objective.num_samples=2", "objective.xe_first=false"
@@ -124,8 +153,6 @@ def test_a_run_stands_alone_and_begins_where_the_model_is(tmp_path: Path) -> Non
     scores = easycap.evaluate(folder, split="val", device="cpu")
     assert scores["val"]["CIDEr-D"]["value"] >= 0
     photo = tmp_path / "photo.png"
-    from PIL import Image
-
     Image.linear_gradient("L").save(photo)
     assert isinstance(easycap.load(folder, device="cpu").caption(photo), str)
     easycap.load(folder, device="cpu").save_pretrained(tmp_path / "shared")
@@ -146,6 +173,23 @@ def test_the_card_names_the_base_model_on_the_hub(tune: str) -> None:
     tuned = {"lora": "LoRA of rank 8", "all": "all weights but those of the vision tower"}[tune]
     assert f"- captioner: {base}, {tuned}" in card
     assert card.count(f"Training began with the weights of {base}, whose licence applies.") == 1
+
+
+def test_a_run_without_tiles_keeps_its_images_whole_wherever_it_goes(tmp_path: Path) -> None:
+    more = ["captioner.max_length=6", "trainer.max_steps=1", "data.test_images=2", WITHOUT_TILES]
+    words = [*SMALL, f"captioner.model={tiny_model('smolvlm')}", *more]
+    run = Path(easycap.train(words, folder=tmp_path / "run").folder)
+    Image.linear_gradient("L").save(photo := tmp_path / "photo.png")
+    captioner = easycap.load(run, device="cpu")
+    captioner.save_pretrained(tmp_path / "shared")
+    assert main(["export", str(run), "--transformers", str(tmp_path / "exported")]) == 0
+    exported = transformers.AutoProcessor.from_pretrained(tmp_path / "exported")
+    shared = easycap.load(tmp_path / "shared", device="cpu")
+    for processor in (exported, *(one.task.vocabulary.processor for one in (captioner, shared))):
+        assert processor.image_processor.do_image_splitting is False
+    as_model = easycap.load(f"hf:{tmp_path / 'exported'}", overrides=more[:1], device="cpu")
+    caption = captioner.caption(photo)
+    assert caption and caption == shared.caption(photo) == as_model.caption(photo)
 
 
 def test_a_batch_that_is_too_large_for_each_of_two_ranks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +215,7 @@ def test_settings_of_parts_are_refused() -> None:
             "trainer.cache_features=true",
             "trainer.unfreeze_encoder_at_epoch=null",
         ): "trainer.cache_features=true is for models of the types vision-encoder-decoder, blip, git",
+        (WITHOUT_TILES,): "captioner.tiles=false is for .* that of a git model has not: leave it out",
         ("captioner.tune=none",): "captioner.tune=none trains nothing",
         ("captioner.tune=all", "captioner.dtype=bf16"): "captioner.dtype=bf16 is too coarse",
         ("objective=scheduled_sampling",): "objective=scheduled_sampling is for captioner=parts",

@@ -19,6 +19,7 @@ from easycap.config.schema import (
     config_hash,
     fields_of,
     option_from_text,
+    to_plain,
 )
 from easycap.errors import UserError
 from easycap.report.published.splits import decoding_of
@@ -129,6 +130,17 @@ def test_a_run_with_a_renamed_value_reads_as_today_and_hashes_as_before() -> Non
     today = check_stored(OmegaConf.create(config))
     assert today["decoder"]["alpha_reduction"].name == "patches"
     assert config_hash(today) == config_hash(config)
+
+
+def test_a_captioner_of_transformers_of_before_tiles_were_a_setting_has_them_and_hashes_as_before() -> None:
+    today = check(compose(["captioner=huggingface", "captioner.model=somebody/model"]).config)
+    stored = today | {
+        "captioner": {key: value for key, value in today["captioner"].items() if key != "tiles"}
+    }
+    assert check_stored(OmegaConf.create(to_plain(stored)))["captioner"]["tiles"] is True
+    assert config_hash(stored) == config_hash(today)
+    today["captioner"]["tiles"] = False
+    assert config_hash(stored) != config_hash(today)
 
 
 @pytest.mark.parametrize("data", ["coco", "coco_karpathy", "flickr8k", "flickr30k"])

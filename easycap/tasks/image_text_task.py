@@ -83,7 +83,7 @@ class ImageTextTask(CaptioningTask):
         if saved is not None:
             return cls.load_vocabulary(config, saved)
         settings = settings_of(config)
-        return ModelTokens(settings.model, settings.prompt)
+        return ModelTokens(settings.model, settings.prompt, tiles=settings.tiles)
 
     @classmethod
     def load_vocabulary(cls, config: dict[str, Any], folder: Path) -> Vocabulary:

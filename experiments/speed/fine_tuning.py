@@ -5,6 +5,8 @@ step is the product's own: forward, backward, clipping, AdamW. Where the recipe 
 tower, it runs once per image and is measured apart. CPU seconds are counted, on one thread, so that other work on the
 machine matters little.
 
+A recipe may have settings after it, as in "smolvlm_lora captioner.tiles=true".
+
     python experiments/speed/fine_tuning.py --out experiments/speed/results/fine_tuning.json   # minutes, 8 GB
     python experiments/speed/fine_tuning.py --quick              # tiny models, to see that it runs
 """
@@ -40,7 +42,7 @@ from easycap.types import Batch, Inputs
 from easycap.utils.processed_images import FEATURES, ProcessedImages
 
 WORDS = 14  # tokens of a caption, end included
-BATCH = {"blip_lora": 4, "vit_gpt2": 4, "smolvlm_lora": 1}
+BATCH = {"blip_lora": 4, "vit_gpt2": 4, "smolvlm_lora": 4, "smolvlm_lora captioner.tiles=true": 1}
 CPU = torch.device("cpu")
 
 
@@ -76,11 +78,12 @@ def measured(recipe: str, quick: bool) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        for part in MODELS[recipe](quick):
+        name, *settings = recipe.split()
+        for part in MODELS[name](quick):
             part.save_pretrained(folder)
-        overrides = [f"experiment=huggingface/{recipe}", "data.images=.", "trainer.precision=fp32"]
+        overrides = [f"experiment=huggingface/{name}", "data.images=.", "trainer.precision=fp32", *settings]
         config = check(compose([*overrides, f"captioner.model={folder}", "tracking=none"]).config)
-        tokens = ModelTokens(folder, None)
+        tokens = ModelTokens(folder, None, tiles=config["captioner"]["tiles"])
     config["captioner"]["model"] = ""  # random weights
     model = build_image_text_model(config, tokens)
     model.freeze_encoder(True)
@@ -96,6 +99,7 @@ def measured(recipe: str, quick: bool) -> dict[str, Any]:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
         "recipe": recipe,
+        "prompt_tokens": model.prompts(batch.inputs.images)["input_ids"].shape[1] if tower is None else None,
         "images": len(batch.image_ids),
         "parameters": sum(p.numel() for p in model.parameters()),
         "trained": trained,

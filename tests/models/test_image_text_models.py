@@ -12,6 +12,8 @@ import torch
 from helpers.tiny_image_text_models import KINDS, tiny_model
 from PIL import Image
 
+from easycap.data.image_inputs import LoadedImage
+from easycap.errors import UserError
 from easycap.models.huggingface.image_text_model import Asked, ImageTextModel
 from easycap.models.huggingface.model_generation import generate
 from easycap.models.huggingface.model_input import ModelInput
@@ -35,9 +37,9 @@ class Noise:
 
 
 @cache
-def asked(kind: str, prompt: str | None) -> tuple[ImageTextModel, Asked]:
+def asked(kind: str, prompt: str | None, tiles: bool = True) -> tuple[ImageTextModel, Asked]:
     folder = str(tiny_model(kind))
-    tokens = ModelTokens(folder, prompt)
+    tokens = ModelTokens(folder, prompt, tiles=tiles)
     model = load_model(folder, tokens.config, dtype=torch.float32)
     captioner = ImageTextModel(model, tokens, max_length=LENGTH, tune_tower=False).eval()
     view: Any = ModelInput(tokens)
@@ -117,6 +119,42 @@ def test_their_tokenizer_is_a_vocabulary(kind: str, tmp_path: Path) -> None:
     assert (len(again), again.pad_id, again.end_ids, again.encode("a dog")) == (
         *(len(tokens), tokens.pad_id, tokens.end_ids, tokens.encode("a dog")),
     )
+
+
+@pytest.mark.parametrize("kind", ["idefics3", "smolvlm"])
+def test_without_tiles_an_image_is_one_view(kind: str) -> None:
+    """A photo of 640 x 480 pixels is 2 x 2 tiles and a view of all of it, each of one token in these tiny models."""
+    photo = Image.effect_noise((640, 480), 80).convert("RGB")
+    found = {}
+    for tiles in (True, False):
+        captioner, memory = asked(kind, None, tiles)
+        processed = ModelInput(captioner.vocabulary)(LoadedImage(photo))
+        given = captioner.prompts(processed)
+        image_id = captioner.model.config.image_token_id
+        found[tiles] = (given["pixel_values"].shape[1], int((given["input_ids"] == image_id).sum()))
+        words = generate(captioner, memory, max_new_tokens=LENGTH, do_sample=False, num_beams=1)
+        with torch.no_grad():
+            logits = captioner(with_start(words, captioner.vocabulary.bos_id), captioner.start(memory)).logits
+        real = words != captioner.vocabulary.pad_id
+        assert torch.equal(logits.argmax(2)[real], words[real])
+    assert found == {True: (5, 5), False: (1, 1)}
+
+
+def test_a_saved_vocabulary_keeps_images_whole(tmp_path: Path) -> None:
+    asked("smolvlm", None, False)[0].vocabulary.save(tmp_path)
+    again = ModelInput(ModelTokens.load(tmp_path, None))
+    assert again.images.do_image_splitting is False
+    assert again(Noise(3)).batch(0)["pixel_values"].shape[:2] == (1, 1)
+    assert again.identity() != ModelInput(asked("smolvlm", None)[0].vocabulary).identity()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("idefics3", "smolvlm")])
+def test_models_without_tiles_refuse_to_leave_them_out(kind: str) -> None:
+    name = ModelTokens(str(tiny_model(kind)), None).config.model_type
+    with pytest.raises(
+        UserError, match=f"captioner.tiles=false is for .* that of a {name} model has not: leave"
+    ):
+        ModelTokens(str(tiny_model(kind)), None, tiles=False)
 
 
 def test_cached_features_in_half_precision_are_batched_in_autocast() -> None:

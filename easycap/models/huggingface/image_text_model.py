@@ -17,6 +17,7 @@ from easycap.models.huggingface.model_tokens import ModelTokens
 from easycap.types import Features, Inputs, Output
 from easycap.utils.image_text_adapter import tower_of, tower_output
 from easycap.utils.processed_images import FEATURES, OF_TOKENS, ProcessedImages
+from easycap.utils.transformers_adapter import checkpoint_gradients
 
 # Types of models whose tower can be called beforehand, once for all captions of an image.
 _SHARING = ("vision-encoder-decoder", "pix2struct", "blip", "git", "llava", "fast_vlm")
@@ -109,7 +110,7 @@ class ImageTextModel(nn.Module):
 
     def checkpoint_gradients(self) -> None:
         """Turn on transformers' own gradient checkpointing."""
-        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_gradients(self.model)
 
     # ---------------------------------------------------------------------------------------------- images
 

@@ -15,6 +15,7 @@ from easycap.utils.image_text_adapter import (
     DESCRIBE,
     FOLDER,
     Kind,
+    image_processor_of,
     kind_of,
     read_generation_config,
     read_model_config,
@@ -30,13 +31,15 @@ class ModelTokens:
     `config` and `processor` are transformers' own. Captions end with `eos_id`, the first of the `end_ids` at which
     the model's generation stops. A pad that is missing or that is an end gets a new id after all others, as does bos,
     which is never read: a caption continues the model's own start and the `prompt` (None: what models of this kind are
-    usually asked). Raises `UserError` for a tokenizer without words or an end, and for a prompt where the model takes
-    none.
+    usually asked). Unless `tiles`, the processor leaves images whole that it would cut. Raises `UserError` for a
+    tokenizer without words or an end, for a prompt where the model takes none, and for a processor that cuts nothing.
     """
 
-    def __init__(self, source: str, prompt: str | None) -> None:
+    def __init__(self, source: str, prompt: str | None, *, tiles: bool = True) -> None:
         self.config = read_model_config(source)
         self.processor = read_processor(source, self.config)
+        if not tiles:
+            self._leave_images_whole()
         self.generation = read_generation_config(source, self.config)
         self.tokenizer = tokenizer_of(self.processor)
         size = getattr(self.config.get_text_config(decoder=True), "vocab_size", 0)
@@ -55,6 +58,15 @@ class ModelTokens:
         self.pad_id = self.num_own + 1 if pad is None or pad in self.end_ids else pad
         special = set(self.tokenizer.all_special_ids) | set(self.end_ids)
         self.never_ids = tuple(sorted(special - {self.eos_id, self.pad_id}))
+
+    def _leave_images_whole(self) -> None:
+        images = image_processor_of(self.processor)
+        if not hasattr(images, "do_image_splitting"):
+            raise UserError(
+                "captioner.tiles=false is for a model whose image processor has do_image_splitting, such as SmolVLM or "
+                f"Idefics3, and that of a {self.config.model_type} model has not: leave it out"
+            )
+        images.do_image_splitting = False
 
     def _end_ids(self) -> list[int]:
         """Where the model's own generation stops; BLIP's code names the separator, whatever its config says."""
@@ -158,7 +170,7 @@ class ModelTokens:
 
     @classmethod
     def load(cls, folder: Path, prompt: str | None) -> Self:
-        """Return what `save` wrote into `folder`."""
+        """Return what `save` wrote into `folder`; the processor there says whether it cuts images into tiles."""
         return cls(str(Path(folder) / FOLDER), prompt)
 
 

@@ -46,13 +46,15 @@ class HuggingFaceSettings:
     """A captioner of transformers, with its own processor and tokenizer.
 
     `model` is a name on the hub or a folder, and `prompt` what it is asked (None: what its kind is usually asked). A
-    prompt that it continues is taken off its captions if `remove_prompt`. Captions have at most `max_length` tokens,
-    end included. Raises `UserError` for settings out of range.
+    prompt that it continues is taken off its captions if `remove_prompt`. Images are cut into tiles as the model's own
+    processor does, or not at all unless `tiles`. Captions have at most `max_length` tokens, end included. Raises
+    `UserError` for settings out of range.
     """
 
     model: str
     prompt: str | None
     remove_prompt: bool
+    tiles: bool
     max_length: int
     tune: Tune
     lora_rank: int
