@@ -69,7 +69,8 @@ def needed(*overrides: str) -> list[str]:
     if "draft=captions" in text:
         extra.append(f"draft.run={said_of_nothing()}")
     if "captioner=huggingface" in text or "experiment=huggingface/" in text:
-        extra.append(f"captioner.model={tiny_model('git')}")
+        kind = "smolvlm" if "smolvlm" in text else "git"
+        extra.append(f"captioner.model={tiny_model(kind)}")
     if "experiment=huggingface/" in text:
         extra = [word for word in extra if not word.startswith("data.root")] + ["data.images=somewhere"]
     if "encoder=timm" in text:
