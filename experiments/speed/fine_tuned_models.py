@@ -13,10 +13,11 @@ VIT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-def tokenizer_of(*more: str, **special: str) -> Any:
-    """Return a tokenizer of a few words; models have their own number of words beside."""
-    words = ["[UNK]", ":", *special.values(), *more]
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(dict.fromkeys(words))}, "[UNK]"))
+def tokenizer_of(size: int, *more: str, **special: str) -> Any:
+    """Return a tokenizer of `size` words, made up but for the special ones and `more`."""
+    words = dict.fromkeys(["[UNK]", ":", *special.values(), *more])
+    words = [*words, *(f"word{index}" for index in range(size - len(words)))]
+    made = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, "[UNK]"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     image = {"extra_special_tokens": {"image_token": "<image>"}} if "<image>" in more else {}
     found = transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]", **special, **image)
@@ -26,7 +27,9 @@ def tokenizer_of(*more: str, **special: str) -> Any:
 
 def blip(quick: bool) -> tuple[Any, ...]:
     """BLIP base: a ViT-B/16 of 384 pixels, and BERT with cross-attention (config of blip-image-captioning-base)."""
-    tokenizer = tokenizer_of(bos_token="[DEC]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]")
+    tokenizer = tokenizer_of(
+        BERT_VOCAB, bos_token="[DEC]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]"
+    )
     side, sizes = (32, SMALL) if quick else (384, VIT)
     ends = {"bos_token_id": tokenizer.bos_token_id, "sep_token_id": tokenizer.sep_token_id}
     ends |= {"eos_token_id": tokenizer.sep_token_id, "pad_token_id": tokenizer.pad_token_id}
@@ -41,7 +44,7 @@ def blip(quick: bool) -> tuple[Any, ...]:
 def vit_gpt2(quick: bool) -> tuple[Any, ...]:
     """ViT-B/16 of 224 pixels, and GPT-2 small with cross-attention."""
     end = "<|endoftext|>"
-    tokenizer = tokenizer_of(bos_token=end, eos_token=end, pad_token=end)
+    tokenizer = tokenizer_of(GPT2_VOCAB, bos_token=end, eos_token=end, pad_token=end)
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2} if quick else {}
     decoder = transformers.GPT2Config(vocab_size=GPT2_VOCAB, add_cross_attention=True, **sizes)
     ends = {f"{name}_token_id": tokenizer.eos_token_id for name in ("decoder_start", "pad", "eos")}
@@ -54,7 +57,9 @@ def smolvlm(quick: bool) -> tuple[Any, ...]:
     """SmolVLM-256M: a SigLIP-B/16 of 512 pixels per tile, and SmolLM2-135M."""
     places = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
     own = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *places)
-    tokenizer = tokenizer_of(*own, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<pad>")
+    tokenizer = tokenizer_of(
+        SMOL_VOCAB, *own, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<pad>"
+    )
     side, vision = (64, SMALL) if quick else (512, VIT)
     text = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
     text |= {"num_key_value_heads": 3}

@@ -1,9 +1,9 @@
 """CPU time and memory of a fine-tuning step of the recipes huggingface/*, at the models' published sizes.
 
-Weights are random and the tokenizer is a small one in front of a word table of the real size: nothing is downloaded. A
-step is the product's own: forward, backward, clipping, AdamW. Where the recipe caches features of the frozen vision
-tower, it runs once per image and is measured apart. CPU seconds are counted, on one thread, so that other work on the
-machine matters little.
+Weights are random and the words of the tokenizer made up, as many as the model has: nothing is downloaded. A step is
+the product's own: forward, backward, clipping, AdamW. Where the recipe caches features of the frozen vision tower, it
+runs once per image and is measured apart. CPU seconds are counted, on one thread, so that other work on the machine
+matters little.
 
 A recipe may have settings after it, as in "smolvlm_lora captioner.tiles=true".
 
