@@ -176,7 +176,10 @@ _MODULES = {"copy_reg": "copyreg", "__builtin__": "builtins"}
 
 
 # The unpickler written in Python: that in C allots what a number in the file asks for, which may be all memory.
-class _Unpickler(pickle._Unpickler):
+_Base: Any = pickle._Unpickler  # whose stubs lack its stack and most of its steps
+
+
+class _Unpickler(_Base):
     def find_class(self, module: str, name: str) -> Any:
         path = f"{_MODULES.get(module, module)}.{name}"
         return _ALLOWED.get(path) or _stand_in(path)
@@ -207,7 +210,7 @@ class _Unpickler(pickle._Unpickler):
             _checked(key)
 
     # by opcode
-    dispatch = pickle._Unpickler.dispatch | {
+    dispatch = _Base.dispatch | {
         pickle.SETITEM[0]: load_setitem,
         pickle.SETITEMS[0]: load_setitems,
         pickle.DICT[0]: load_dict,
