@@ -215,7 +215,7 @@ def test_settings_of_parts_are_refused() -> None:
             "trainer.cache_features=true",
             "trainer.unfreeze_encoder_at_epoch=null",
         ): "trainer.cache_features=true is for models of the types vision-encoder-decoder, blip, git",
-        (WITHOUT_TILES,): "captioner.tiles=false is for .* that of a git model has not: leave it out",
+        (WITHOUT_TILES,): "captioner.tiles=false is for .* a git model does not: leave it out",
         ("captioner.tune=none",): "captioner.tune=none trains nothing",
         ("captioner.tune=all", "captioner.dtype=bf16"): "captioner.dtype=bf16 is too coarse",
         ("objective=scheduled_sampling",): "objective=scheduled_sampling is for captioner=parts",

@@ -151,9 +151,7 @@ def test_a_saved_vocabulary_keeps_images_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("idefics3", "smolvlm")])
 def test_models_without_tiles_refuse_to_leave_them_out(kind: str) -> None:
     name = ModelTokens(str(tiny_model(kind)), None).config.model_type
-    with pytest.raises(
-        UserError, match=f"captioner.tiles=false is for .* that of a {name} model has not: leave"
-    ):
+    with pytest.raises(UserError, match=f"captioner.tiles=false is for .* a {name} model does not: leave"):
         ModelTokens(str(tiny_model(kind)), None, tiles=False)
 
 

@@ -63,8 +63,8 @@ class ModelTokens:
         images = image_processor_of(self.processor)
         if not hasattr(images, "do_image_splitting"):
             raise UserError(
-                "captioner.tiles=false is for a model whose image processor has do_image_splitting, such as SmolVLM or "
-                f"Idefics3, and that of a {self.config.model_type} model has not: leave it out"
+                "captioner.tiles=false is for models that cut images into tiles, such as SmolVLM and Idefics3; a "
+                f"{self.config.model_type} model does not: leave it out"
             )
         images.do_image_splitting = False
 
