@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import yaml
 from helpers.damage import flip_a_bit
@@ -219,6 +219,19 @@ def test_a_folder_of_the_name_is_taken_before_the_hub(
     assert hub.asked == []
     with pytest.raises(UserError, match="revision 'v2' only applies to models on the hub"):
         easycap.load("me/scenes", revision="v2")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("me/gated", "is gated: request access"), ("me/absent", "cannot be loaded")]
+)
+def test_a_captioner_of_transformers_that_the_hub_does_not_give_is_one_sentence(
+    name: str, reason: str, hub: FakeHub
+) -> None:
+    hub.files |= {"me/gated": {}}
+    hub.gated = {"me/gated"}
+    with pytest.raises(UserError, match=f"'{name}' {reason}") as refused:
+        easycap.load(f"hf:{name}")
+    assert "\n" not in str(refused.value) and hub.asked
 
 
 def test_what_the_hub_does_not_give_is_one_sentence(
