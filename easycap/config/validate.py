@@ -140,7 +140,7 @@ def _captioner(config: Config) -> None:
         raise UserError(
             f"objective=scheduled_sampling is for captioner=parts: use objective=xe with {chosen}"
         )
-    off = {"crop": "null", "flip": "false", "compile": "false", "shard": "false"}
+    off = {"crop": "null", "cached_crops": "null", "flip": "false", "compile": "false", "shard": "false"}
     for key, value in off.items():
         if config["trainer"][key] not in (None, False, "auto"):
             raise UserError(f"trainer.{key} is for captioner=parts: set trainer.{key}={value} with {chosen}")
@@ -206,7 +206,7 @@ def _flips(config: Config) -> None:
 
 def _pixels(config: Config) -> None:
     """Precomputed features cannot be cached, cropped or flipped."""
-    off = {"cache_features": "false", "crop": "null", "flip": "false"}
+    off = {"cache_features": "false", "crop": "null", "cached_crops": "null", "flip": "false"}
     needing = [name for name in off if config["trainer"][name] not in (None, False, "auto")]
     if config["encoder"]["name"] == "precomputed" and needing:
         raise UserError(

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -44,6 +45,7 @@ class FeatureCache(ArrayCache):
         *,
         batch_size: int,
         workers: int | str,
+        progress: str = "caching features",
     ) -> None:
         """Encode what is not there yet with `encoder`: images (N,3,S,S) uint8 -> Features, of one R; see `fill`.
 
@@ -54,7 +56,7 @@ class FeatureCache(ArrayCache):
             transform,
             batch_size=batch_size,
             workers=workers,
-            progress="caching features",
+            progress=progress,
         )
 
 
@@ -69,11 +71,44 @@ def _half_with_nan(features: Features) -> torch.Tensor:
     return half
 
 
+class AugmentedFeatures(Protocol):
+    """Cached features of augmented training images."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before an epoch (from 0) is loaded."""
+
+    def cache_of(self, example: Example) -> FeatureCache | None:
+        """Return the cache of what is seen of an example in this epoch, None for the whole image."""
+
+    def of(self, example: Example) -> torch.Tensor:
+        """Return the pixels (3,S,S) that are seen of an example in this epoch."""
+
+
+class MirroredFeatures:
+    """Features of mirrored training images: a seed draws in each epoch which are seen so, as `Augmentation` does."""
+
+    def __init__(self, cache: FeatureCache, transform: Transform, *, seed: int) -> None:
+        self.cache, self.transform, self.seed, self.epoch = cache, transform, seed, 0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before an epoch (from 0) is loaded."""
+        self.epoch = epoch
+
+    def cache_of(self, example: Example) -> FeatureCache | None:
+        """Return the cache if this image is mirrored in this epoch."""
+        flipped = example.image in self.cache.rows and is_flipped(example, self.seed, self.epoch)
+        return self.cache if flipped else None
+
+    def of(self, example: Example) -> torch.Tensor:
+        """Return the pixels (3,S,S), mirrored in some epochs."""
+        pixels = self.transform.of(example)
+        return pixels if self.cache_of(example) is None else pixels.flip(2)
+
+
 class CachedFeatures:
     """What a model receives of an image: cached features until the epoch `live_from` (None: for ever), then its pixels.
 
-    With `mirrored`, features of mirrored training images, a seed draws in each epoch which images are seen so, as
-    `Augmentation` does.
+    Training sees what `augmented` draws, if that is given; validation uses `WholeImages`.
     """
 
     def __init__(
@@ -82,29 +117,44 @@ class CachedFeatures:
         transform: Transform,
         *,
         live_from: int | None,
-        mirrored: FeatureCache | None = None,
-        seed: int = 0,
+        augmented: AugmentedFeatures | None = None,
     ) -> None:
         self.caches, self.transform, self.live_from = caches, transform, live_from
-        self.mirrored, self.seed, self.epoch, self.live = mirrored, seed, 0, False
+        self.augmented, self.live = augmented, False
 
     def begin_epoch(self, epoch: int) -> None:
         """Called before an epoch (from 0) is loaded; processes that load are forked after it."""
-        self.epoch = epoch
         self.live = self.live_from is not None and epoch >= self.live_from
+        if self.augmented is not None:
+            self.augmented.begin_epoch(epoch)
 
     def of(self, example: Example) -> torch.Tensor:
         """Return what the model gets of the features (R,C) float16 of an example, or of its pixels (3,S,S)."""
-        mirrored = self._flipped(example)
+        if self.augmented is None:
+            return self.of_whole(example)
+        if self.live:
+            return self.augmented.of(example)
+        cache = self.augmented.cache_of(example)
+        return self.of_whole(example) if cache is None else self.transform.of_features(cache(example.image))
+
+    def of_whole(self, example: Example) -> torch.Tensor:
+        """Return the same of an image that is not augmented."""
         if not self.live:
-            for cache in self.caches if mirrored is None else [mirrored]:
+            for cache in self.caches:
                 if example.image in cache.rows:
                     return self.transform.of_features(cache(example.image))
-        pixels = self.transform.of(example)
-        return pixels if mirrored is None else pixels.flip(2)
+        return self.transform.of(example)
 
-    def _flipped(self, example: Example) -> FeatureCache | None:
-        """The cache of mirrored images, if this one is mirrored in this epoch."""
-        if self.mirrored is None or example.image not in self.mirrored.rows:
-            return None
-        return self.mirrored if is_flipped(example, self.seed, self.epoch) else None
+
+class WholeImages:
+    """`CachedFeatures` without augmentation, in the epoch that training is in."""
+
+    def __init__(self, features: CachedFeatures) -> None:
+        self.features = features
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Training begins it."""
+
+    def of(self, example: Example) -> torch.Tensor:
+        """Return what `CachedFeatures.of_whole` does."""
+        return self.features.of_whole(example)

@@ -56,7 +56,9 @@ FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
     "objective": {"xe": {"ignore_unk": False}, "scst": {"ignore_unk": False, "temperature": 1.0}},
     "optim": {"sgd": {"decay_lstm_biases": False, "output_bias_factor": 1.0}},
     "tracking": {"wandb": {"also": []}},
-    "trainer": {"default": {"threads": "auto", "keep_checkpoints": 0, "shard": False}},
+    "trainer": {
+        "default": {"threads": "auto", "keep_checkpoints": 0, "shard": False, "cached_crops": None},
+    },
     "vocab": {
         **{name: {"segmenter": "spaces"} for name in ("bert", "word")},
         "gpt2": {"segmenter": "spaces", "end": None},

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 
 from easycap.data.array_cache import CannotCache
-from easycap.data.features import CachedFeatures, FeatureCache, fingerprint
+from easycap.data.features import (
+    AugmentedFeatures,
+    CachedFeatures,
+    FeatureCache,
+    MirroredFeatures,
+    fingerprint,
+)
+from easycap.data.fixed_views import FIRST_CROP, MIRRORED, CachedViews, FixedCrop, FixedViews
 from easycap.data.transforms import Mirrored, may_flip
 from easycap.models.checkpoint import load_weights
 from easycap.runs.find import run_of
@@ -37,9 +44,9 @@ def cached_view(task: Task, resume_from: Path | None, *, more_runs: bool) -> Cac
     """Fill the caches and return the view that training uses while the encoder is frozen; None without caching.
 
     `auto` caches if images are seen unchanged more than once (over several epochs, or by further runs of a sweep,
-    `more_runs`) or if their features are cached already, and if the features take at most half of the free disk. A
-    resumed run does as before. The encoder must be on its device. Raises `UserError` if trainer.cache_features is true
-    and caching is impossible.
+    `more_runs`), if their features are cached already or if trainer.cached_crops is set; and if the features take at
+    most half of the free disk. A resumed run does as before. The encoder must be on its device. Raises `UserError` if
+    trainer.cache_features is true and caching is impossible.
     """
     trainer = task.trainer_config
     epoch = read_progress(resume_from)["epoch"] if resume_from is not None else 0
@@ -55,11 +62,11 @@ def cached_view(task: Task, resume_from: Path | None, *, more_runs: bool) -> Cac
     if resume_from is not None:  # the weights are left to the trainer
         load_weights(task.model, resume_from)
     caches = _caches(task)
-    mirrored = caches[2] if trainer.flip else None
     epochs = min(trainer.epochs_of(len(task.examples("train"))), live_from)
     try:
-        left = sum(len(cache.left()) for cache in caches)
-        if auto and left and not before and not (epochs > 1 or more_runs):
+        left = sum(len(cache.left()) for cache, _ in caches)
+        seen_again = epochs > 1 or more_runs or trainer.cached_crops is not None
+        if auto and left and not before and not seen_again:
             return None
         _fill(task, caches, left, within=_MOST_OF_FREE_DISK if auto else None)
     except (CannotCache, OSError) as error:
@@ -68,21 +75,46 @@ def cached_view(task: Task, resume_from: Path | None, *, more_runs: bool) -> Cac
         logger.warning("features of the frozen encoder are not cached, so it runs in every epoch: %s", error)
         return None
     return CachedFeatures(
-        caches[:2],
+        [cache for cache, _ in caches[:2]],
         task.pipeline.transform,
         live_from=trainer.unfreeze_encoder_at_epoch,
-        mirrored=mirrored,
-        seed=task.config["seed"],
+        augmented=_augmented(task, [cache for cache, _ in caches[2:]]),
     )
 
 
+def fixed_views(task: Task) -> FixedViews | None:
+    """Return the views that training sees of images with trainer.cached_crops, whether or not they are cached."""
+    trainer = task.trainer_config
+    if trainer.crop is None or trainer.cached_crops is None:
+        return None
+    return FixedViews(
+        task.pipeline.transform,
+        crop=trainer.crop,
+        count=trainer.cached_crops,
+        flip=trainer.flip,
+        seed=task.config["seed"],
+        live_from=trainer.unfreeze_encoder_at_epoch,
+    )
+
+
+def _augmented(task: Task, caches: Sequence[FeatureCache]) -> AugmentedFeatures | None:
+    """What is seen of training images that are mirrored (first of the caches, with trainer.flip) or cropped."""
+    flip = task.trainer_config.flip
+    if (views := fixed_views(task)) is not None:
+        return CachedViews(views, dict(enumerate(caches, MIRRORED if flip else FIRST_CROP)))
+    return MirroredFeatures(caches[0], task.pipeline.transform, seed=task.config["seed"]) if flip else None
+
+
 def _may_cache(task: Task) -> bool:
-    """Whether the encoder sees the same images in every epoch, if also mirrored."""
+    """Whether the encoder sees the same images again, if also mirrored or cropped."""
     trainer = task.trainer_config
     if not task.model.features_can_be_cached or trainer.overfit_batch:
         return False
-    if trainer.crop is not None:
-        logger.info("the frozen encoder runs in every epoch, because trainer.crop changes its images")
+    if trainer.crop is not None and trainer.cached_crops is None:
+        logger.info(
+            "the frozen encoder runs in every epoch, because trainer.crop changes its images; "
+            "trainer.cached_crops=4 caches four crops of each"
+        )
         return False
     return True
 
@@ -102,24 +134,36 @@ def _made_by(encoder: Any, config: dict[str, Any], precision: Precision, *others
     )
 
 
-def _caches(task: Task) -> list[FeatureCache]:
-    """The caches of the training and validation images; with trainer.flip also of mirrored training images."""
-    seen = task.pipeline.transform.identity()
-    made_by = _made_by(task.model.encoder, task.config, task.pipeline.precision, *seen)
+def _caches(task: Task) -> list[tuple[FeatureCache, ImageInput]]:
+    """The caches of training and validation images, with trainer.flip of mirrored training images, and of each of
+    trainer.cached_crops; and what each of them holds.
+    """
+    transform = task.pipeline.transform
+    made_by = _made_by(task.model.encoder, task.config, task.pipeline.precision, *transform.identity())
     validated = task.examples("val")[: task.config["validation"]["images"]]
     train, folder = task.examples("train"), paths.cache_dir()
-    caches = [FeatureCache(folder / "features", examples, made_by) for examples in (train, validated)]
+    caches: list[tuple[FeatureCache, ImageInput]] = [
+        (FeatureCache(folder / "features", examples, made_by), transform) for examples in (train, validated)
+    ]
     if task.trainer_config.flip:
-        caches.append(FeatureCache(folder / "mirrored_features", [*filter(may_flip, train)], made_by))
+        flipped = [*filter(may_flip, train)]
+        caches.append((FeatureCache(folder / "mirrored_features", flipped, made_by), Mirrored(transform)))
+    views = fixed_views(task)
+    for crop in views.crops if views is not None else ():
+        root = folder / "cropped_features" / crop.identity(train)
+        caches.append((FeatureCache(root, train, made_by), crop))
     return caches
 
 
-def _fill(task: Task, caches: Sequence[FeatureCache], left: int, *, within: float | None) -> None:
+def _fill(
+    task: Task, caches: Sequence[tuple[FeatureCache, ImageInput]], left: int, *, within: float | None
+) -> None:
     """Encode the `left` images, if their features take at most the share `within` of the free disk."""
     captioner, device, transform = task.model, task.device, task.pipeline.transform
+    folder = caches[0][0].folder
     if not left:
-        images = sum(len(cache.examples) for cache in caches)
-        logger.info("using cached features of %s images from %s", f"{images:,}", caches[0].folder)
+        images = sum(len(cache.examples) for cache, _ in caches)
+        logger.info("using cached features of %s images from %s", f"{images:,}", folder)
         return
 
     @torch.no_grad()
@@ -130,16 +174,18 @@ def _fill(task: Task, caches: Sequence[FeatureCache], left: int, *, within: floa
     captioner.freeze_encoder(True)
     captioner.eval()
     if within is not None:
-        _check_disk(encode, transform.blank(), caches[0].folder, left, within)
+        _check_disk(encode, transform.blank(), folder, left, within)
     captioner.fold_encoder(left)
     encode_faster = FastestThreads(encode, ahead=left, device=device, what="caching features")
     size, workers = task.config["validation"]["batch_size"], task.trainer_config.workers
     if device.type == "cpu":
         size = min(size, _CPU_BATCH)
     with restore_thread_count():
-        views: list[ImageInput] = [transform, transform, Mirrored(transform)]
-        for cache, view in zip(caches, views, strict=False):
-            cache.encode(encode_faster, view, batch_size=size, workers=workers)
+        for cache, view in caches:
+            doing = "caching features"
+            if isinstance(view, FixedCrop):
+                doing += f" of crop {view.number + 1} of {task.trainer_config.cached_crops}"
+            cache.encode(encode_faster, view, batch_size=size, workers=workers, progress=doing)
     captioner.freeze_encoder(False)  # as before; training freezes it itself
 
 

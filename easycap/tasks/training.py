@@ -9,12 +9,13 @@ from typing import Any
 
 from easycap.config.instantiate import build
 from easycap.config.schema import config_hash, to_plain
-from easycap.data.features import CachedFeatures
+from easycap.data.features import CachedFeatures, WholeImages
 from easycap.data.loader import TrainLoader
 from easycap.data.transforms import Augmentation
 from easycap.data.workers import AUTO
 from easycap.runs.environment import environment
 from easycap.tasks.base import Summary, Task
+from easycap.tasks.feature_caching import fixed_views
 from easycap.training.gradients import ObjectiveModule, gradients_of
 from easycap.training.optim import Optimization
 from easycap.training.train_state import TrainResult
@@ -82,6 +83,8 @@ def training_loader(task: Task, features: CachedFeatures | None = None) -> Train
 
 def _augmented_view(task: Task) -> ImageInput:
     crop, flip = task.trainer_config.crop, task.trainer_config.flip
+    if (views := fixed_views(task)) is not None:
+        return views
     if crop is None and not flip:
         return task.pipeline.view
     return Augmentation(task.pipeline.transform, crop=crop, flip=flip, seed=task.config["seed"])
@@ -96,10 +99,11 @@ def optimization(task: Task, total_steps: int) -> Optimization:
 def _validator(task: Task, objective: Objective, features: CachedFeatures | None) -> Validator:
     """The validation on the val split, of cached `features` or else of images."""
     pipeline = task.pipeline
+    view = pipeline.view if features is None else WholeImages(features)
     return Validator(
         build("validation", task.config["validation"]),
         examples=task.examples("val"),
-        make_batches=replace(pipeline, view=features or pipeline.view).batches,
+        make_batches=replace(pipeline, view=view).batches,
         model=task.model,
         objective=objective,
         pad_id=task.vocabulary.pad_id,

@@ -14,7 +14,7 @@ _OVERFIT_STEPS_PER_EPOCH = 50
 # At least 1 where they are not null.
 _COUNTS = (
     *("batch_size", "captions_per_image", "epochs", "max_steps", "patience", "accumulate"),
-    *("checkpoint_every_steps", "log_every_steps"),
+    *("checkpoint_every_steps", "log_every_steps", "cached_crops"),
 )
 
 
@@ -32,10 +32,11 @@ class TrainerConfig:
     the best and the last. The encoder is frozen until `unfreeze_encoder_at_epoch` (0: trained from the start; null:
     never); until then `cache_features` (true, false or auto) lets it run once per image instead of once per epoch. In
     training alone, `crop` takes a random part of each image of at least that share of its area, and `flip` mirrors
-    every other image, except those with left or right in a caption; see Augmentation. `overfit_batch` trains on one
-    batch over and over, 50 times an epoch: a model that cannot learn it has a bug. `threads` is the number of threads
-    on a CPU: auto tries one and all, unless the environment sets it (OMP_NUM_THREADS). `shard` divides the weights,
-    gradients and moments of a language model among ranks; with one rank it has no effect.
+    every other image, except those with left or right in a caption; see Augmentation. With `cached_crops` a frozen
+    encoder sees so many crops of each image, and the whole, over and over; see FixedViews. `overfit_batch` trains on
+    one batch over and over, 50 times an epoch: a model that cannot learn it has a bug. `threads` is the number of
+    threads on a CPU: auto tries one and all, unless the environment sets it (OMP_NUM_THREADS). `shard` divides the
+    weights, gradients and moments of a language model among ranks; with one rank it has no effect.
     """
 
     batch_size: int
@@ -54,6 +55,7 @@ class TrainerConfig:
     unfreeze_encoder_at_epoch: int | None
     cache_features: bool | str
     crop: float | None
+    cached_crops: int | None
     flip: bool
     checkpoint_every_steps: int | None
     keep_checkpoints: int
@@ -93,15 +95,35 @@ class TrainerConfig:
                 f"trainer.crop={self.crop} must be above 0 and at most 1, the least share of an image's area that is "
                 "seen, or null for the whole"
             )
-        if self.cache_features is True and self.crop is not None:
+        if self.cache_features is True and self.crop is not None and self.cached_crops is None:
             raise UserError(
-                "trainer.cache_features=true cannot cache random crops: set trainer.crop=null, or "
-                "trainer.cache_features=false"
+                "trainer.cache_features=true cannot cache random crops that are new in every epoch: set "
+                "trainer.cached_crops=4 for four of each image, trainer.crop=null, or trainer.cache_features=false"
             )
+        self._check_cached_crops()
         if self.overfit_batch and (self.flip or self.crop is not None):
             raise UserError(
                 "trainer.overfit_batch=true excludes random crops and flips: set trainer.crop=null and "
                 "trainer.flip=false, or trainer.overfit_batch=false"
+            )
+
+    def _check_cached_crops(self) -> None:
+        if self.cached_crops is None:
+            return
+        if self.crop is None:
+            raise UserError(
+                f"trainer.cached_crops={self.cached_crops} needs random crops to cache: set e.g. trainer.crop=0.6, or "
+                "trainer.cached_crops=null"
+            )
+        if self.unfreeze_encoder_at_epoch == 0:
+            raise UserError(
+                f"trainer.cached_crops={self.cached_crops} needs an encoder that is frozen at first: set "
+                "trainer.unfreeze_encoder_at_epoch to null or an epoch, or trainer.cached_crops=null"
+            )
+        if self.cache_features is False:
+            raise UserError(
+                f"trainer.cached_crops={self.cached_crops} excludes trainer.cache_features=false: set the latter to "
+                "auto, or trainer.cached_crops=null"
             )
 
     def _check_limits(self) -> None:

@@ -19,7 +19,7 @@ from easycap.config.compose import compose
 from easycap.config.schema import check
 from easycap.data import features
 from easycap.data.array_cache import CannotCache
-from easycap.data.features import CachedFeatures, FeatureCache, fingerprint
+from easycap.data.features import CachedFeatures, FeatureCache, MirroredFeatures, fingerprint
 from easycap.data.images import PackedImage
 from easycap.data.transforms import Mirrored, Transform
 from easycap.errors import OutOfTime
@@ -304,7 +304,8 @@ def test_mirrored_features_are_of_training_images_in_some_epochs(
     plain.encode(_left_column, TRANSFORM, batch_size=3, workers=0)
     other = FeatureCache(tmp_path / "mirrored", examples[:5], "a")
     other.encode(_left_column, Mirrored(TRANSFORM), batch_size=3, workers=0)
-    view = CachedFeatures([plain], TRANSFORM, live_from=20, mirrored=other, seed=1)
+    mirrored = MirroredFeatures(other, TRANSFORM, seed=1)
+    view = CachedFeatures([plain], TRANSFORM, live_from=20, augmented=mirrored)
     flipped = []
     for epoch in range(20):
         view.begin_epoch(epoch)
