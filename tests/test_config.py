@@ -75,7 +75,9 @@ def needed(*overrides: str) -> list[str]:
         extra = [word for word in extra if not word.startswith("data.root")] + ["data.images=somewhere"]
     if "encoder=timm" in text:
         extra.append("encoder.model=resnet10t")
-    if any(("clipcap/flickr8k" in recipe or "smollm2" in recipe) for recipe in recipes):
+    if any(
+        ("clipcap/flickr8k" in recipe or "smollm2" in recipe or "prompts" in recipe) for recipe in recipes
+    ):
         extra += [f"vocab.path={tiny_language_model_tokenizer()}", f"decoder.architecture={SMOLLM2}"]
     elif "vocab=gpt2" in text or "experiment=clipcap/" in text:
         extra.append(f"vocab.path={tiny_gpt2()}")

@@ -11,6 +11,7 @@ from typing import Any
 from easycap.conditioning.conditions import ConditionData
 from easycap.conditioning.draft import Draft
 from easycap.conditioning.neighbours import Neighbours
+from easycap.conditioning.prompt import Prompt
 from easycap.conditioning.retrieval import (
     check_encoder,
     copy_neighbours,
@@ -20,7 +21,7 @@ from easycap.conditioning.retrieval import (
 )
 from easycap.errors import UserError
 from easycap.registry import register_condition
-from easycap.types import ConditionInfo, Example, ImageSource
+from easycap.types import ConditionInfo, Example, ImageSource, Vocabulary
 from easycap.utils.checksums import saved_dir
 
 _NEIGHBOURS = "neighbours"  # the folder in a run's folder
@@ -75,10 +76,13 @@ class OracleDraft(Draft):
 
 @register_condition("draft", "retrieval")
 class RetrievedDraft(Draft):
-    """At test time, and for the share `as_tested` in training: a caption of the nearest training image.
+    """At test time, and for the share `as_tested` in training: a caption of each of `count` nearest training images.
 
-    It is never the image itself. Nearest to the frozen encoder of another `run`, or, without it, to an `encoder` as in
-    encoder=OPTION,KEY=VALUE.
+    They are never the image itself. Nearest to the frozen encoder of another `run`, or, without it, to an `encoder` as
+    in encoder=OPTION,KEY=VALUE. The captions are joined by `separator`. `prompt` has {captions} in the place of the
+    draft, whatever it is, unless it is empty; of a longer draft the last tokens are left out, none of the prompt (Ramos
+    et al. 2023, SmallCap; RitaRamo/smallcap at 19cc4f4, src/utils.py). Raises `UserError` for a `count` below 1 and a
+    prompt without {captions}.
     """
 
     def __init__(
@@ -87,11 +91,17 @@ class RetrievedDraft(Draft):
         *,
         run: str | None,
         encoder: str,
+        count: int,
+        separator: str,
+        prompt: str | None,
         max_length: int,
         training: dict[str, float],
     ) -> None:
         super().__init__(data, max_length=max_length, training=training)
-        self.run, self.encoder = run, encoder
+        if count < 1:
+            raise UserError(f"draft.count={count} must be at least 1")
+        self.run, self.encoder, self.count, self.separator = run, encoder, count, separator
+        self.prompt = None if prompt is None else Prompt(prompt)
         self.saved: Path | None = None
         self.found: dict[ImageSource, str] = {}
 
@@ -101,16 +111,29 @@ class RetrievedDraft(Draft):
 
     def validate(self, config: Mapping[str, Any]) -> None:
         super().validate(config)
+        if self.prompt is not None:
+            self.prompt.validate(config)
         if not config["resume"]:
             check_encoder(self.run, self.encoder)
 
     def prepare_test(self, examples: Sequence[Example]) -> None:
         new = [example for example in examples if example.image not in self.found]
         if new:
-            self.found.update(zip((example.image for example in new), self.neighbours(new), strict=True))
+            found = (
+                self.separator.join(" ".join(text.split()) for text in its) for its in self.neighbours(new)
+            )
+            self.found.update(zip((example.image for example in new), found, strict=True))
 
     def test_text(self, example: Example) -> str:
         return self.found[example.image]
+
+    def room(self, vocabulary: Vocabulary) -> int:
+        return self.max_length if self.prompt is None else self.prompt.room(vocabulary, self.max_length)
+
+    def encode(self, text: str, vocabulary: Vocabulary) -> list[int]:
+        if self.prompt is None or not text:
+            return super().encode(text, vocabulary)
+        return self.prompt.encode(text, vocabulary, self.max_length)
 
     def describe(self) -> ConditionInfo:
         return ConditionInfo("retrieval")
@@ -126,7 +149,7 @@ class RetrievedDraft(Draft):
 
     @cached_property
     def neighbours(self) -> Neighbours:
-        return open_neighbours(self._folder, self.data.device, self.data.workers)
+        return open_neighbours(self._folder, self.data.device, self.data.workers, count=self.count)
 
     @property
     def _folder(self) -> Path:

@@ -17,7 +17,8 @@ import easycap.data
 from easycap.conditioning.neighbours import Neighbours
 from easycap.config.instantiate import build
 from easycap.config.schema import check_stored_group, option_from_text, to_plain
-from easycap.data.features import fingerprint
+from easycap.data.array_cache import CannotCache
+from easycap.data.features import FeatureCache, fingerprint, made_by
 from easycap.data.transforms import Transform
 from easycap.errors import UserError
 from easycap.models.build import preprocessing_of, without_downloads
@@ -50,6 +51,18 @@ class FrozenEncoder:
         patches, mask, _ = self.model.encode(images.to(self.device))
         weight = mask.unsqueeze(-1).to(patches)
         return (patches * weight).sum(1) / weight.sum(1)
+
+    def cached(self, examples: Sequence[Example]) -> torch.Tensor | None:
+        """Return the features (N,C) of N examples if this encoder's are cached, in full precision, for training."""
+        maker = made_by(self.model.encoder, self.settings, "fp32", *self.transform.identity())
+        cache = FeatureCache(paths.cache_dir() / "features", examples, maker)
+        try:
+            if not cache.folder.is_dir() or cache.left():
+                return None
+        except CannotCache:  # training says so
+            return None
+        logger.info("using cached features of %s images from %s", f"{len(examples):,}", cache.folder)
+        return torch.stack([cache(example.image).float().nanmean(0) for example in examples])
 
     @property
     def fingerprint(self) -> str:
@@ -115,15 +128,15 @@ def make_neighbours(encoder: FrozenEncoder, examples: Sequence[Example], *, work
         encoder.save(new)
         encode = FastestThreads(encoder, ahead=len(examples), device=encoder.device, what="caching features")
         with restore_thread_count():
-            Neighbours.store(new, examples, encode, encoder.transform, workers)
+            Neighbours.store(new, examples, encode, encoder.transform, workers, encoder.cached)
 
     return cached_dir(folder, make)
 
 
-def open_neighbours(folder: Path, device: torch.device, workers: int | str) -> Neighbours:
+def open_neighbours(folder: Path, device: torch.device, workers: int | str, *, count: int) -> Neighbours:
     """Return the neighbours in a folder that `make_neighbours` made, with the encoder that is saved there."""
     encoder = FrozenEncoder.of_folder(folder, device)
-    return Neighbours(folder, encoder, encoder.transform, workers)
+    return Neighbours(folder, encoder, encoder.transform, workers, count=count, cached=encoder.cached)
 
 
 def copy_neighbours(neighbours: Path, folder: Path) -> None:

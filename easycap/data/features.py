@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from easycap.data.array_cache import ArrayCache, CannotCache
 from easycap.data.transforms import Transform, is_flipped
 from easycap.types import Example, Features, ImageInput
+from easycap.utils.cache import digest_of
 
 _LIBRARIES = ("timm", "torch", "torchvision", "pillow", "simplejpeg")  # encoders, and what reads images
 
@@ -28,6 +30,13 @@ def fingerprint(state: Iterable[tuple[str, torch.Tensor]], *settings: object) ->
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     digest.update(repr(settings).encode())
     return digest.hexdigest()
+
+
+def made_by(encoder: Any, settings: Mapping[str, Any], precision: str, *others: str) -> str:
+    """Return 16 hex digits of an encoder of the checked group `settings` that computes in a precision, e.g. fp32."""
+    own = {k: v for k, v in settings.items() if k not in ("pretrained", "weights")}
+    code = digest_of([], code=Path(inspect.getfile(type(encoder))).parent)
+    return fingerprint(encoder.state_dict().items(), own, encoder.preprocessing, precision, code, *others)
 
 
 class FeatureCache(ArrayCache):

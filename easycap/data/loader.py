@@ -49,6 +49,7 @@ class Collate:
     Which captions are drawn is a function of (seed, epoch, image id), whatever the batch or the worker. Captions
     are cut to `max_length` positions, bos included: a cut caption is taught its next word, not a false end.
     `captions_per_image` None takes all of them. `conditions` are {name: text condition}. `epoch` None is test time.
+    Raises `UserError` for a condition without room for its text.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Collate:
         captions_per_image: int | None,
         seed: int,
     ) -> None:
+        for condition in conditions.values():
+            condition.room(vocabulary)  # here, not in a worker, whose error would arrive as a traceback
         self.vocabulary, self.conditions, self.max_length = vocabulary, dict(conditions), max_length
         self.captions_per_image, self.seed = captions_per_image, seed
         self.epoch: int | None = None
@@ -94,7 +97,7 @@ class Collate:
             condition.text(example, epoch=self.epoch, targets=captions)
             for example, captions in zip(examples, drawn, strict=True)
         ]
-        return context_ids(texts, self.vocabulary, max_length=condition.max_length)
+        return context_ids(texts, self.vocabulary, condition)
 
     def draw(self, example: Example) -> Sequence[str]:
         """Return this epoch's captions of one image."""
@@ -104,9 +107,9 @@ class Collate:
         return random.Random(f"{self.seed}/{self.epoch or 0}/{example.id}").sample(example.references, wanted)
 
 
-def context_ids(texts: Sequence[str], vocabulary: Vocabulary, *, max_length: int) -> torch.Tensor:
-    """Return the ids (N,M) of N texts that condition captions, each cut to `max_length` tokens, padded."""
-    ids = [vocabulary.encode(text)[:max_length] for text in texts]
+def context_ids(texts: Sequence[str], vocabulary: Vocabulary, condition: TextCondition) -> torch.Tensor:
+    """Return the ids (N,M) of N texts of a condition, padded."""
+    ids = [condition.encode(text, vocabulary) for text in texts]
     return _padded(ids, max(map(len, ids)), vocabulary.pad_id)
 
 

@@ -81,7 +81,7 @@ class Pipeline:
 
     def context_ids(self, condition: str, texts: Sequence[str]) -> torch.Tensor:
         """Return the ids (N,M) of a condition's texts for N images."""
-        return context_ids(texts, self.vocabulary, max_length=self.conditions[condition].max_length)
+        return context_ids(texts, self.vocabulary, self.conditions[condition])
 
     def choose_threads(self, decode: Callable[[Inputs], object], inputs: Inputs, *, ahead: int) -> None:
         """Set the number of threads that is fastest for decoding such inputs, `ahead` images in all."""

@@ -48,6 +48,7 @@ FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
         "updown": {"variant": "paper"},
     },
     "decoding": {"beam": {"on_end": "refill"}},
+    "draft": {"retrieval": {"count": 1, "separator": " ", "prompt": None}},
     "encoder": {
         "precomputed": {"zero_regions": False},
         "timm": {"crop_pct": None, "pool": None, "squash": False},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import shutil
@@ -18,7 +17,7 @@ from easycap.data.features import (
     CachedFeatures,
     FeatureCache,
     MirroredFeatures,
-    fingerprint,
+    made_by,
 )
 from easycap.data.fixed_views import FIRST_CROP, MIRRORED, CachedViews, FixedCrop, FixedViews
 from easycap.data.transforms import Mirrored, may_flip
@@ -30,7 +29,6 @@ from easycap.training.checkpoint_files import read_progress
 from easycap.training.hardware import Precision
 from easycap.types import Example, Features, ImageInput
 from easycap.utils import paths
-from easycap.utils.cache import digest_of
 from easycap.utils.cpu_threads import FastestThreads, restore_thread_count
 
 logger = logging.getLogger(__name__)
@@ -123,15 +121,8 @@ def feature_cache(
     examples: Sequence[Example], encoder: Any, config: dict[str, Any], precision: Precision
 ) -> FeatureCache:
     """Return the cache of the features that a config's encoder makes of images, whether or not it is filled."""
-    return FeatureCache(paths.cache_dir() / "features", examples, _made_by(encoder, config, precision))
-
-
-def _made_by(encoder: Any, config: dict[str, Any], precision: Precision, *others: str) -> str:
-    settings = {k: v for k, v in config["encoder"].items() if k not in ("pretrained", "weights")}
-    code = digest_of([], code=Path(inspect.getfile(type(encoder))).parent)
-    return fingerprint(
-        encoder.state_dict().items(), settings, encoder.preprocessing, precision.name, code, *others
-    )
+    maker = made_by(encoder, config["encoder"], precision.name)
+    return FeatureCache(paths.cache_dir() / "features", examples, maker)
 
 
 def _caches(task: Task) -> list[tuple[FeatureCache, ImageInput]]:
@@ -139,19 +130,20 @@ def _caches(task: Task) -> list[tuple[FeatureCache, ImageInput]]:
     trainer.cached_crops; and what each of them holds.
     """
     transform = task.pipeline.transform
-    made_by = _made_by(task.model.encoder, task.config, task.pipeline.precision, *transform.identity())
+    seen, precision = transform.identity(), task.pipeline.precision.name
+    maker = made_by(task.model.encoder, task.config["encoder"], precision, *seen)
     validated = task.examples("val")[: task.config["validation"]["images"]]
     train, folder = task.examples("train"), paths.cache_dir()
     caches: list[tuple[FeatureCache, ImageInput]] = [
-        (FeatureCache(folder / "features", examples, made_by), transform) for examples in (train, validated)
+        (FeatureCache(folder / "features", examples, maker), transform) for examples in (train, validated)
     ]
     if task.trainer_config.flip:
         flipped = [*filter(may_flip, train)]
-        caches.append((FeatureCache(folder / "mirrored_features", flipped, made_by), Mirrored(transform)))
+        caches.append((FeatureCache(folder / "mirrored_features", flipped, maker), Mirrored(transform)))
     views = fixed_views(task)
     for crop in views.crops if views is not None else ():
         root = folder / "cropped_features" / crop.identity(train)
-        caches.append((FeatureCache(root, train, made_by), crop))
+        caches.append((FeatureCache(root, train, maker), crop))
     return caches
 
 

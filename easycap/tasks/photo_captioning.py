@@ -68,13 +68,15 @@ class CaptionPredictor(Predictor):
 
     def _notice_of_draft(self, draft: str) -> str | None:
         """Return what the captioner does not get of a draft; None if it gets all of it."""
-        vocabulary, most = self.pipeline.vocabulary, self.pipeline.conditions["draft"].max_length
+        vocabulary = self.pipeline.vocabulary
+        most = self.pipeline.conditions["draft"].room(vocabulary)
         ids = vocabulary.encode(draft)
         if all(one == vocabulary.unk_id for one in ids[:most]):
             return f"draft {draft!r} has no words in this model's vocabulary; use other words"
         if len(ids) > most:
             return (
-                f"the draft is truncated to its first {most} of {len(ids)} tokens (draft.max_length={most})"
+                f"the draft is truncated to its first {most} of {len(ids)} tokens "
+                f"(draft.max_length={self.pipeline.conditions['draft'].max_length})"
             )
         return None
 

@@ -128,6 +128,14 @@ class TextCondition(Protocol):
         from this image now.
         """
 
+    def room(self, vocabulary: Vocabulary) -> int:
+        """Return how many tokens of a text are read; raises `UserError` if there is room for none."""
+        return self.max_length
+
+    def encode(self, text: str, vocabulary: Vocabulary) -> list[int]:
+        """Return the ids that are read of a text, at most `max_length`."""
+        return vocabulary.encode(text)[: self.max_length]
+
     def save(self, run: Path) -> None:
         """Save in a run's folder, in a folder of its own, what `load` needs to replace everything outside of it."""
 
@@ -234,7 +242,8 @@ class ImageInput(Protocol):
 class Vocabulary(Protocol):
     """Text <-> ids with distinct pad, bos and eos. It is saved next to a checkpoint and loads itself from there.
 
-    It may have `never_ids`, further ids that are never generated.
+    It may have `never_ids`, further ids that are never generated, and `encode_prompt`, which is `encode` of a text with
+    its white space.
     """
 
     pad_id: int

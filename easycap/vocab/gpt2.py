@@ -78,6 +78,13 @@ class GPT2Vocabulary(FromTokenizer):
         ids = list(self._pieces[first])
         for word in rest:
             ids += self._pieces[f" {word}"]
+        return self._without_end(ids)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the same of a text with its white space: line breaks, and a space at the end."""
+        return self._without_end(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _without_end(self, ids: list[int]) -> list[int]:
         return ids if self.end is None else [index for index in ids if index != self.eos_id]
 
     def decode(self, ids: Sequence[int]) -> str:

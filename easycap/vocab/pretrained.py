@@ -67,7 +67,10 @@ class PretrainedVocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of the tokens of `text`, without special ids but with unk for what has no token."""
-        text = " ".join(text.split())
+        return self.encode_prompt(" ".join(text.split()))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the same of a text with its white space: line breaks, and a space at the end."""
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
         # A word vocabulary may contain "[SEP]"; in a caption it is not a special token.
         return [index for index in ids if index != self.eos_id and index not in self._skipped]

@@ -33,9 +33,11 @@ DATA = condition_data(
 SHARES = {"another": 0.0, "nothing": 0.0, "as_tested": 0.0, "drop": 0.1, "replace": 0.1, "swap": 0.1}
 
 
+SOURCE = build("draft", {"name": "own", "max_length": 5, "training": SHARES}, data=DATA)
+
+
 def draft_batch(words: Vocabulary) -> Batch:
-    source = build("draft", {"name": "own", "max_length": 5, "training": SHARES}, data=DATA)
-    return batch_of(words, {"draft": source}, epoch=0)
+    return batch_of(words, {"draft": SOURCE}, epoch=0)
 
 
 def made_objective(name: str, words: Vocabulary) -> Objective:
@@ -76,7 +78,7 @@ def test_rounds_feed_back_what_was_generated(name: str, vocabulary: str) -> None
     generate = build("decoding", option_from_text("decoding", "greedy"), vocabulary=words)
 
     def with_draft(inputs, texts):
-        return replace(inputs, context={"draft": context_ids(texts, words, max_length=5)})
+        return replace(inputs, context={"draft": context_ids(texts, words, SOURCE)})
 
     def generated(inputs, rounds: int) -> list[list[list[str]]]:
         refinement = Refinement(rounds, with_draft)
@@ -87,5 +89,5 @@ def test_rounds_feed_back_what_was_generated(name: str, vocabulary: str) -> None
     inputs = batch.inputs
     for texts in rounds:
         assert generated(inputs, 0) == [texts]
-        ids = context_ids([one for (one,) in texts], words, max_length=5)
+        ids = context_ids([one for (one,) in texts], words, SOURCE)
         inputs = replace(inputs, context={"draft": ids})
