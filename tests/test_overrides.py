@@ -8,12 +8,14 @@ import pytest
 from helpers.tiny_config import TINY
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
 
 from easycap.cli import main
-from easycap.config.compose import compose
+from easycap.config import replaced_options
+from easycap.config.compose import Composer, compose
 from easycap.config.options import options
 from easycap.config.overrides import PATHS, as_text, parse, quoted
-from easycap.config.schema import GROUPS, fields_of
+from easycap.config.schema import GROUPS, check_group, fields_of
 from easycap.errors import UserError
 from easycap.sweeps.space import axes_of
 from easycap.utils.paths import expanded
@@ -151,3 +153,41 @@ def test_settings_cannot_be_removed(override: str, instead: str) -> None:
 def test_entries_of_a_table_can_be_removed() -> None:
     config = compose(["objective=scst", "~objective.rewards.CIDEr-D"]).config
     assert not config.objective.rewards
+
+
+# --------------------------------------------------------------------------------- another option than a recipe's
+
+
+def _replaced(overrides: list[str], caplog: pytest.LogCaptureFixture) -> tuple[DictConfig, list[str]]:
+    replaced_options._log_once.cache_clear()
+    caplog.clear()
+    return compose(["experiment=easycap/flickr8k", *overrides]).config, caplog.messages
+
+
+def test_a_recipe_s_settings_go_with_the_option_that_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    config, said = _replaced(["decoder=lstm"], caplog)
+    assert "width" not in config.decoder and check_group("decoder", config.decoder)
+    assert config.decoder.dropout == 0.2  # both have it: the recipe's
+    assert said == ["decoder=lstm does not have the recipe's decoder.width, decoder.feed_forward_dim"]
+
+    config, said = _replaced(["decoder=transformer"], caplog)
+    assert config.decoder.width == 256 and not said
+
+
+def test_what_the_command_line_sets_is_never_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    config, said = _replaced(["decoder=lstm", "decoder.width=8"], caplog)
+    assert config.decoder.width == 8
+    assert said == ["decoder=lstm does not have the recipe's decoder.feed_forward_dim"]
+    with pytest.raises(UserError, match="decoder.width does not exist for decoder 'lstm'"):
+        check_group("decoder", config.decoder)
+
+
+def test_a_sweep_leaves_out_the_same() -> None:
+    words = ["experiment=easycap/flickr8k", "decoder=lstm", "seed=3"]
+    assert Composer(words[:1])(words[1:]) == OmegaConf.to_container(compose(words).config)
+    assert Composer(words)(["decoder.width=8"])["decoder"]["width"] == 8
+
+
+@pytest.mark.parametrize("decoder", options("decoder"))
+def test_every_decoder_fits_into_the_recipe_of_photographs(decoder: str) -> None:
+    check_group("decoder", compose(["experiment=easycap/flickr8k", f"decoder={decoder}"]).config.decoder)

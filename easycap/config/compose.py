@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from easycap.config.hydra_job import compose_all, set_hydra_config
 from easycap.config.options import has_option, import_of_recipe, options
 from easycap.config.overrides import parse
+from easycap.config.replaced_options import leave_out_settings_of_replaced
 from easycap.config.schema import GROUPS, ROOT
 from easycap.errors import UserError
 from easycap.registry import describe_choices, import_modules, load_plugins
@@ -48,6 +49,7 @@ def compose(overrides: Sequence[str]) -> Composition:
     settable = [_settable(override) for override in parsed]
     with _said_as_user_error(overrides):
         full = _compose_with_plugins(settable)
+        leave_out_settings_of_replaced(full, parsed)
         choices = dict(full.hydra.runtime.choices)
         if (started := _with_runs(full, parsed)) is not full:
             full = started
@@ -82,7 +84,7 @@ class Composer:
         if any(override.is_delete() for override, _ in found):  # their order matters
             return compose(words).config
         with _said_as_user_error(words):
-            composed, plain = self._of_options(tuple(text for _, text in found if not _is_field(text)))
+            composed, plain = self._of_options(tuple(one for one in found if not _is_field(one[1])))
             if plain is not None and (simple := _with_fields(plain, found[len(self.common) :])) is not None:
                 return simple
             config = composed.copy()
@@ -102,13 +104,17 @@ class Composer:
             self._words[word] = override, _settable(override)
         return self._words[word]
 
-    def _of_options(self, chosen: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any] | None]:
+    def _of_options(
+        self, options_chosen: tuple[tuple[Override, str], ...]
+    ) -> tuple[DictConfig, dict[str, Any] | None]:
         """The config of the overrides that choose options, with the fields that all runs share; also as plain data,
         None if a setting of it refers to another or to a run.
         """
+        chosen = tuple(text for _, text in options_chosen)
         if chosen not in self._composed:
             config = _compose_with_plugins(chosen)
             del config["hydra"]
+            leave_out_settings_of_replaced(config, [override for override, _ in options_chosen])
             _set_fields(config, [self._settable(word) for word in self.common])
             plain: Any = OmegaConf.to_container(config)
             refers = "${" in repr(plain) or any(
