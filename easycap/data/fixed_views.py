@@ -20,7 +20,7 @@ class FixedCrop:
     """Random crop `number` of each image, with `flip` mirrored or not: a function of image id and number alone."""
 
     def __init__(self, transform: Transform, *, crop: float, flip: bool, number: int) -> None:
-        self.crop, self.flip, self.number = crop, flip, number
+        self.number = number
         self._augmentation = Augmentation(transform, crop=crop, flip=flip, seed=_SEED)
         self._augmentation.begin_epoch(number)
 
@@ -30,15 +30,6 @@ class FixedCrop:
     def of(self, example: Example) -> torch.Tensor:
         """Return the crop (3,S,S), uint8."""
         return self._augmentation.of(example)
-
-    def identity(self, examples: Sequence[Example]) -> str:
-        """Return the name of a folder for these crops: other ids, or other captions with left or right, make others."""
-        digest = hashlib.blake2b(repr(_SEED).encode(), digest_size=8)
-        for example in examples:
-            digest.update(
-                f"{example.id}\0{self.flip and may_flip(example)}\n".encode("utf-8", "surrogateescape")
-            )
-        return f"{self.crop:g}{'-flip' if self.flip else ''}-{self.number}-{digest.hexdigest()}"
 
 
 class FixedViews:
@@ -53,13 +44,22 @@ class FixedViews:
     ) -> None:
         self.crops = [FixedCrop(transform, crop=crop, flip=flip, number=number) for number in range(count)]
         self.views: list[ImageInput] = [transform, Mirrored(transform), *self.crops]
-        self.flip, self.seed, self.live_from, self.epoch = flip, seed, live_from, 0
+        self.crop, self.flip, self.seed, self.live_from, self.epoch = crop, flip, seed, live_from, 0
         self._new_crops = Augmentation(transform, crop=crop, flip=flip, seed=seed)
 
     def begin_epoch(self, epoch: int) -> None:
         """Called before an epoch (from 0) is loaded; processes that load are forked after it."""
         self.epoch = epoch
         self._new_crops.begin_epoch(epoch)
+
+    def folders(self, examples: Sequence[Example]) -> list[str]:
+        """Return a folder's name for each crop: other ids, or other captions with left or right, make other crops."""
+        digest = hashlib.blake2b(repr(_SEED).encode(), digest_size=8)
+        for example in examples:
+            flipped = self.flip and may_flip(example)
+            digest.update(f"{example.id}\0{flipped}\n".encode("utf-8", "surrogateescape"))
+        settings = f"{self.crop:g}{'-flip' if self.flip else ''}"
+        return [f"{settings}-{crop.number}-{digest.hexdigest()}" for crop in self.crops]
 
     def drawn(self, example: Example) -> int:
         """Return the number of the view that an image is seen as in this epoch."""

@@ -140,10 +140,9 @@ def _caches(task: Task) -> list[tuple[FeatureCache, ImageInput]]:
     if task.trainer_config.flip:
         flipped = [*filter(may_flip, train)]
         caches.append((FeatureCache(folder / "mirrored_features", flipped, maker), Mirrored(transform)))
-    views = fixed_views(task)
-    for crop in views.crops if views is not None else ():
-        root = folder / "cropped_features" / crop.identity(train)
-        caches.append((FeatureCache(root, train, maker), crop))
+    if (views := fixed_views(task)) is not None:
+        for crop, name in zip(views.crops, views.folders(train), strict=True):
+            caches.append((FeatureCache(folder / "cropped_features" / name, train, maker), crop))
     return caches
 
 

@@ -19,7 +19,7 @@ from easycap.config.compose import compose
 from easycap.config.schema import check
 from easycap.data.array_cache import CannotCache
 from easycap.data.features import CachedFeatures, FeatureCache
-from easycap.data.fixed_views import FIRST_CROP, MIRRORED, WHOLE, FixedCrop, FixedViews
+from easycap.data.fixed_views import FIRST_CROP, MIRRORED, WHOLE, FixedViews
 from easycap.data.images import PackedImage
 from easycap.data.transforms import Transform
 from easycap.tasks.base import Task
@@ -103,10 +103,8 @@ def test_an_encoder_in_training_sees_new_crops(examples: list[Example]) -> None:
 
 
 def test_a_crops_folder_is_of_all_that_makes_it(examples: list[Example]) -> None:
-    settings = {"crop": 0.5, "flip": True, "number": 0}
-
-    def name(of: list[Example] = examples, **others: object) -> str:
-        return FixedCrop(TRANSFORM, **(settings | others)).identity(of)
+    def name(of: list[Example] = examples, *, number: int = 0, **settings: object) -> str:
+        return views(**({"flip": True} | settings)).folders(of)[number]
 
     assert name() == name()
     renamed = [dataclasses.replace(examples[0], id="other"), *examples[1:]]
