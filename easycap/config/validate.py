@@ -140,7 +140,8 @@ def _captioner(config: Config) -> None:
         raise UserError(
             f"objective=scheduled_sampling is for captioner=parts: use objective=xe with {chosen}"
         )
-    off = {"crop": "null", "cached_crops": "null", "flip": "false", "compile": "false", "shard": "false"}
+    off = {"crop": "null", "cached_crops": "null", "freeze_batchnorm": "false"}
+    off |= {"flip": "false", "compile": "false", "shard": "false"}
     for key, value in off.items():
         if config["trainer"][key] not in (None, False, "auto"):
             raise UserError(f"trainer.{key} is for captioner=parts: set trainer.{key}={value} with {chosen}")

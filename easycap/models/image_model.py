@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from easycap.models.folding import fold_batchnorm
 from easycap.types import Encoder, Features, Inputs
@@ -20,7 +21,8 @@ class ImageModel(nn.Module):
     """Has an encoder: images (N,3,H,W) uint8 -> Features.
 
     Normalisation happens here, on the device, with the encoder's own mean and std. While the encoder is frozen it
-    gets no gradient and stays in eval mode, so that BatchNorm statistics do not drift.
+    gets no gradient and stays in eval mode, so that BatchNorm statistics do not drift; `freeze_batchnorm` keeps these
+    also while it is trained.
     """
 
     mean: torch.Tensor
@@ -29,7 +31,7 @@ class ImageModel(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.encoder_frozen = False
+        self.encoder_frozen = self.freeze_batchnorm = False
         self._fold = False
         self._folded: tuple[nn.Module, Any] | None = None  # in a tuple, so that it is not part of this module
         pixels = encoder.preprocessing
@@ -59,6 +61,10 @@ class ImageModel(nn.Module):
         super().train(mode)
         if self.encoder_frozen:
             self._encoder_module.eval()
+        elif self.freeze_batchnorm:
+            for module in self._encoder_module.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
     def encode(self, images: torch.Tensor) -> Features:

@@ -58,7 +58,13 @@ FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
     "optim": {"sgd": {"decay_lstm_biases": False, "output_bias_factor": 1.0}},
     "tracking": {"wandb": {"also": []}},
     "trainer": {
-        "default": {"threads": "auto", "keep_checkpoints": 0, "shard": False, "cached_crops": None},
+        "default": {
+            "threads": "auto",
+            "keep_checkpoints": 0,
+            "shard": False,
+            "cached_crops": None,
+            "freeze_batchnorm": False,
+        },
     },
     "vocab": {
         **{name: {"segmenter": "spaces"} for name in ("bert", "word")},

@@ -172,6 +172,7 @@ class Trainer:
             state = "frozen" if frozen else "trained"
             logger.info("epoch %d: the encoder is %s", self.state.epoch + 1, state)
             self.speed.forget()
+        self.model.freeze_batchnorm = self.settings.freeze_batchnorm
         self.model.freeze_encoder(frozen)
         # Folding would discard compiled code with the copy that it ran on; a divided encoder has new memory each step.
         if frozen and not self.settings.compile and not self.gradients.is_sharded:

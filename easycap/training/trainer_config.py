@@ -30,7 +30,8 @@ class TrainerConfig:
     saves and stops, to be resumed by resume=RUN, schedule included. `ema` validates and keeps, as best, a moving
     average of the weights with that decay. `keep_checkpoints` is the number of epochs whose weights are kept besides
     the best and the last. The encoder is frozen until `unfreeze_encoder_at_epoch` (0: trained from the start; null:
-    never); until then `cache_features` (true, false or auto) lets it run once per image instead of once per epoch. In
+    never); `freeze_batchnorm` keeps its BatchNorm statistics from then on, too. While it is frozen, `cache_features`
+    (true, false or auto) lets it run once per image instead of once per epoch. In
     training alone, `crop` takes a random part of each image of at least that share of its area, and `flip` mirrors
     every other image, except those with left or right in a caption; see Augmentation. With `cached_crops` a frozen
     encoder sees so many crops of each image, and the whole, over and over; see FixedViews. `overfit_batch` trains on
@@ -53,6 +54,7 @@ class TrainerConfig:
     gradient_checkpointing: bool
     shard: bool
     unfreeze_encoder_at_epoch: int | None
+    freeze_batchnorm: bool
     cache_features: bool | str
     crop: float | None
     cached_crops: int | None

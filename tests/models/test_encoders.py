@@ -315,6 +315,22 @@ def test_a_frozen_encoder_gets_no_gradient_and_does_not_drift() -> None:
     assert any(not torch.equal(before[name], value) for name, value in encoder.state_dict().items())
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_trained_encoder_may_keep_its_batchnorm_statistics(kept: bool) -> None:
+    encoder = TimmEncoder(model="resnet10t", image_size=32, **UNTRAINED)
+    captioner = Captioner(encoder=encoder, image_tokens=_Tokens(), decoder=torch.nn.Linear(1, 1))
+    captioner.freeze_batchnorm = kept
+    captioner.freeze_encoder(False)
+    captioner.train()
+    before = {name: value.clone() for name, value in encoder.named_buffers()}
+    tokens = captioner.build_memory(Inputs(torch.zeros(4, 3, 32, 32, dtype=torch.uint8))).tokens
+    assert tokens.requires_grad
+    assert all(torch.equal(before[name], value) for name, value in encoder.named_buffers()) == kept
+    tokens.sum().backward()
+    norms = [module for module in encoder.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms and all(norm.weight.grad is not None for norm in norms)
+
+
 def test_normalisation_is_done_once_on_the_device() -> None:
     encoder = small()
     captioner = Captioner(encoder=encoder, image_tokens=_Tokens(), decoder=torch.nn.Linear(1, 1))
