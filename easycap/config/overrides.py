@@ -33,6 +33,7 @@ PATHS = frozenset(
         "encoder.features",
         "decoder.pretrained",
         "captioner.model",
+        "captioner.word_vectors",
         "tags.run",
         "draft.run",
         "hydra.run.dir",

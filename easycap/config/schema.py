@@ -211,10 +211,13 @@ def config_hash(config: dict[str, Any]) -> str:
     # With auto, caching depends on the disk.
     relevant["trainer"]["cache_features"] = config["trainer"]["cache_features"] is True
     relevant["data"] = {k: v for k, v in without_locations("data", config["data"]).items() if k != "workers"}
-    if not _is_whole(config):
-        relevant.pop("captioner", None)
-    elif Path(config["captioner"]["model"]).is_absolute():
-        relevant["captioner"] = config["captioner"] | {"model": Path(config["captioner"]["model"]).name}
+    captioner = config.get("captioner") or {}
+    for key in ("model", "word_vectors"):
+        if captioner.get(key) and Path(captioner[key]).is_absolute():
+            captioner = captioner | {key: Path(captioner[key]).name}
+    relevant["captioner"] = captioner
+    if not _is_whole(config) and captioner.get("word_vectors") is None:
+        del relevant["captioner"]
     relevant["encoder"] = without_locations("encoder", config["encoder"])
     if config["decoder"].get("pretrained") is not None:  # the weights' own, whether written out or not
         relevant["decoder"] = config["decoder"] | {"architecture": None}

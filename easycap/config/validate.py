@@ -60,6 +60,7 @@ def check_combinations(config: Config) -> None:
     for check_one in (
         _task,
         _captioner,
+        _word_vectors,
         _words,
         _hard_attention,
         _segments,
@@ -145,6 +146,19 @@ def _captioner(config: Config) -> None:
     for key, value in off.items():
         if config["trainer"][key] not in (None, False, "auto"):
             raise UserError(f"trainer.{key} is for captioner=parts: set trainer.{key}={value} with {chosen}")
+
+
+def _word_vectors(config: Config) -> None:
+    source = config["captioner"].get("word_vectors")
+    if source is None:
+        return
+    if config["task"] != "caption":
+        raise UserError(f"captioner.word_vectors is for captioners: leave it out with task={config['task']}")
+    if config["decoder"].get("pretrained") is not None:
+        raise UserError(
+            "captioner.word_vectors is for decoders trained from scratch, and decoder.pretrained has word embeddings "
+            "of its own: leave it out (decoder.embedding=random discards them)"
+        )
 
 
 def _words(config: Config) -> None:

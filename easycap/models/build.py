@@ -18,6 +18,7 @@ from easycap.models.decoders.language_models import architecture_of
 from easycap.models.decoders.segments import Placement
 from easycap.models.image_model import ImageModel
 from easycap.models.tag_model import TagModel
+from easycap.models.word_vectors import start_from_word_vectors
 from easycap.runs.find import CONFIG, checkpoint_of, task_of
 from easycap.types import Decoder, Encoder, Preprocessing, Vocabulary
 from easycap.vocab.tags import TagVocabulary
@@ -43,6 +44,8 @@ def build_captioner(
         subword_ids=_subword_ids(config["decoder"], vocabulary),
         **special_ids(vocabulary),
     )
+    if (source := config["captioner"]["word_vectors"]) is not None:
+        start_from_word_vectors(decoder.token_embedding, vocabulary, source, seed=config["seed"])
     image_tokens = build(
         "image_tokens",
         config["image_tokens"],
@@ -185,6 +188,9 @@ def without_downloads(config: dict[str, Any], image_size: int | None = None) -> 
         # auto: a table that was the language model's own; one that started at random is trained in any case
         decoder |= {"pretrained": None, "embedding": "random" if decoder["embedding"] == "random" else "auto"}
     parts = {"encoder": encoder, "decoder": decoder}
-    if config.get("captioner", {}).get("model"):
-        parts["captioner"] = config["captioner"] | {"model": ""}
+    if captioner := config.get("captioner"):
+        untrained = {"model": "", "word_vectors": None}
+        parts["captioner"] = captioner | {
+            name: value for name, value in untrained.items() if name in captioner
+        }
     return config | parts

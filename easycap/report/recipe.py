@@ -72,6 +72,8 @@ def recipe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         parts.insert(0, ("average of", f"{config['average'].get('size')} checkpoints"))
     parts += [("image tokens", image_tokens(config))]
     parts += [(group, choice(config, group)) for group in ("tags", "draft", "decoder", "vocab", "objective")]
+    if isinstance(source := (config.get("captioner") or {}).get("word_vectors"), str):
+        parts.append(("word vectors", source if is_hub_name(source) else PurePath(source).name))
     return [(part, name) for part, name in parts if name not in (NOTHING, "none")]
 
 

@@ -25,7 +25,7 @@ FORMER_GROUPS: dict[str, Any] = {
 
 # group -> component (the group's `name`) -> setting -> value that reproduces the behaviour before it existed.
 FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
-    "captioner": {"huggingface": {"tiles": True}},
+    "captioner": {"huggingface": {"tiles": True}, "parts": {"word_vectors": None}},
     "data": {
         "scenes": {"language": "en"},
         "tables": {

@@ -114,8 +114,13 @@ def _known(config: Mapping[str, Any]) -> KnownSet | None:
 
 
 def _base_models(config: Mapping[str, Any]) -> list[str]:
-    """The names on the hub of captioner, language model and encoder whose weights training began with."""
-    pretrained = (config.get("captioner", {}).get("model"), config.get("decoder", {}).get("pretrained"))
+    """The names on the hub of captioner, language model, word embeddings and encoder that training began with."""
+    captioner = config.get("captioner", {})
+    pretrained = (
+        captioner.get("model"),
+        config.get("decoder", {}).get("pretrained"),
+        captioner.get("word_vectors"),
+    )
     found = [one for one in pretrained if isinstance(one, str) and "/" in one and is_hub_name(one)]
     encoder = config["encoder"]
     if encoder.get("pretrained") is True and not encoder.get("weights") and encoder.get("model"):

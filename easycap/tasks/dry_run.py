@@ -23,6 +23,7 @@ from easycap.models.build import (
 )
 from easycap.models.captioner import Captioner
 from easycap.models.checkpoint import ENCODER, check_weights
+from easycap.models.word_vectors import read_word_vectors
 from easycap.runs.find import task_of
 from easycap.tasks.create import check_metrics, task_class
 from easycap.tasks.memory_estimate import check_memory
@@ -103,6 +104,9 @@ _NOT_OF_TEXT = ("seed", "device", "schedule", "optim", "tracking", "image_tokens
 
 def _checked_model(config: dict[str, Any]) -> Any:
     model = model_on_meta(config)
+    source = config["captioner"].get("word_vectors")
+    if source is not None and not config["resume"] and config["init_from"] is None:
+        read_word_vectors(source)
     if isinstance(model, Captioner) and not config["resume"]:
         _check_positions(config, model)
     return model

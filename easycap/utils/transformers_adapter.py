@@ -45,6 +45,20 @@ def read_config(source: str) -> PretrainedConfig:
         raise _cannot_load(source, error) from error
 
 
+def word_table_name(source: str) -> str:
+    """Return what the weights of `source`, of whatever kind of model, call its input embeddings, less a prefix.
+
+    Raises `OSError`, `ValueError`, `KeyError` or `NotImplementedError` if it has no config of a model that reads words.
+    """
+    import transformers
+
+    with hub(), quiet(), torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+        model = transformers.AutoModel.from_config(config, trust_remote_code=False)
+        words = model.get_input_embeddings()
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is words)
+
+
 def untrained(
     architecture: dict[str, Any], *, vocab_size: int, special: dict[str, int], dropout: float
 ) -> LanguageModel:

@@ -79,7 +79,11 @@ class BertVocabulary(FromTokenizer):
         return text.strip()
 
     def subword_ids(self, tokenizer: Tokenizer) -> list[list[int]]:
-        """Return the ids of each token in `tokenizer`: words as in running text, none for pad, bos, eos and unk."""
+        """Return the ids of each token in `tokenizer`: the same if it has the same tokens; else of words as in running
+        text, and none for pad, bos, eos and unk.
+        """
+        if tokenizer.get_vocab() == self.tokenizer.get_vocab():
+            return [[index] for index in range(len(self))]
         encode = subword_encoder(tokenizer)
         special = {self.pad_id, self.bos_id, self.eos_id, self.unk_id}
         return [[] if index in special else encode(token) for index, token in enumerate(self._texts())]

@@ -36,8 +36,12 @@ class Generation(Enum):
 
 
 @register("captioner", "parts")
-def of_parts() -> None:
-    """A captioner is built of encoder, image tokens and decoder, each chosen in its own group."""
+def of_parts(*, word_vectors: str | None) -> None:
+    """A captioner is built of encoder, image tokens and decoder, each chosen in its own group.
+
+    Its word embeddings start from the table of the model `word_vectors`, a name on the hub or a folder; None: at random
+    (`models/word_vectors.py`).
+    """
 
 
 @register("captioner", "huggingface")
