@@ -15,7 +15,7 @@ from typing import Any
 FORMER_GROUPS: dict[str, Any] = {
     "task": "caption",
     "imports": [],
-    "captioner": {"name": "parts"},
+    "captioner": {"name": "parts", "word_vectors": None},
     "tags": {"name": "none"},
     "draft": {"name": "none"},
     "refine": {"name": "default", "rounds": 0},
