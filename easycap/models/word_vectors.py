@@ -64,7 +64,7 @@ def _read_table(source: str, name: str) -> torch.Tensor:
             found = [key for key in opened.keys() if f".{key}".endswith(f".{name}")]  # noqa: SIM118  it is not a dict
             if found:
                 return opened.get_tensor(min(found, key=len)).float()
-    raise ValueError(f"its weights hold no {name}")
+    raise UserError(f"its weights hold no {name}")
 
 
 def _weight_files(source: str, name: str) -> list[Path]:
