@@ -17,7 +17,8 @@ from easycap.data.image_inputs import as_examples
 from easycap.errors import UserError
 from easycap.runs.find import checkpoint_of
 from easycap.tasks.create import load_task
-from easycap.tasks.nearest_captions import NearestCaptions
+from easycap.tasks.nearest_captions import NearestCaptions, _Index
+from easycap.types import Features
 
 RECURRENT = [
     *(word for word in TINY if not word.startswith(("image_tokens.", "decoder.", "encoder.image_size"))),
@@ -242,3 +243,25 @@ def test_the_nearest_captions_are_those_of_the_most_similar_other_training_image
         similar[similar > 0.9999] = -1  # itself, and images that look the same
         rows = similar.topk(count).indices.tolist()
         assert texts == [text for other in rows for text in train[other].references]
+
+
+def test_whitening_makes_principal_components_equally_important(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = load_task(checkpoint_of(runs / "two"), device="cpu", with_data=True)
+    train = task.examples("train")
+    # One component varies a hundred times as much as the other, which alone says what looks alike.
+    generator = torch.Generator().manual_seed(1)
+    means = torch.randn(len(train), 2, generator=generator) * torch.tensor([100.0, 1.0]) + 7
+    nearest = NearestCaptions(task.config, task.data, task.pipeline)
+    monkeypatch.setattr(nearest, "_index", _Index(means))
+
+    def features(row: torch.Tensor) -> Features:
+        return Features(row.view(1, 1, 2), torch.ones(1, 1, dtype=torch.bool), None)
+
+    expected = torch.nn.functional.normalize((means - means.mean(0)) / means.std(0), dim=1)
+    asked = torch.tensor([9.0, 8.5])  # 0.02 and 1.5 standard deviations from the mean, or nearly so
+    ask = torch.nn.functional.normalize((asked - means.mean(0)) / means.std(0), dim=0)
+    best = int((expected @ ask).argmax())
+    assert nearest(features(asked), 1, 2) == [list(train[best].references)]
+    assert nearest(features(asked), 1, None) != nearest(features(asked), 1, 2)

@@ -27,20 +27,21 @@ class Consensus:
     mean CIDEr-D against other captions: memory of N images -> Generated of N captions.
 
     With `neighbours` those are the references of so many training images whose features are nearest (consensus
-    reranking, 1412.6632 and 1505.04467); with 0 they are the candidates themselves, which is minimum Bayes risk
-    decoding (Kumar and Byrne 2004). Document frequencies are those of the training references. Words are restricted by
-    `DecodingSettings`; random numbers start from `seed`, as those of `Sample`. Raises `UserError` for settings out of
-    range.
+    reranking, 1412.6632 and 1505.04467), compared by `whiten` whitened principal components or, null, as they are; with
+    0 they are the candidates themselves, which is minimum Bayes risk decoding (Kumar and Byrne 2004). Document
+    frequencies are those of the training references. Words are restricted by `DecodingSettings`; random numbers start
+    from `seed`, as those of `Sample`. Raises `UserError` for settings out of range.
     """
 
     def __init__(
         self,
         vocabulary: Vocabulary,
         document_frequencies: Callable[[], DocumentFrequencies],
-        nearest_captions: Callable[[Any, int], list[list[str]]],
+        nearest_captions: Callable[[Any, int, int | None], list[list[str]]],
         *,
         shared: DecodingSettings,
         neighbours: int,
+        whiten: int | None,
         num_beams: int,
         num_draws: int,
         temperature: float,
@@ -54,9 +55,14 @@ class Consensus:
             )
         if neighbours < 0:
             raise UserError(f"decoding.neighbours={neighbours} must be at least 0 (0: none)")
+        if whiten is not None and whiten < 1:
+            raise UserError(
+                f"decoding.whiten={whiten} must be a number of principal components, at least 1, or null for the "
+                "features as they are"
+            )
         self.vocabulary, self.pad_id, self.bos_id = vocabulary, vocabulary.pad_id, vocabulary.bos_id
         self._frequencies, self._nearest = document_frequencies, nearest_captions
-        self.neighbours, self.reads_features = neighbours, neighbours > 0
+        self.neighbours, self.whiten, self.reads_features = neighbours, whiten, neighbours > 0
         # also with none of them, so that its settings are checked
         self._sample = Sample(
             vocabulary,
@@ -110,7 +116,7 @@ class Consensus:
         texts = [self.vocabulary.decode(row) for row in words.flatten(0, 1).tolist()]
         images = [str(number) for number in range(num_images) for _ in range(size)]
         if self.neighbours:
-            others = self._nearest(features, self.neighbours)
+            others = self._nearest(features, self.neighbours, self.whiten)
         else:
             others = [texts[first : first + size] for first in range(0, len(texts), size)]
         references = {str(number): of for number, of in enumerate(others)}

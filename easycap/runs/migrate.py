@@ -47,7 +47,7 @@ FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "updown": {"variant": "paper"},
     },
-    "decoding": {"beam": {"on_end": "refill"}},
+    "decoding": {"beam": {"on_end": "refill"}, "consensus": {"whiten": None}},
     "draft": {"retrieval": {"count": 1, "separator": " ", "prompt": None}},
     "encoder": {
         "precomputed": {"zero_regions": False},

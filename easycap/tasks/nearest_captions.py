@@ -29,24 +29,55 @@ _BATCH = 16
 _SAME = 0.9999  # from this cosine on two images are the same picture, in other files or in half precision
 
 
+class _Index:
+    """The mean features (S,C) of the training images, and how similar other images' are to them."""
+
+    def __init__(self, means: torch.Tensor) -> None:
+        self.means, self.center = means, means.mean(0)
+        self._of_training: dict[int | None, torch.Tensor] = {}
+
+    def similarity(self, features: torch.Tensor, whiten: int | None) -> torch.Tensor:
+        """features (N,C) -> cosines (N,S), of the whole features or of `whiten` principal components."""
+        if whiten not in self._of_training:
+            self._of_training[whiten] = self._directions(self.means, whiten)
+        return self._directions(features, whiten) @ self._of_training[whiten].T
+
+    def _directions(self, features: torch.Tensor, whiten: int | None) -> torch.Tensor:
+        centered = features - self.center
+        return _normalized(centered if whiten is None else centered @ self._components[:, :whiten])
+
+    @cached_property
+    def _components(self) -> torch.Tensor:
+        """Principal directions, the largest variance first, each divided by its standard deviation: (C,K)."""
+        centered = (self.means - self.center).double()
+        variances, directions = torch.linalg.eigh(centered.T @ centered / len(centered))
+        most = max(1, len(centered) // 4)  # of few images, further directions are noise
+        kept = slice(-most, None)
+        return (directions[:, kept] / variances[kept].clamp_min(1e-12).sqrt()).flip(1).float()
+
+
 class NearestCaptions:
     """features of N images -> for each the references of the `count` nearest training images, one list.
 
-    Near is the cosine of the mean features less their mean over the training images; the same picture is never among
-    them. The features of the training images are those that training cached, else they are computed once and cached. Of
-    an ensemble the first member's encoder decides. `data` that has not been read is read when it is needed.
+    Near is the cosine of the mean features less their mean over the training images or, with `whiten`, of their so many
+    first principal components, each divided by its standard deviation over the training images (Jegou and Chum 2012):
+    at most as many as a quarter of these images. The same picture is never among them. The features of the training
+    images are those that training cached, else they are computed once and cached. Of an ensemble the first member's
+    encoder decides. `data` that has not been read is read when it is needed.
     """
 
     def __init__(self, config: dict[str, Any], data: Dataset, pipeline: Pipeline) -> None:
         self.config, self.data = config, data
         self.pipeline = pipeline.members[0] if isinstance(pipeline, EnsemblePipeline) else pipeline
 
-    def __call__(self, features: Features | Sequence[Features], count: int) -> list[list[str]]:
+    def __call__(
+        self, features: Features | Sequence[Features], count: int, whiten: int | None = None
+    ) -> list[list[str]]:
         """Return the captions for each of the N images; `features` are an ensemble's list or a captioner's."""
         first = features if isinstance(features, Features) else features[0]
-        of_training, center = self._index
-        similarity = _normalized(_means(first).float().cpu() - center) @ of_training.T
-        similarity[similarity >= _SAME] = -torch.inf
+        index, found = self._index, _means(first).float().cpu()
+        similarity = index.similarity(found, whiten)
+        similarity[index.similarity(found, None) >= _SAME] = -torch.inf
         nearest = similarity.topk(min(count, len(self._examples)), dim=1).indices.tolist()
         return [[text for row in rows for text in self._examples[row].references] for rows in nearest]
 
@@ -56,8 +87,7 @@ class NearestCaptions:
         return (splits or read_data(self.config, with_tags=False, stored=True).splits)["train"]
 
     @cached_property
-    def _index(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The training images' features (S,C), centered and normalised, and their mean (C,)."""
+    def _index(self) -> _Index:
         encoder, precision = self.pipeline.model.encoder, self.pipeline.precision
         if any(weight.requires_grad for weight in encoder.parameters()):
             # In training these differ at every validation, so they are not kept.
@@ -69,8 +99,7 @@ class NearestCaptions:
                 lambda new: np.save(new / "means.npy", torch.cat(list(self._training_means(cache))).numpy()),
             )
             found = torch.from_numpy(np.load(means / "means.npy"))
-        center = found.mean(0)
-        return _normalized(found - center), center
+        return _Index(found)
 
     def _training_means(self, cache: Any) -> Iterator[torch.Tensor]:
         """Yield the mean features (N,C) of the training images, batch by batch."""

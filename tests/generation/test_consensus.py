@@ -20,7 +20,7 @@ from easycap.generation.sample import Sample
 from easycap.metrics.cider import CiderD
 from easycap.types import Generated, Memory
 
-OWN = {"temperature": 0.8, "length_penalty": 1.0, "neighbours": 0}
+OWN = {"temperature": 0.8, "length_penalty": 1.0, "neighbours": 0, "whiten": None}
 IMAGES = 4
 
 

@@ -45,7 +45,7 @@ def generator(text: str):
     )
 
 
-def same_captions(features, count: int) -> list[list[str]]:
+def same_captions(features, count: int, whiten: int | None) -> list[list[str]]:
     """The captions of similar images, the same for each; the features are a captioner's, or a list of an ensemble's."""
     first = features[0] if isinstance(features, list) else features
     return [["a dog on a mat"] * count] * len(first.patches)

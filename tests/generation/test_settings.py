@@ -30,6 +30,7 @@ OWN = {
     },
     "consensus": {
         "neighbours": 0,
+        "whiten": None,
         "num_draws": 3,
         "temperature": 1.0,
         "num_beams": 2,
@@ -57,6 +58,7 @@ WRONG = [
     ("diverse_beam", "num_samples", 5),
     ("consensus", "num_draws", -1),
     ("consensus", "neighbours", -1),
+    ("consensus", "whiten", 0),
     ("consensus", "num_beams", -1),
     ("consensus", "temperature", 0.0),
     ("consensus", "length_penalty", 1000.0),

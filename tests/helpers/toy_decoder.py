@@ -47,7 +47,7 @@ def made(component: Callable[..., Generator], ids: Any = None, **settings: Any) 
     return construct(component, SETTINGS | settings, {**supplied, "nearest_captions": nearest_captions})
 
 
-def nearest_captions(features: torch.Tensor, count: int) -> list[list[str]]:
+def nearest_captions(features: torch.Tensor, count: int, whiten: int | None = None) -> list[list[str]]:
     """Features (N,1), each the number of a word -> captions of similar images, `count` for each image."""
     return [[f"{int(word)} {number}" for number in range(count)] for (word,) in features.tolist()]
 
