@@ -62,4 +62,6 @@ def test_every_recipe_of_a_paper_says_in_what_it_differs_and_trains_as_precisely
     for recipe in differs:
         features = ["encoder.features=somewhere"] if "bottom_up" in recipe else []
         config = compose([f"experiment={recipe}", "data.root=somewhere", *features]).config
-        assert config.trainer.precision == ("auto" if BF16 in differs[recipe] else "fp32"), recipe  # as all authors
+        assert config.trainer.precision == ("auto" if BF16 in differs[recipe] else "fp32"), (
+            recipe
+        )  # as all authors
