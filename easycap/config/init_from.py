@@ -59,6 +59,12 @@ def with_defaults_of(config: DictConfig, overrides: Sequence[Override]) -> DictC
                 name = key.partition(".")[2]
                 OmegaConf.update(part, name, OmegaConf.select(config, key), force_add=True, merge=False)
         result[group] = part
+    asked = result.captioner.get("word_vectors")
+    if same_task and asked != stored.captioner.get("word_vectors"):
+        raise UserError(
+            f"captioner.word_vectors={asked} is where the words of a new decoder start, and init_from="
+            f"{config.init_from} brings its own: leave it out"
+        )
     return result
 
 

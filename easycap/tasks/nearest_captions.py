@@ -53,14 +53,14 @@ class _Index:
         variances, directions = torch.linalg.eigh(centered.T @ centered / len(centered))
         most = max(1, len(centered) // 4)  # of few images, further directions are noise
         kept = slice(-most, None)
-        return (directions[:, kept] / variances[kept].clamp_min(1e-12).sqrt()).flip(1).float()
+        return (directions[:, kept] / variances[kept].clamp_min(1e-5 * variances[-1]).sqrt()).flip(1).float()
 
 
 class NearestCaptions:
     """features of N images -> for each the references of the `count` nearest training images, one list.
 
     Near is the cosine of the mean features less their mean over the training images or, with `whiten`, of their so many
-    first principal components, each divided by its standard deviation over the training images (Jegou and Chum 2012):
+    first principal components, each divided by its standard deviation over the training images (Jégou and Chum 2012):
     at most as many as a quarter of these images. The same picture is never among them. The features of the training
     images are those that training cached, else they are computed once and cached. Of an ensemble the first member's
     encoder decides. `data` that has not been read is read when it is needed.

@@ -205,6 +205,10 @@ def test_a_run_trains_and_its_checkpoint_needs_the_source_no_more(
     again = settings(f"init_from={tmp_path / 'run'}", "trainer.max_steps=1")
     assert again["captioner"]["word_vectors"] == str(source)
     train(again, tmp_path / "second", command="")
+    with pytest.raises(
+        UserError, match="captioner.word_vectors=other is where .* brings its own: leave it out"
+    ):
+        settings(f"init_from={tmp_path / 'run'}", "captioner.word_vectors=other")
 
 
 def test_a_checkpoint_has_the_table_it_started_from(gpt2: Path, tmp_path: Path) -> None:
