@@ -27,6 +27,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_
 ODD = [
     "a b",
     "a'b",
+    "'",
     "a\\'b",
     "a\\",
     "x=y",
@@ -53,6 +54,7 @@ def test_quoted_text_is_that_text(name: str) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(NAMES.filter(lambda name: name.strip() and name != "null" and not name.startswith("~")))
+@example("'")
 def test_a_path_reaches_the_config_as_it_was_typed(name: str) -> None:
     config = compose(["data=coco", f"data.root={name}"]).config
     assert config.data.root == name

@@ -100,9 +100,14 @@ def read_yaml(path: Path) -> DictConfig:
     return values
 
 
+_FEW = 2  # no more options than these are proposed beside the chosen one's settings
+
+
 def instead_of(group: str, key: str, allowed: Iterable[str]) -> str:
     """Return what to write instead of a setting that an option lacks: one it has, or an option that has this one."""
     others = [name for name in options(group) if key in option_values(group, name).keys()]  # noqa: SIM118  with ???
-    if list(allowed) or not others:
-        return describe_choices(key, allowed)
-    return f"choose {' or '.join(f'{group}={name}' for name in others)}"
+    allowed = list(allowed)
+    ways = [describe_choices(key, allowed)] if allowed or not others else []
+    if others and (not allowed or len(others) <= _FEW):
+        ways.append(f"choose {' or '.join(f'{group}={name}' for name in others)}")
+    return "; or ".join(ways)

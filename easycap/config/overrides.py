@@ -116,7 +116,7 @@ def _refuse_empty(override: str) -> None:
     """Raise `UserError` for KEY= without a value, and for paths that are empty in quotes: "." is the current folder."""
     key, equals, value = override.partition("=")
     name, value = key.lstrip("+~"), value.strip()
-    if equals and (not value or (name in PATHS and not value.strip("'\""))):
+    if equals and (not value or (name in PATHS and value in ("''", '""'))):
         raise UserError(f"{name}={value} is empty; is a shell variable unset?")
 
 
