@@ -105,8 +105,10 @@ _NOT_OF_TEXT = ("seed", "device", "schedule", "optim", "tracking", "image_tokens
 def _checked_model(config: dict[str, Any]) -> Any:
     model = model_on_meta(config)
     source = config["captioner"].get("word_vectors")
-    if source is not None and not config["resume"] and config["init_from"] is None:
-        read_word_vectors(source)
+    if source is not None and not config["resume"]:
+        initial = initial_checkpoint(config)
+        if initial is None or task_of(initial) != config["task"]:  # else the stored weights have the words
+            read_word_vectors(source)
     if isinstance(model, Captioner) and not config["resume"]:
         _check_positions(config, model)
     return model

@@ -27,6 +27,7 @@ from easycap.models.word_vectors import read_word_vectors, start_from_word_vecto
 from easycap.registry import construct, lookup, names
 from easycap.report.recipe import recipe
 from easycap.tasks.create import load_task
+from easycap.tasks.dry_run import dry_run
 from easycap.train import create_task, train
 from easycap.training.checkpoint_files import save_checkpoint
 from easycap.types import Vocabulary
@@ -299,3 +300,13 @@ def test_a_captioner_of_transformers_has_no_such_setting() -> None:
         UserError, match=r"captioner\.word_vectors does not exist for captioner 'huggingface'"
     ):
         settings("captioner=huggingface", "captioner.model=a/b", "+captioner.word_vectors=a/b")
+
+
+def test_an_unreadable_source_is_found_before_any_work_though_the_encoder_comes_from_a_tagger(
+    tmp_path: Path,
+) -> None:
+    tagger = settings("task=tags", "tagger=cnn", "tag_vocab.min_count=1", "trainer.max_steps=1")
+    train(tagger, tmp_path / "tagger", command="")
+    config = settings(f"init_from={tmp_path / 'tagger'}", f"captioner.word_vectors={tmp_path / 'none'}")
+    with pytest.raises(UserError, match="captioner.word_vectors='.*none' has no readable word embeddings"):
+        dry_run(config)
