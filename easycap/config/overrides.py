@@ -63,10 +63,11 @@ def override_text(key: str, value: Any) -> str:
     """
     if key in PATHS and value is not None and not isinstance(value, (list, tuple)):
         return f"{key}={value}"
-    return f"{key}={_value_text(key, value)}"
+    return f"{key}={value_text(key, value)}"
 
 
-def _value_text(key: str, value: Any) -> str:
+def value_text(key: str, value: Any) -> str:
+    """Return `value` of the setting `key` in Hydra's grammar; raises `UserError` as `override_text` does."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -76,9 +77,9 @@ def _value_text(key: str, value: Any) -> str:
     if isinstance(value, (str, Path)):
         return quoted(str(value))
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{k}:{_value_text(key, v)}" for k, v in value.items()) + "}"
+        return "{" + ",".join(f"{k}:{value_text(key, v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(_value_text(key, one) for one in value)}]"
+        return f"[{','.join(value_text(key, one) for one in value)}]"
     raise UserError(f"{key}={value!r} must be a number, string, boolean, null, or a list or mapping of these")
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 
-from easycap.config.overrides import parse
+from easycap.config.overrides import parse, value_text
 from easycap.errors import UserError
 
 _INTERVAL = re.compile(r"\s*(tag|int|float|interval)\s*\(")
@@ -65,13 +65,15 @@ def _texts(key: str, values: Any) -> list[str]:
     if isinstance(values, str):
         return [value.strip() for value in values.split(",")]
     if isinstance(values, (list, tuple)):
-        return [_text(value) for value in values]
+        return [_text(key, value) for value in values]
     if values is None or isinstance(values, Mapping):
         raise UserError(f"sweep.axes.{key} must be a list of values, e.g. {key}: [1, 2]")
-    return [_text(values)]
+    return [_text(key, values)]
 
 
-def _text(value: Any) -> str:
+def _text(key: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return value_text(key, value)
     return value if isinstance(value, str) else json.dumps(value)
 
 
