@@ -117,6 +117,16 @@ class Transformer(nn.Module):
         hidden, attention, _ = read_words(self.layers, self.words(words, state.num_words), state)
         return Output(self._logits(hidden), attention)
 
+    def read_real(
+        self, words: torch.Tensor, real: torch.Tensor, memory: Memory, rows: torch.Tensor
+    ) -> Output:
+        """As `forward` after memory (N,M,D), of which rows (B,) names each caption's, but with logits (P,V) of the P
+        words where `real` (B,T) is True.
+        """
+        state = self.start(memory).select(rows)
+        hidden, attention, _ = read_words(self.layers, self.words(words, state.num_words), state)
+        return Output(self._logits(hidden[real]), attention)
+
     def step(self, words: torch.Tensor, state: TransformerState) -> tuple[torch.Tensor, TransformerState]:
         embedded = self.words(words.unsqueeze(1), state.num_words)
         hidden, _, state = read_words(self.layers, embedded, state)
