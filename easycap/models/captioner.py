@@ -76,6 +76,8 @@ class Captioner(ImageModel):
         state = self.decoder.start(memory).select(rows)
         if own_words is not None:
             input_ids = self._with_own_words(input_ids, own_words, state)
+        if real is not None and getattr(self.decoder, "skips_padding", False):
+            return self.decoder(input_ids, state, real)
         return self.decoder(input_ids, state)
 
     @torch.no_grad()

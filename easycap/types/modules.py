@@ -88,6 +88,9 @@ class Decoder(Protocol):
 
     A decoder with `prefix` reads the memory position by position as if it were words, so that their order matters; the
     others attend to all of it. `token_embedding` maps ids (...) to vectors (...,E); E is D where it has `prefix`.
+
+    A decoder with an attribute `skips_padding`, True, takes as a third argument which words are `real` (B,T), not
+    padding at a row's end, and returns logits (P,V) of those alone.
     """
 
     memory_dim: int

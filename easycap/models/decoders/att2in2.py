@@ -42,7 +42,7 @@ class Att2in2(nn.Module):
     distinguished by a learned vector.
     """
 
-    prefix = False
+    prefix, skips_padding = False, True
 
     def __init__(
         self,
@@ -81,13 +81,14 @@ class Att2in2(nn.Module):
         memory = memory._replace(tokens=self.dropout(tokens))
         return Att2in2State(self.attention.project_memory(memory), zeros, zeros)
 
-    def forward(self, words: torch.Tensor, state: Att2in2State) -> Output:
+    def forward(self, words: torch.Tensor, state: Att2in2State, real: torch.Tensor | None = None) -> Output:
         hidden, attention = [], []
         for word_gates in self._word_gates(words).unbind(1):
             weights, state = self._advance(word_gates, state)
             hidden.append(state.hidden)
             attention.append(weights)
-        return Output(self.output(self.dropout(torch.stack(hidden, 1))), torch.stack(attention, 1))
+        read = self.dropout(torch.stack(hidden, 1))
+        return Output(self.output(read if real is None else read[real]), torch.stack(attention, 1))
 
     def step(self, words: torch.Tensor, state: Att2in2State) -> tuple[torch.Tensor, Att2in2State]:
         _, state = self._advance(self._word_gates(words), state)

@@ -58,7 +58,7 @@ class LSTM(nn.Module):
     vectors, of which one starts at zero and does nothing the other could not.
     """
 
-    prefix = True
+    prefix, skips_padding = True, True
 
     def __init__(
         self,
@@ -108,28 +108,18 @@ class LSTM(nn.Module):
             hidden, cell = torch.where(valid, read_hidden, hidden), torch.where(valid, read_cell, cell)
         return LSTMState(hidden, cell)
 
-    def forward(self, words: torch.Tensor, state: LSTMState) -> Output:
-        return Output(self.output(self.dropout(self._read_all(words, state))))
-
-    def read_real(
-        self, words: torch.Tensor, real: torch.Tensor, memory: Memory, rows: torch.Tensor
-    ) -> Output:
-        """As `forward` after memory (N,M,D), of which rows (B,) names each caption's, but with logits (P,V) of the P
-        words where `real` (B,T) is True.
-        """
-        hidden = self._read_all(words, self.start(memory).select(rows))
-        return Output(self.output(self.dropout(hidden)[real]))
+    def forward(self, words: torch.Tensor, state: LSTMState, real: torch.Tensor | None = None) -> Output:
+        embedded = self.dropout_inputs(self.embedding(words))
+        if isinstance(self.lstm, MaxoutLSTM):
+            hidden = self.lstm(embedded, state.hidden, state.cell)
+        else:
+            hidden, _ = self.lstm(embedded, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))
+        hidden = self.dropout(hidden)
+        return Output(self.output(hidden if real is None else hidden[real]))
 
     def step(self, words: torch.Tensor, state: LSTMState) -> tuple[torch.Tensor, LSTMState]:
         hidden, cell = self._read(self.embedding(words), state.hidden, state.cell)
         return self.output(self.dropout(hidden)), LSTMState(hidden, cell)
-
-    def _read_all(self, words: torch.Tensor, state: LSTMState) -> torch.Tensor:
-        """words (B,T) -> hidden (B,T,H)."""
-        embedded = self.dropout_inputs(self.embedding(words))
-        if isinstance(self.lstm, MaxoutLSTM):
-            return self.lstm(embedded, state.hidden, state.cell)
-        return self.lstm(embedded, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))[0]
 
     def _read(
         self, inputs: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor

@@ -70,7 +70,7 @@ class MeshedMemory(nn.Module):
        scoring, missing features become random numbers, the vocabulary is of training and validation captions.
     """
 
-    prefix = False
+    prefix, skips_padding = False, True
 
     def __init__(
         self,
@@ -138,19 +138,11 @@ class MeshedMemory(nn.Module):
         ]
         return TransformerState.of(seen, bias.unsqueeze(1), KeysValues(*(x[:, 0, :, :0] for x in seen[0])))
 
-    def forward(self, words: torch.Tensor, state: TransformerState) -> Output:
-        hidden, attention, _ = read_words(self.layers, self.words(words, state.num_words), state)
-        return Output(self.output(hidden), attention)
-
-    def read_real(
-        self, words: torch.Tensor, real: torch.Tensor, memory: Memory, rows: torch.Tensor
+    def forward(
+        self, words: torch.Tensor, state: TransformerState, real: torch.Tensor | None = None
     ) -> Output:
-        """As `forward` after memory (N,M,D), of which rows (B,) names each caption's, but with logits (P,V) of the P
-        words where `real` (B,T) is True.
-        """
-        state = self.start(memory).select(rows)
         hidden, attention, _ = read_words(self.layers, self.words(words, state.num_words), state)
-        return Output(self.output(hidden[real]), attention)
+        return Output(self.output(hidden if real is None else hidden[real]), attention)
 
     def step(self, words: torch.Tensor, state: TransformerState) -> tuple[torch.Tensor, TransformerState]:
         embedded = self.words(words.unsqueeze(1), state.num_words)

@@ -48,7 +48,7 @@ class Transformer(nn.Module):
     Attention is the last layer's, the mean over heads. Raises `UserError` for sizes that do not fit.
     """
 
-    prefix = False
+    prefix, skips_padding = False, True
 
     def __init__(
         self,
@@ -113,19 +113,11 @@ class Transformer(nn.Module):
         seen = [layer.cross_attention.read(encoded) for layer in self._decoder_layers()]
         return TransformerState.of(seen, bias, KeysValues(*(x[..., :0, :] for x in seen[0])))
 
-    def forward(self, words: torch.Tensor, state: TransformerState) -> Output:
-        hidden, attention, _ = read_words(self.layers, self.words(words, state.num_words), state)
-        return Output(self._logits(hidden), attention)
-
-    def read_real(
-        self, words: torch.Tensor, real: torch.Tensor, memory: Memory, rows: torch.Tensor
+    def forward(
+        self, words: torch.Tensor, state: TransformerState, real: torch.Tensor | None = None
     ) -> Output:
-        """As `forward` after memory (N,M,D), of which rows (B,) names each caption's, but with logits (P,V) of the P
-        words where `real` (B,T) is True.
-        """
-        state = self.start(memory).select(rows)
         hidden, attention, _ = read_words(self.layers, self.words(words, state.num_words), state)
-        return Output(self._logits(hidden[real]), attention)
+        return Output(self._logits(hidden if real is None else hidden[real]), attention)
 
     def step(self, words: torch.Tensor, state: TransformerState) -> tuple[torch.Tensor, TransformerState]:
         embedded = self.words(words.unsqueeze(1), state.num_words)

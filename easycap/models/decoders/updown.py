@@ -70,7 +70,7 @@ class UpDown(nn.Module):
     bias. There, words go through a ReLU too, and LSTMs and attention have second biases: all the same to the net.
     """
 
-    prefix = False
+    prefix, skips_padding = False, True
 
     def __init__(
         self,
@@ -141,13 +141,14 @@ class UpDown(nn.Module):
         image_gates = self.image_gates(mean)
         return UpDownState(self.attention.project_memory(memory), image_gates, zeros, zeros, zeros, zeros)
 
-    def forward(self, words: torch.Tensor, state: UpDownState) -> Output:
+    def forward(self, words: torch.Tensor, state: UpDownState, real: torch.Tensor | None = None) -> Output:
         hidden, attention = [], []
         for word_gates in self._word_gates(words).unbind(1):
             weights, state = self._advance(word_gates, state)
             hidden.append(state.hidden2)
             attention.append(weights)
-        return Output(self.output(self.dropout(torch.stack(hidden, 1))), torch.stack(attention, 1))
+        read = self.dropout(torch.stack(hidden, 1))
+        return Output(self.output(read if real is None else read[real]), torch.stack(attention, 1))
 
     def step(self, words: torch.Tensor, state: UpDownState) -> tuple[torch.Tensor, UpDownState]:
         _, state = self._advance(self._word_gates(words), state)
