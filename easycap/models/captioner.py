@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,9 +77,10 @@ class Captioner(ImageModel):
         state = self.decoder.start(memory).select(rows)
         if own_words is not None:
             input_ids = self._with_own_words(input_ids, own_words, state)
-        if real is not None and getattr(self.decoder, "skips_padding", False):
-            return self.decoder(input_ids, state, real)
-        return self.decoder(input_ids, state)
+        decoder: Any = self.decoder
+        if real is not None and getattr(decoder, "skips_padding", False):
+            return decoder(input_ids, state, real)
+        return decoder(input_ids, state)
 
     @torch.no_grad()
     def _with_own_words(self, words: torch.Tensor, own_words: torch.Tensor, state: State) -> torch.Tensor:
