@@ -84,12 +84,18 @@ class CiderReward:
 
     With `eos` every reference ends with an end token, and so does a caption unless it was cut off (`ended`
     False); without it fragments such as "a man on a" are rewarded (Rennie et al., CVPR 2017, appendix E).
+    `weights`, positive, say how much each reference counts in the mean; None: all the same.
     """
 
     name = "CIDEr-D"
 
     def __init__(
-        self, *, references: Mapping[str, Sequence[str]], df: DocumentFrequencies, eos: bool = True
+        self,
+        *,
+        references: Mapping[str, Sequence[str]],
+        df: DocumentFrequencies,
+        eos: bool = True,
+        weights: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         if df.eos != eos:
             raise UserError(
@@ -101,7 +107,10 @@ class CiderReward:
         end = [EOS] if eos else []
         sentences = [tokenize(text) + end for texts in references.values() for text in texts]
         owners = np.repeat(np.arange(len(references)), [len(texts) for texts in references.values()])
-        self._references = _References(count_ngrams(sentences), owners, df)
+        flat = None
+        if weights is not None:
+            flat = np.array([weight for image_id in references for weight in weights[image_id]])
+        self._references = _References(count_ngrams(sentences), owners, df, flat)
 
     @property
     def signature(self) -> str:
@@ -135,11 +144,20 @@ class CiderReward:
 class _References:
     """Weighted reference vectors as postings: for every (image, n-gram), the references that use it."""
 
-    def __init__(self, counts: NgramCounts, owners: np.ndarray, df: DocumentFrequencies) -> None:
-        """owners (S,) is the image of each of the S reference sentences; images are numbered from 0."""
+    def __init__(
+        self,
+        counts: NgramCounts,
+        owners: np.ndarray,
+        df: DocumentFrequencies,
+        weights: np.ndarray | None = None,
+    ) -> None:
+        """owners (S,) is the image of each of the S reference sentences, weights (S,) how much each counts in the
+        mean over those of its image; images are numbered from 0.
+        """
         self._df, self._tree, self._owners = df, counts.tree, owners
         self._lengths = counts.lengths
-        self._num_references = np.bincount(owners)
+        self._weights = np.ones(len(owners)) if weights is None else weights
+        self._total_weight = np.bincount(owners, self._weights)
         self._postings = [
             _Postings(level, idf[level.grams], owners, len(counts.lengths))
             for level, idf in zip(counts.levels, df.idf(counts.tree), strict=True)
@@ -153,8 +171,9 @@ class _References:
         for level, grams, idf, postings in zip(counts.levels, found, idfs, self._postings, strict=True):
             captions, references, cosines = postings.cosines(level, grams, idf, images)
             delta = _bigrams(counts.lengths)[captions] - _bigrams(self._lengths)[references]
-            total += np.bincount(captions, cosines * np.exp(-(delta**2) / (2 * _SIGMA**2)), len(images))
-        return 10 * total / MAX_N / self._num_references[images]
+            near = np.exp(-(delta**2) / (2 * _SIGMA**2)) * self._weights[references]
+            total += np.bincount(captions, cosines * near, len(images))
+        return 10 * total / MAX_N / self._total_weight[images]
 
 
 def _bigrams(lengths: np.ndarray) -> np.ndarray:

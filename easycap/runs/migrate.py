@@ -47,7 +47,10 @@ FORMER_VALUES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "updown": {"variant": "paper"},
     },
-    "decoding": {"beam": {"on_end": "refill"}, "consensus": {"whiten": None}},
+    "decoding": {
+        "beam": {"on_end": "refill"},
+        "consensus": {"whiten": None, "by_similarity": False, "likelihood": 0.0},
+    },
     "draft": {"retrieval": {"count": 1, "separator": " ", "prompt": None}},
     "encoder": {
         "precomputed": {"zero_regions": False},

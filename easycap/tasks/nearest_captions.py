@@ -57,7 +57,8 @@ class _Index:
 
 
 class NearestCaptions:
-    """features of N images -> for each the references of the `count` nearest training images, one list.
+    """features of N images -> for each the references of the `count` nearest training images, one list, each
+    reference with the cosine of its image.
 
     Near is the cosine of the mean features less their mean over the training images or, with `whiten`, of their so many
     first principal components, each divided by its standard deviation over the training images (Jégou and Chum 2012):
@@ -72,14 +73,21 @@ class NearestCaptions:
 
     def __call__(
         self, features: Features | Sequence[Features], count: int, whiten: int | None = None
-    ) -> list[list[str]]:
-        """Return the captions for each of the N images; `features` are an ensemble's list or a captioner's."""
+    ) -> list[list[tuple[str, float]]]:
+        """Return captions and cosines for each of the N images; `features` are an ensemble's list or a captioner's."""
         first = features if isinstance(features, Features) else features[0]
         index, found = self._index, _means(first).float().cpu()
         similarity = index.similarity(found, whiten)
         similarity[index.similarity(found, None) >= _SAME] = -torch.inf
-        nearest = similarity.topk(min(count, len(self._examples)), dim=1).indices.tolist()
-        return [[text for row in rows for text in self._examples[row].references] for rows in nearest]
+        cosines, nearest = similarity.topk(min(count, len(self._examples)), dim=1)
+        return [
+            [
+                (text, cosine)
+                for row, cosine in zip(*of, strict=True)
+                for text in self._examples[row].references
+            ]
+            for of in zip(nearest.tolist(), cosines.tolist(), strict=True)
+        ]
 
     @cached_property
     def _examples(self) -> Sequence[Example]:

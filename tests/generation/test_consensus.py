@@ -20,7 +20,14 @@ from easycap.generation.sample import Sample
 from easycap.metrics.cider import CiderD
 from easycap.types import Generated, Memory
 
-OWN = {"temperature": 0.8, "length_penalty": 1.0, "neighbours": 0, "whiten": None}
+OWN = {
+    "temperature": 0.8,
+    "length_penalty": 1.0,
+    "neighbours": 0,
+    "whiten": None,
+    "by_similarity": False,
+    "likelihood": 0.0,
+}
 IMAGES = 4
 
 
@@ -78,18 +85,45 @@ def test_one_candidate_is_no_choice() -> None:
         chosen(tables(1, 9), num_draws=1, num_beams=0)
 
 
-def test_with_neighbours_it_is_compared_with_the_captions_of_similar_images() -> None:
-    memory, vocabulary = tables(IMAGES, 9, sharpness=0.1), ToyVocabulary()
+@pytest.mark.parametrize("by_similarity", [False, True])
+@pytest.mark.parametrize("likelihood", [0.0, 0.05])
+def test_with_neighbours_it_is_compared_with_the_captions_of_similar_images(
+    by_similarity: bool, likelihood: float
+) -> None:
+    memory, vocabulary, decoder = tables(IMAGES, 9, sharpness=0.1), ToyVocabulary(), ToyDecoder(9, 6)
     score = CiderD(df=document_frequencies())
     features = torch.tensor([[0], [1], [2], [3]])
-    decode = made(Consensus, **{**OWN, "neighbours": 3}, num_draws=0, num_beams=9, seed=3)
+    asked = {"neighbours": 3, "by_similarity": by_similarity, "likelihood": likelihood}
+    decode = made(Consensus, **OWN | asked, num_draws=0, num_beams=9, seed=3)
     assert decode.reads_features
     generated = decode(ToyDecoder(9, 6), memory, features)
     of_beams = candidates(memory, 0, 9)
     for image, (similar, words) in enumerate(
         zip(nearest_captions(features, 3), generated.words, strict=True)
     ):
-        texts = [vocabulary.decode(caption) for caption in of_beams[image]]
-        gains = [score({"x": text}, {"x": similar})["CIDEr-D"].value for text in texts]
-        assert max(gains) > min(gains)
-        assert gains[texts.index(vocabulary.decode(words.tolist()))] == pytest.approx(max(gains))
+        gains = {}
+        for caption in of_beams[image]:
+            text = vocabulary.decode(caption)
+            values = [score({"x": text}, {"x": [one]})["CIDEr-D"].value for one, _ in similar]
+            weights = [cosine if by_similarity else 1.0 for _, cosine in similar]
+            mean = sum(w * value for w, value in zip(weights, values, strict=True)) / sum(weights)
+            real = tuple(word for word in caption if word != IDS["pad_id"])
+            gains[text] = mean + likelihood * decoder.log_prob(memory.tokens[image], real)
+        assert max(gains.values()) > min(gains.values())
+        assert gains[vocabulary.decode(words.tolist())] == pytest.approx(max(gains.values()))
+
+
+def test_captions_of_images_that_are_not_similar_count_the_same() -> None:
+    features = torch.tensor([[0], [1], [2], [3]])
+    memory = tables(IMAGES, 9, sharpness=0.1)
+
+    def opposite(*asked) -> list[list[tuple[str, float]]]:
+        return [[(text, -0.5) for text, _ in of] for of in nearest_captions(*asked)]
+
+    words = []
+    for by_similarity in (True, False):
+        settings = OWN | {"neighbours": 3, "by_similarity": by_similarity}
+        decode = made(Consensus, **settings, num_draws=0, num_beams=9, seed=3)
+        decode._nearest = opposite
+        words.append(decode(ToyDecoder(9, 6), memory, features).words)
+    assert torch.equal(*words)

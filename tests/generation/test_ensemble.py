@@ -45,10 +45,10 @@ def generator(text: str):
     )
 
 
-def same_captions(features, count: int, whiten: int | None) -> list[list[str]]:
+def same_captions(features, count: int, whiten: int | None) -> list[list[tuple[str, float]]]:
     """The captions of similar images, the same for each; the features are a captioner's, or a list of an ensemble's."""
     first = features[0] if isinstance(features, list) else features
-    return [["a dog on a mat"] * count] * len(first.patches)
+    return [[("a dog on a mat", 0.5)] * count] * len(first.patches)
 
 
 def both(inputs) -> EnsembleInputs:

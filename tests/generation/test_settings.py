@@ -31,6 +31,8 @@ OWN = {
     "consensus": {
         "neighbours": 0,
         "whiten": None,
+        "by_similarity": True,
+        "likelihood": 0.1,
         "num_draws": 3,
         "temperature": 1.0,
         "num_beams": 2,
@@ -59,6 +61,9 @@ WRONG = [
     ("consensus", "num_draws", -1),
     ("consensus", "neighbours", -1),
     ("consensus", "whiten", 0),
+    ("consensus", "likelihood", -0.1),
+    ("consensus", "likelihood", float("nan")),
+    ("consensus", "likelihood", float("inf")),
     ("consensus", "num_beams", -1),
     ("consensus", "temperature", 0.0),
     ("consensus", "length_penalty", 1000.0),

@@ -47,9 +47,14 @@ def made(component: Callable[..., Generator], ids: Any = None, **settings: Any) 
     return construct(component, SETTINGS | settings, {**supplied, "nearest_captions": nearest_captions})
 
 
-def nearest_captions(features: torch.Tensor, count: int, whiten: int | None = None) -> list[list[str]]:
-    """Features (N,1), each the number of a word -> captions of similar images, `count` for each image."""
-    return [[f"{int(word)} {number}" for number in range(count)] for (word,) in features.tolist()]
+def nearest_captions(
+    features: torch.Tensor, count: int, whiten: int | None = None
+) -> list[list[tuple[str, float]]]:
+    """Features (N,1), each the number of a word -> captions of similar images and their cosines, `count` for each."""
+    return [
+        [(f"{int(word)} {number}", 0.9 - 0.4 * number) for number in range(count)]
+        for (word,) in features.tolist()
+    ]
 
 
 def document_frequencies() -> DocumentFrequencies:
