@@ -268,16 +268,15 @@ class SelfCritical:
     ) -> torch.Tensor:
         first = torch.full_like(words[:, :1], self.vocabulary.bos_id)
         read = torch.cat([first, words[:, :-1].masked_fill(words[:, :-1] == self.eos_id, self.pad_id)], 1)
-        real = words != self.pad_id
-        before = state.select(rows)
         with without_dropout(decoder):  # the backward pass comes here too
-            if getattr(decoder, "skips_padding", False):
-                logits = decoder(read, before, real).logits
-            else:
-                logits = decoder(read, before).logits[real]
-        logits = suppress_tokens(logits.float() / self.temperature, self.forbidden)
-        losses = nn.functional.cross_entropy(logits, words[real], reduction="none")
-        return logits.new_zeros(words.shape).masked_scatter(real, -losses)
+            logits = decoder(read, state.select(rows)).logits.flatten(0, 1).float() / self.temperature
+        losses = nn.functional.cross_entropy(
+            suppress_tokens(logits, self.forbidden),
+            words.flatten(),
+            ignore_index=self.pad_id,
+            reduction="none",
+        )
+        return -losses.view_as(words)
 
 
 @contextmanager
