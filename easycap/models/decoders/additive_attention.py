@@ -59,7 +59,9 @@ class AdditiveAttention(nn.Module):
         is_image = torch.zeros_like(memory.mask)
         is_image[:, memory.segments["image"]] = memory.mask[:, memory.segments["image"]]
         owners = torch.arange(memory.tokens.shape[0], device=memory.tokens.device)
-        return AttendedMemory(memory.tokens, self.key(memory.tokens), memory.mask, is_image, owners)
+        keys = self.key(memory.tokens)
+        # Under autocast the tokens are converted here once, instead of before each word.
+        return AttendedMemory(memory.tokens.to(keys.dtype), keys, memory.mask, is_image, owners)
 
     def forward(self, query: torch.Tensor, memory: AttendedMemory) -> torch.Tensor:
         """query (B,Q) -> weights (B,M), at least float32, zero on masked positions."""

@@ -146,6 +146,7 @@ class AttentionLSTM(nn.Module):
         self.dropout = nn.Dropout(check_dropout(dropout))
         (self._initialise_tutorial if self.tutorial else self._initialise)()
         self.reinforce: AttentionReinforce | None = None
+        self.skips_padding = attention is Attention.soft  # hard attention is rewarded for whole captions
         if attention is Attention.hard:
             self.reinforce = AttentionReinforce(
                 reward_weight=reinforce_weight,
@@ -195,7 +196,9 @@ class AttentionLSTM(nn.Module):
         cell = cell.to(torch.promote_types(cell.dtype, torch.float32))
         return AttentionLSTMState(self.attention.project_memory(memory), hidden, cell)
 
-    def forward(self, words: torch.Tensor, state: AttentionLSTMState) -> Output:
+    def forward(
+        self, words: torch.Tensor, state: AttentionLSTMState, real: torch.Tensor | None = None
+    ) -> Output:
         embedded = self.embedding(words)
         drawing = self.reinforce.draw_rows(words) if self.training and self.reinforce else None
         memory, hidden, contexts, attention, drawn = state.memory, [], [], [], []
@@ -210,7 +213,8 @@ class AttentionLSTM(nn.Module):
             contexts.append(context)
             attention.append(weights)
         alpha = torch.stack(attention, 1)
-        logits = self._logits(embedded, torch.stack(hidden, 1), torch.stack(contexts, 1))
+        read = embedded, torch.stack(hidden, 1), torch.stack(contexts, 1)
+        logits = self._logits(*(read if real is None else (part[real] for part in read)))
         losses = self._losses(words, alpha, memory) if self.training else {}
         if self.reinforce is not None and drawing is not None:
             losses |= self.reinforce(words, logits, alpha, torch.stack(drawn, 1), drawing)
