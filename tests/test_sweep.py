@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from helpers.tiny_config import TINY
 from helpers.waiting import wait_for
@@ -26,6 +27,7 @@ from easycap.cli import main
 from easycap.config.compose import compose
 from easycap.config.options import options
 from easycap.config.schema import check
+from easycap.models.captioner import Captioner
 from easycap.runs.holding import SILENT_SECONDS
 from easycap.sweeps import plan as sweep_plan
 from easycap.sweeps import plan_runs, planned_run, slurm
@@ -335,6 +337,30 @@ def test_an_estimate_scales_with_the_length_of_training() -> None:
     assert short["step_seconds"] == long["step_seconds"] and long["steps"] == 600
     assert long["seconds"] - short["seconds"] >= 594 * long["step_seconds"]
     assert short["seconds"] > short["startup_seconds"] > 0
+
+
+def test_an_estimate_of_cached_features_counts_the_encoder_once(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path))
+    frozen = [*TINY, "trainer.epochs=2", "trainer.unfreeze_encoder_at_epoch=null"]
+    estimator = Estimator()
+    first, second, live = (
+        estimator(check(compose([*frozen, *overrides])[0]))
+        for overrides in (["seed=1"], ["seed=2"], ["trainer.cache_features=false"])
+    )
+    assert first["encoding_seconds"] > 0 == second["encoding_seconds"] == live["encoding_seconds"]
+    assert first["seconds"] > second["seconds"]
+    encode = Captioner.encode
+
+    def slowly(self: Captioner, images: torch.Tensor) -> object:
+        time.sleep(0.2 if images.ndim == 4 else 0)  # 3: features
+        return encode(self, images)
+
+    monkeypatch.setattr(Captioner, "encode", slowly)
+    cached, live = (
+        Estimator()(check(compose([*frozen, *overrides])[0]))
+        for overrides in ([], ["trainer.cache_features=false"])
+    )
+    assert cached["step_seconds"] + 0.1 < live["step_seconds"]
 
 
 def test_a_warning_of_the_time_limit_before_python_has_started_does_not_end_a_job() -> None:

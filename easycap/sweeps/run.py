@@ -145,7 +145,7 @@ def _show_plan(plan: Plan, launcher: Any) -> int:
     if threads is not None and "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # as a run's process has it
         torch.set_num_threads(threads)
-    runs, estimator = plan.runs, Estimator()
+    runs, estimator = plan.runs, Estimator(more_runs=len(plan.runs) > 1)
     width = max(len(run.label) for run in runs)
     seconds, problems = [], []
     for run, settings in zip(runs, plan.settings, strict=True):

@@ -63,8 +63,7 @@ def cached_view(task: Task, resume_from: Path | None, *, more_runs: bool) -> Cac
     epochs = min(trainer.epochs_of(len(task.examples("train"))), live_from)
     try:
         left = sum(len(cache.left()) for cache, _ in caches)
-        seen_again = epochs > 1 or more_runs or trainer.cached_crops is not None
-        if auto and left and not before and not seen_again:
+        if auto and left and not before and not _seen_again(task, epochs, more_runs):
             return None
         _fill(task, caches, left, within=_MOST_OF_FREE_DISK if auto else None)
     except (CannotCache, OSError) as error:
@@ -78,6 +77,24 @@ def cached_view(task: Task, resume_from: Path | None, *, more_runs: bool) -> Cac
         live_from=trainer.unfreeze_encoder_at_epoch,
         augmented=_augmented(task, [cache for cache, _ in caches[2:]]),
     )
+
+
+def views_to_encode(task: Task, *, more_runs: bool) -> int | None:
+    """Return how many views of images a run would encode before its first step, 0 if their features are cached already;
+    None if it would run the encoder in its steps, at least later. `more_runs` is that of `cached_view`.
+    """
+    trainer = task.trainer_config
+    if trainer.cache_features is False or trainer.unfreeze_encoder_at_epoch is not None:
+        return None
+    auto = trainer.cache_features == "auto"
+    if auto and not _may_cache(task):
+        return None
+    try:
+        left = sum(len(cache.left()) for cache, _ in _caches(task))
+    except (CannotCache, OSError):
+        return None
+    epochs = trainer.epochs_of(len(task.examples("train")))
+    return None if auto and left and not _seen_again(task, epochs, more_runs) else left
 
 
 def fixed_views(task: Task) -> FixedViews | None:
@@ -115,6 +132,10 @@ def _may_cache(task: Task) -> bool:
         )
         return False
     return True
+
+
+def _seen_again(task: Task, epochs: float, more_runs: bool) -> bool:
+    return epochs > 1 or more_runs or task.trainer_config.cached_crops is not None
 
 
 def feature_cache(
