@@ -66,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
 def _get(argv: Sequence[str]) -> int:
     from easycap.data.downloads import COLLECTIONS, ON_REQUEST
     from easycap.data.get import get, missing, plan
+    from easycap.data.known_sets import known_sets
 
     parser = argparse.ArgumentParser(prog="easycap data get")
     parser.add_argument("name")
@@ -81,6 +82,8 @@ def _get(argv: Sequence[str]) -> int:
         print(f"{args.name} is in {shown(args.root)} already")
         return 0
     print(plan(archives, args.root))
+    if (known := known_sets().get(args.name)) is not None:
+        print(f"licence: {known.licence}; please cite {known.cite}")
     if args.dry_run:
         return 0
     size, have = sum(archive.size for archive in archives), dict.fromkeys((one.name for one in archives), 0)

@@ -18,6 +18,7 @@ from pathlib import Path
 from easycap.data.downloads import Archive
 from easycap.errors import UserError
 from easycap.utils.processes import lock
+from easycap.utils.text import count_text
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
@@ -38,10 +39,10 @@ def plan(archives: Sequence[Archive], root: Path) -> str:
     # The largest archives hold JPEGs, which zip makes no smaller; each is removed once it is unpacked.
     needed = rest + size
     there = shutil.disk_usage(_existing(root)).free
-    lines = [f"  {archive.name:<30}{archive.size / 1e9:8.2f} GB  {archive.url}" for archive in archives]
+    lines = [f"  {archive.name:<30}{archive.size / 1e6:8,.0f} MB  {archive.url}" for archive in archives]
     minutes = max(1, round(rest * 8 / _MBIT_PER_SECOND / 1e6 / 60))
     lines += [
-        f"to {root}: {rest / 1e9:.2f} GB to fetch, about {minutes} minutes at {_MBIT_PER_SECOND} Mbit/s; "
+        f"to {root}: {rest / 1e9:.2f} GB to fetch, about {count_text(minutes, 'minute')} at {_MBIT_PER_SECOND} Mbit/s; "
         f"{needed / 1e9:.1f} GB of disk while unpacking, {there / 1e9:.1f} GB are free"
     ]
     if needed > there:

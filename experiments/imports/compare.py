@@ -73,8 +73,7 @@ def report(
     task.model.double()
     torch.set_default_dtype(torch.float64)
     vocabulary, worst, total = task.vocabulary, 0.0, 0
-    examples = [example for split in task.data.splits.values() for example in split]
-    examples = list({example.id: example for example in examples}.values())
+    examples = all_examples(task)
     for example in examples:
         words = example.references[0].split()
         ids = [vocabulary.bos_id, *vocabulary.encode(" ".join(words)), vocabulary.eos_id]
@@ -88,7 +87,7 @@ def report(
     print(f"{name}: largest difference of {total} log-probabilities {worst:.1e}")
     for kind, caption in (("greedy", greedy), ("beam 5", beam)):
         decoding = None if kind == "beam 5" else f"greedy,max_length=20{greedy_settings}"
-        generated = _captions(task, examples, decoding)
+        generated = {example.id: captions_of(task, example, decoding)[0] for example in examples}
         same = sum(generated[example.id] == caption(int(example.id)) for example in examples)
         different = {*generated.values()}
         lengths = sorted(len(vocabulary.encode(one)) for one in different)
@@ -99,11 +98,14 @@ def report(
     torch.set_default_dtype(torch.float32)
 
 
-def _captions(task: Any, examples: Sequence[Any], decoding: str | None) -> dict[str, str]:
-    found = {}
-    for example in examples:
-        inputs = task.pipeline.inputs([example])
-        memory = task.model.build_memory(inputs)
-        words = task.generator(decoding)(task.model.decoder, memory).words
-        found[example.id] = task.vocabulary.decode(words[0].tolist())
-    return found
+def all_examples(task: Any) -> list[Any]:
+    """Return the 50 images of all splits, each once."""
+    examples = [example for split in task.data.splits.values() for example in split]
+    return list({example.id: example for example in examples}.values())
+
+
+def captions_of(task: Any, example: Any, decoding: str | None) -> list[str]:
+    """Return the captions of one image by a decoding method, or by the run's own."""
+    memory = task.model.build_memory(task.pipeline.inputs([example]))
+    words = task.generator(decoding)(task.model.decoder, memory).words
+    return [task.vocabulary.decode(row) for row in words.tolist()]

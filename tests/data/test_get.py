@@ -185,6 +185,7 @@ def test_a_full_disk_is_known_before(tmp_path: Path) -> None:
 def test_the_command_says_first_what_it_would_do(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["get", "flickr8k", str(tmp_path), "--dry-run"]) == 0
     assert "Flickr8k_Dataset.zip" in (printed := capsys.readouterr().out) and "1.12 GB to fetch" in printed
+    assert "licence: non-commercial use" in printed and "JAIR 2013" in printed
     with pytest.raises(ValueError, match="did you mean 'flickr8k'"):
         main(["get", "flickr8", str(tmp_path)])
     with pytest.raises(ValueError, match="come on request"):
