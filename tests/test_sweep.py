@@ -96,6 +96,7 @@ def test_every_ready_search_space_composes(
 # What a search space cannot know: where pretrained parts lie.
 NEEDED: dict[str, list[str]] = {
     "flickr8k_language_model": ["experiment=easycap/flickr8k_smollm2", "data.root=somewhere"],
+    "flickr8k_recipe": ["experiment=easycap/flickr8k", "data.root=somewhere"],
     "flickr8k_tags": ["tags.run=somewhere"],
     "flickr8k_drafts": ["draft.run=somewhere"],
 }
