@@ -1,6 +1,6 @@
-"""Draw quality against minutes of training from results.json. Needs matplotlib.
+"""Draw quality against minutes of training, from results.json, into the file FILE.png. Needs matplotlib.
 
-    python experiments/flickr8k_systems/chart.py quality_against_cost.png
+usage: python experiments/flickr8k_systems/chart.py FILE.png
 """
 
 from __future__ import annotations
