@@ -129,13 +129,8 @@ class AttentionLSTM(nn.Module):
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.initial = None if self.tutorial else nn.Linear(memory_dim, memory_dim)
         self.initial_hidden, self.initial_cell = (nn.Linear(memory_dim, hidden_dim) for _ in range(2))
-        self.attention = AdditiveAttention(
-            memory_dim=memory_dim,
-            query_dim=hidden_dim,
-            attention_dim=attention_dim,
-            bias=True,
-            relu=self.tutorial,
-        )
+        sizes = {"memory_dim": memory_dim, "query_dim": hidden_dim, "attention_dim": attention_dim}
+        self.attention = AdditiveAttention(**sizes, bias=True, relu=self.tutorial)
         self.gate = nn.Linear(hidden_dim, memory_dim if self.tutorial else 1)
         self.word_gates = nn.Linear(embed_dim, 4 * hidden_dim, bias=False)
         self.lstm = LSTMCell(input_dim=memory_dim, hidden_dim=hidden_dim)

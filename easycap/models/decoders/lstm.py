@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 
@@ -113,7 +114,8 @@ class LSTM(nn.Module):
         if isinstance(self.lstm, MaxoutLSTM):
             hidden = self.lstm(embedded, state.hidden, state.cell)
         else:
-            hidden, _ = self.lstm(embedded, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))
+            with _lstm_without_onednn(embedded.device):
+                hidden, _ = self.lstm(embedded, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))
         hidden = self.dropout(hidden)
         return Output(self.output(hidden if real is None else hidden[real]))
 
@@ -132,3 +134,11 @@ class LSTM(nn.Module):
         gates = nn.functional.linear(inputs, of_input, input_bias)
         gates = gates + nn.functional.linear(hidden, of_hidden, hidden_bias)
         return lstm_update(gates, cell)
+
+
+def _lstm_without_onednn(device: torch.device) -> AbstractContextManager[None]:
+    """In half precision on a CPU leave the LSTM to torch, as oneDNN, which it calls on CPUs with AVX512-FP16, cannot train
+    one.
+    """
+    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.float16
+    return torch.backends.mkldnn.flags(enabled=False) if device.type == "cpu" and half else nullcontext()
