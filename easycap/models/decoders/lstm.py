@@ -137,8 +137,6 @@ class LSTM(nn.Module):
 
 
 def _lstm_without_onednn(device: torch.device) -> AbstractContextManager[None]:
-    """In half precision on a CPU leave the LSTM to torch, as oneDNN, which it calls on CPUs with AVX512-FP16, cannot train
-    one.
-    """
+    """In half precision on a CPU, leave the LSTM to torch: oneDNN, called on CPUs with AVX512-FP16, cannot train it."""
     half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.float16
     return torch.backends.mkldnn.flags(enabled=False) if device.type == "cpu" and half else nullcontext()
