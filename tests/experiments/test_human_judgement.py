@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -82,22 +83,13 @@ def test_the_command_writes_the_agreement_of_both_sets(
     with (tmp_path / "Flickr8k.token.txt").open("a") as file:
         texts = ["A dog runs 9 .", "A cat runs 9 .", "Two horses stand still ."]
         file.writelines(f"c.jpg#{number}\t{text}\n" for number, text in enumerate(texts))
-    rows = [
-        ("a", "c.jpg#0", 4, 4, 4),
-        ("a", "c.jpg#2", 1, 1, 1),
-        ("b", "c.jpg#1", 4, 3, 4),
-        ("b", "c.jpg#2", 1, 1, 2),
-    ]
-    lines = ["\t".join([f"{image}.jpg", *map(str, row)]) for image, *row in rows]
-    (tmp_path / "ExpertAnnotations.txt").write_text("\n".join(lines))
-    yes = [
-        ("a", "a.jpg#0", 1, 3, 0),
-        ("a", "c.jpg#2", 0, 0, 3),
-        ("b", "b.jpg#0", 1, 3, 0),
-        ("b", "c.jpg#2", 0, 0, 3),
-    ]
-    lines = ["\t".join([f"{image}.jpg", *map(str, row)]) for image, *row in yes]
-    (tmp_path / "CrowdFlowerAnnotations.txt").write_text("\n".join(lines))
+    judgements = {
+        "Expert": ["a c#0 4 4 4", "a c#2 1 1 1", "b c#1 4 3 4", "b c#2 1 1 2"],
+        "CrowdFlower": ["a a#0 1 3 0", "a c#2 0 0 3", "b b#0 1 3 0", "b c#2 0 0 3"],
+    }
+    for name, rows in judgements.items():
+        lines = [re.sub(r"\b([abc])\b", r"\1.jpg", row).replace(" ", "\t") for row in rows]
+        (tmp_path / f"{name}Annotations.txt").write_text("\n".join(lines))
     out = tmp_path / "out.json"
     words = ["agreement.py", str(tmp_path), "--metrics", "bleu,cider_d", "--json", str(out)]
     monkeypatch.setattr("sys.argv", words)
@@ -105,10 +97,8 @@ def test_the_command_writes_the_agreement_of_both_sets(
     results = json.loads(out.read_text())
     counts = {name: [row[key] for key in ("pairs", "judgements", "tau")] for name, row in results.items()}
     assert counts == {"expert": [4, 12, "tau-c"], "crowd": [4, 4, "tau-b"]}
-    for name in (
-        "BLEU-1",
-        "CIDEr-D",
-    ):  # the order of the scores is that of the ratings, as far as they are not tied
+    # the order of the scores is that of the ratings, as far as they are not tied
+    for name in ("BLEU-1", "CIDEr-D"):
         assert results["expert"]["metrics"][name]["tau"] > 70
         assert results["crowd"]["metrics"][name]["tau"] == pytest.approx(100)
     assert "published 43.9" in capsys.readouterr().out
