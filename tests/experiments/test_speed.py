@@ -92,3 +92,18 @@ def test_a_small_peer_takes_the_steps_that_we_take(monkeypatch: pytest.MonkeyPat
     shares = [row["share_of_matrix_speed"] for row in rows[:5]]
     assert [share is None for share in shares] == [False, False, True, True, False]
     assert all(share > 0 for found in shares if found for share in found.values())
+
+
+@pytest.mark.slow
+def test_photos_are_cached_trained_on_and_captioned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(SPEED))
+    monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path / "cache"))
+    script = importlib.import_module("photos")
+    out = tmp_path / "found.json"
+    monkeypatch.setattr(sys, "argv", ["photos.py", "--quick", "--out", str(out)])
+    script.main()
+    found = json.loads(out.read_text())
+    assert found["features"]["images"] < 16 and found["features"]["ratio"]["timm, fp32"]["median"] > 0
+    few, all_words = found["words"]
+    assert few["words"] < all_words["words"] and few["step_seconds"] > 0 < all_words["step_peak_mib"]
+    assert all(rate > 0 for rate in all_words["images_per_second"].values())
