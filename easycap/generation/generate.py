@@ -12,6 +12,7 @@ import torch
 from easycap.errors import UserError
 from easycap.registry import register
 from easycap.types import Batch, CaptionModel, Decoder, Generated, Generator, Inputs, Memory, Vocabulary
+from easycap.utils.allocator import trim_if_needed
 
 
 class Refinement(NamedTuple):
@@ -126,6 +127,7 @@ def captions_of_batches(
             found = captions_of_batch(captioner, inputs, generator, vocabulary, autocast, refinement)
             for known, texts in zip(captions, found, strict=True):
                 known.update(zip(batch.image_ids, texts, strict=True))
+            trim_if_needed()
     captioner.train(was_training)
     return captions
 

@@ -22,6 +22,7 @@ from easycap.training.scaling import ScaledOptimization
 from easycap.training.stop import Stop
 from easycap.training.trainer_config import TrainerConfig
 from easycap.types import Batch, Objective
+from easycap.utils.allocator import trim_if_needed
 from easycap.utils.cpu_threads import Trial, try_threads
 
 
@@ -125,6 +126,7 @@ class TrainStep:
         with self.ranks.together_in_passes():
             values |= self.optimization.apply(step)
         self.average.update(step)
+        trim_if_needed()
         return StepResult(values, all_words(), asked)
 
     def exchange(self, values: dict[str, float]) -> tuple[dict[str, float], int]:

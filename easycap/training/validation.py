@@ -18,6 +18,7 @@ from easycap.registry import describe_choices, register
 from easycap.training.distributed import Ranks
 from easycap.training.train_state import TrainState
 from easycap.types import Batch, Example, Objective
+from easycap.utils.allocator import trim_if_needed
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +171,7 @@ class Validator:
                 with self.autocast():
                     shuffled = float(self.objective(self.model, batch)[0])
             words += count
+            trim_if_needed()
         self.model.train(was_training)
         sums = self.ranks.all_reduce_sum({"loss": total, "words": words})
         return sums["loss"] / sums["words"], self.ranks.broadcast(shuffled)
