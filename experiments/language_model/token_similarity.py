@@ -1,0 +1,56 @@
+"""How much the image tokens of an untrained captioner differ: mean cosine within an image, and between images.
+
+    python experiments/language_model/token_similarity.py data.root=FLICKR8K [encoder.weights=W] [image_tokens.count=5]
+
+Other settings than the ways to make image tokens are given as for `easycap train`; the images are the first 64 of val.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch.nn.functional import normalize
+
+from easycap.config.compose import compose
+from easycap.config.schema import check
+from easycap.train import create_task
+
+WAYS = ("split", "mlp", "resampler", "mapper")
+IMAGES = 64
+
+
+def main() -> None:
+    print("| `image_tokens` | within an image | between images |\n|---|---:|---:|")
+    for way in WAYS:
+        within, between = similarities(way, sys.argv[1:])
+        print(f"| `{way}` | {within:.2f} | {between:.2f} |", flush=True)
+
+
+@torch.no_grad()
+def similarities(way: str, overrides: list[str]) -> tuple[float, float]:
+    """Means over pairs of an image's tokens, and over pairs of images for each token; before any training."""
+    torch.manual_seed(0)
+    sizes = ["decoder.width=576", "decoder.num_heads=9"]  # SmolLM2-135M's
+    recipe = [
+        "experiment=easycap/flickr8k_gpt2",
+        f"image_tokens={way}",
+        *sizes,
+        "device=cpu",
+        "tracking=none",
+    ]
+    task = create_task(check(compose([*recipe, *overrides]).config))
+    inputs = task.pipeline.inputs(task.examples("val")[:IMAGES])
+    tokens = normalize(task.model.eval().build_memory(inputs).tokens.float(), dim=-1)  # (N,K,D)
+    return mean_of_pairs(tokens), mean_of_pairs(tokens.transpose(0, 1))
+
+
+def mean_of_pairs(vectors: torch.Tensor) -> float:
+    """Mean product of two different ones of the K unit vectors in each of N sets (N,K,D)."""
+    count = vectors.shape[1]
+    products = (vectors @ vectors.transpose(1, 2)).sum((1, 2)) - count
+    return float(products.mean() / (count * (count - 1)))
+
+
+if __name__ == "__main__":
+    main()
