@@ -6,7 +6,7 @@
 Features: from files to a feature cache on disk, compared with a plain loop of PIL, timm's transform and timm's
 `forward_features`, in turn. Steps and captions: with the recipe's vocabulary and with every word of the training
 captions, each in a process of its own, for its peak memory. Untrained weights do not end their captions, so generating
-takes the longest that it can.
+takes the longest that it can. Times are those of the processor, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def task_of(options: argparse.Namespace, *overrides: str) -> Task:
 
 
 def features_of_files(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Images/s from files to features, ours written to disk, and the ratio to timm's; by elapsed seconds."""
+    """Images per CPU second from files to features, ours written to disk, and the ratio to timm's."""
     task = task_of(options)
     examples = task.examples("train")[: options.images]
     ways: dict[str, Callable[[], Any]] = {
@@ -118,7 +118,7 @@ def features_of_files(options: argparse.Namespace, scratch: Path) -> dict[str, A
     precision = task.pipeline.precision.name
     if precision != "fp32":
         ways[f"{PLAIN}, {precision}"] = plain(task, examples, task.pipeline.autocast)
-    seconds = alternate(ways, rounds=options.rounds)
+    seconds = alternate(ways, rounds=options.rounds, clock=time.process_time)
     rates = {name: len(examples) / statistics.median(times) for name, times in seconds.items()}
     ratios = {name: ratio(seconds, OURS, name) for name in ways if name != OURS}
     return {"images_per_second": rates, "ratio": ratios, "precision": precision, "images": len(examples)}
@@ -205,7 +205,7 @@ def peak_mib() -> float:
 
 def features_as_text(found: dict[str, Any]) -> dict[str, str]:
     rates, ratios = found["images_per_second"], found["ratio"]
-    text = {f"{name}, images/s": f"{rate:.1f}" for name, rate in rates.items()}
+    text = {f"{name}, images per CPU s": f"{rate:.1f}" for name, rate in rates.items()}
     for name, of in ratios.items():
         text[f"times as fast as {name} (range)"] = "{median:.2f} ({low:.2f} to {high:.2f})".format(**of)
     return text
