@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from training_step import configured
 
 from easycap.data.features import FeatureCache
 from easycap.generation.generate import caption_batch
+from easycap.runs.environment import peak_memory
 from easycap.tasks.base import Task
 from easycap.tasks.feature_caching import cached_view
 from easycap.train import create_task
@@ -180,7 +180,7 @@ def trained_and_captioned(options: argparse.Namespace) -> dict[str, Any]:
         "images": task.trainer_config.batch_size,
         "captions_per_image": task.trainer_config.captions_per_image,
         "step_seconds": statistics.median(seconds),
-        "step_peak_mib": peak_mib(),
+        "step_peak_mib": peak_mib(task),
         "images_per_second": {},
     }
     task.model.eval()
@@ -196,11 +196,11 @@ def trained_and_captioned(options: argparse.Namespace) -> dict[str, Any]:
     ways = {decoding: captioning(decoding) for decoding in DECODING}
     for decoding, taken in alternate(ways, rounds=options.rounds, clock=time.process_time).items():
         row["images_per_second"][decoding] = len(examples) / statistics.median(taken)
-    return row | {"peak_mib": peak_mib()}
+    return row | {"peak_mib": peak_mib(task)}
 
 
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak_mib(task: Task) -> float:
+    return peak_memory(task.device)["peak_memory_bytes"] / 2**20
 
 
 def features_as_text(found: dict[str, Any]) -> dict[str, str]:
