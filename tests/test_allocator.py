@@ -59,7 +59,7 @@ def test_memory_that_was_given_back_is_not_taken_from_the_kernel_again() -> None
     assert raised * 10 < lowered
 
 
-# MiB held after steps of 16 and of 400 MiB, before and after the call that may trim; the argument: MiB that are left.
+# Prints the MiB held after 400 MiB were used, before and after the call that may trim; argument: MiB left.
 _HELD = """
 import sys
 import numpy as np
@@ -67,7 +67,7 @@ from easycap.utils import allocator
 allocator.keep_freed_memory()
 allocator.available_memory = lambda: int(sys.argv[1]) << 20
 for size in (16, 16, 16, 400):
-    np.ones(size * 2**17)
+    [np.ones(2**17) for _ in range(size)]
     before = allocator.own_memory() >> 20
     allocator.trim_if_needed()
 print(before, allocator.own_memory() >> 20)
@@ -87,20 +87,22 @@ def held(left: int, **environment: str) -> list[int]:
 
 
 @pytest.mark.skipif(not _GLIBC, reason="another C library")
-def test_kept_memory_is_given_back_where_little_is_left() -> None:
+def test_kept_memory_is_given_back_when_little_is_left() -> None:
     before, after = held(left=20)
     assert before > 400 and before - after > 350
 
 
 @pytest.mark.skipif(not _GLIBC, reason="another C library")
-def test_memory_is_kept_where_much_is_left_or_the_user_says_so() -> None:
+def test_memory_is_kept_when_much_is_left_or_the_user_says_so() -> None:
     before, after = held(left=2000)
     assert after > 400 and before - after < 5
     before, after = held(20, MALLOC_MMAP_THRESHOLD_=str(2**30), MALLOC_TRIM_THRESHOLD_=str(2**40))
     assert after > 400 and before - after < 5
 
 
-def test_a_step_as_large_as_the_largest_one_trims_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heap_is_trimmed_beyond_1_3_times_the_largest_step_since_a_trim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     trimmed = []
     monkeypatch.setattr(allocator, "_state", "glibc, mmap threshold 1024 MiB, no trimming")
     monkeypatch.setattr(allocator, "available_memory", lambda: 6)
@@ -111,7 +113,7 @@ def test_a_step_as_large_as_the_largest_one_trims_nothing(monkeypatch: pytest.Mo
     for taken in (9, 13, 14, 18, 19, 13, 16, 20, 25, 26):
         monkeypatch.setattr(allocator, "own_memory", lambda taken=taken: taken)
         limit()
-    # With 9, enough is left. 14 and 25 are what steps after a trim take, so 1.3 times these may be kept.
+    # At 9, memory is not scarce. 14 and 25 were held after steps that followed a trim, so 1.3 times these may be kept.
     assert trimmed == [13, 19, 20]
 
 

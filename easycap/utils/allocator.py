@@ -21,8 +21,8 @@ _NEVER = -1
 # Bytes, tried in order: some versions of glibc refuse more than half of an arena's heap.
 _MMAP_THRESHOLDS = (2**30, 2**25)
 _LOW_THRESHOLD = 2**20
-_GROWTH = 1.3  # of what the largest step takes that begins with a trimmed heap
-_TRIMMED_BY_US = "no trimming"
+_GROWTH = 1.3  # times what was held after the largest step that followed a trim
+_NO_TRIMMING = "no trimming"  # by malloc: `HeapLimit` does it
 
 _state = "unchanged"
 
@@ -46,9 +46,9 @@ def return_freed_memory(environment: Mapping[str, str] = os.environ) -> str:
 
 
 class HeapLimit:
-    """Trims the heap if `keep_freed_memory` keeps much more of it than the largest step needs, and memory is scarce.
+    """Trims the heap when memory is scarce and more is held than the largest step needs, after `keep_freed_memory`.
 
-    Trimmed pages cost time when they are needed again: a fifth of a step with 30,522 words (experiments/speed).
+    Getting trimmed pages back costs time: a fifth of the CPU time with 30,522 words (experiments/speed).
     """
 
     def __init__(self) -> None:
@@ -56,8 +56,8 @@ class HeapLimit:
         self.trimmed = False
 
     def __call__(self) -> None:
-        """To be called after each training step and each batch."""
-        if not _state.endswith(_TRIMMED_BY_US):
+        """Call after every training step and every batch of validation or generation."""
+        if not _state.endswith(_NO_TRIMMING):
             return
         held = own_memory()
         if self.trimmed:
@@ -71,13 +71,13 @@ trim_if_needed = HeapLimit()
 
 
 def _is_scarce(held: int) -> bool:
-    """Whether less than half as much memory is left as this process holds."""
+    """Whether the memory left is less than half of what this process holds."""
     left = available_memory()
     return left is not None and left < held / 2
 
 
 def own_memory() -> int:
-    """Return the bytes of memory that this process holds on Linux, without those of mapped files."""
+    """Return the bytes of memory that this process holds on Linux, without mapped files and shared memory."""
     _, resident, shared = Path("/proc/self/statm").read_text(encoding="ascii").split()[:3]
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
@@ -110,7 +110,7 @@ def _set(mmap: Sequence[int], trim: int) -> str:
     mallopt = ctypes.CDLL(None).mallopt
     for threshold in mmap:
         if mallopt(_M_MMAP_THRESHOLD, threshold) and mallopt(_M_TRIM_THRESHOLD, trim):
-            trimmed = _TRIMMED_BY_US if trim == _NEVER else f"trim threshold {trim >> 20} MiB"
+            trimmed = _NO_TRIMMING if trim == _NEVER else f"trim threshold {trim >> 20} MiB"
             return f"glibc, mmap threshold {threshold >> 20} MiB, {trimmed}"
     return "unchanged (glibc refused)"
 

@@ -1,8 +1,9 @@
-"""How much the image tokens of an untrained captioner differ: mean cosine within an image, and between images.
+"""How similar the image tokens of an untrained captioner are: mean cosine within an image and between images.
 
     python experiments/language_model/token_similarity.py data.root=FLICKR8K [encoder.weights=W] [image_tokens.count=5]
 
-Other settings than the ways to make image tokens are given as for `easycap train`; the images are the first 64 of val.
+Other settings are given as for `easycap train`; image_tokens is varied here. The images are the first 64 of val. The
+language model is not needed: a small GPT-2 of SmolLM2's width stands in.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main() -> None:
 
 @torch.no_grad()
 def similarities(way: str, overrides: list[str]) -> tuple[float, float]:
-    """Means over pairs of an image's tokens, and over pairs of images for each token; before any training."""
+    """Mean cosine between the tokens of an image, and between images for each token position, before training."""
     torch.manual_seed(0)
     sizes = ["decoder.width=576", "decoder.num_heads=9"]  # SmolLM2-135M's
     recipe = [
@@ -46,7 +47,7 @@ def similarities(way: str, overrides: list[str]) -> tuple[float, float]:
 
 
 def mean_of_pairs(vectors: torch.Tensor) -> float:
-    """Mean product of two different ones of the K unit vectors in each of N sets (N,K,D)."""
+    """Mean dot product of pairs of different vectors, over N sets of K unit vectors (N,K,D)."""
     count = vectors.shape[1]
     products = (vectors @ vectors.transpose(1, 2)).sum((1, 2)) - count
     return float(products.mean() / (count * (count - 1)))

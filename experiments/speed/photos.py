@@ -5,8 +5,9 @@
 
 Features: from files to a feature cache on disk, compared with a plain loop of PIL, timm's transform and timm's
 `forward_features`, in turn. Steps and captions: with the recipe's vocabulary and with every word of the training
-captions, each in a process of its own, for its peak memory. Untrained weights do not end their captions, so generating
-takes the longest that it can. Times are those of the processor, which other work on the machine disturbs less.
+captions, each in a process of its own, for its peak memory. Run it twice: the first run also fills the recipe's feature
+cache, which the peak includes. Untrained weights do not end captions, so every caption reaches the maximum length.
+Times are those of the processor, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def filling(task: Task, examples: list[Example], scratch: Path) -> Callable[[], 
 def plain(
     task: Task, examples: list[Example], autocast: Callable[[], AbstractContextManager]
 ) -> Callable[[], None]:
-    """A loop as timm's documentation suggests, with the same weights, squashing images as the recipe does."""
+    """A plain loop as in timm's documentation, with the same weights; images are squashed, as in the recipe."""
     network = task.model.encoder.network
     settings = timm.data.resolve_data_config({"crop_pct": 1.0, "crop_mode": "squash"}, model=network)
     transform = timm.data.create_transform(**settings)

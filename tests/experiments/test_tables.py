@@ -1,4 +1,4 @@
-"""The figures of a study's page are those that are stored beside it."""
+"""Scores with intervals on the pages of `WITH_ALL_FIGURES` are stored beside them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("token_similarity")
 
 
-def test_pairs_of_different_vectors_count(script: ModuleType) -> None:
+def test_the_mean_is_over_pairs_of_different_vectors(script: ModuleType) -> None:
     a, b = [1.0, 0.0], [0.6, 0.8]
     assert script.mean_of_pairs(torch.tensor([[a, a, b]])) == pytest.approx((1 + 0.6 + 0.6) / 3)
     assert script.mean_of_pairs(torch.tensor([[a, a], [a, b]])) == pytest.approx((1 + 0.6) / 2)
