@@ -36,16 +36,21 @@ def own_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "_state", "unchanged")
 
 
-def faults(how: str, **environment: str) -> tuple[int, str]:
+def printed(code: str, *arguments: str, **environment: str) -> str:
+    """What a new process prints, without the allocator settings of this one's environment."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run(
-        [sys.executable, "-c", _FAULTS, how],
+        [sys.executable, "-c", code, *arguments],
         env=own | environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    count, state = done.stdout.strip().split(";")
+    return done.stdout.strip()
+
+
+def faults(how: str, **environment: str) -> tuple[int, str]:
+    count, state = printed(_FAULTS, how, **environment).split(";")
     return int(count), state
 
 
@@ -75,15 +80,7 @@ print(before, allocator.own_memory() >> 20)
 
 
 def held(left: int, **environment: str) -> list[int]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    done = subprocess.run(
-        [sys.executable, "-c", _HELD, str(left)],
-        env=own | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [int(number) for number in done.stdout.split()]
+    return [int(number) for number in printed(_HELD, str(left), **environment).split()]
 
 
 @pytest.mark.skipif(not _GLIBC, reason="another C library")
@@ -128,14 +125,7 @@ def test_another_allocator_in_its_place_is_seen(tmp_path: Path) -> None:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no C compiler")
     code = "from easycap.utils.allocator import keep_freed_memory as keep; print(keep())"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"LD_PRELOAD": str(library)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "unchanged (malloc is libother.so's)"
+    assert printed(code, LD_PRELOAD=str(library)) == "unchanged (malloc is libother.so's)"
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def captions_of_batch(
             found.append(_captions_of(captioner, inputs, features, generator, vocabulary))
             inputs = refinement.with_draft(inputs, [only_caption(texts) for texts in found[-1]])
         found.append(_captions_of(captioner, inputs, features, generator, vocabulary))
+    trim_if_needed()
     return found
 
 
@@ -127,7 +128,6 @@ def captions_of_batches(
             found = captions_of_batch(captioner, inputs, generator, vocabulary, autocast, refinement)
             for known, texts in zip(captions, found, strict=True):
                 known.update(zip(batch.image_ids, texts, strict=True))
-            trim_if_needed()
     captioner.train(was_training)
     return captions
 
