@@ -45,9 +45,11 @@ class FrozenEncoder:
         self.settings, self.device = settings, device
         self.transform = Transform(encoder.preprocessing)
         self.model = ImageModel(encoder).eval().to(device)
+        self.model.freeze_encoder(True)
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.model.fold_encoder(len(images))  # pays off for a data set's batches, not for a photo
         patches, mask, _ = self.model.encode(images.to(self.device))
         weight = mask.unsqueeze(-1).to(patches)
         return (patches * weight).sum(1) / weight.sum(1)
