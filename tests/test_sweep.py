@@ -93,8 +93,9 @@ def test_every_ready_search_space_composes(
     assert len(checked) == len(json.loads((tmp_path / "sweep.json").read_text())["runs"])
 
 
-# What a search space cannot know: where pretrained parts lie.
+# What a search space is for, and where pretrained parts lie.
 NEEDED: dict[str, list[str]] = {
+    "flickr8k_cider": ["objective=scst"],
     "flickr8k_language_model": ["experiment=easycap/flickr8k_smollm2", "data.root=somewhere"],
     "flickr8k_recipe": ["experiment=easycap/flickr8k", "data.root=somewhere"],
     "flickr8k_tags": ["tags.run=somewhere"],
