@@ -19,6 +19,7 @@ from easycap.runs.find import checkpoint_of
 from easycap.tasks.create import load_task
 from easycap.tasks.nearest_captions import NearestCaptions, _Index
 from easycap.types import Features
+from easycap.utils import cpu_threads
 
 RECURRENT = [
     *(word for word in TINY if not word.startswith(("image_tokens.", "decoder.", "encoder.image_size"))),
@@ -145,6 +146,7 @@ def test_an_ensemble_from_python(runs: Path, photo: str) -> None:
     ("argv", "sentence"),
     [
         (["evaluate", "one", "two"], "2 runs given where one is expected"),
+        (["evaluate", "one", "encoder.squash=true"], "a run is evaluated as it was trained"),
         (["evaluate", "one", "--ensemble"], "needs at least two runs"),
         (["evaluate", "one", "words", "--ensemble"], "has a different vocabulary from"),
         (["evaluate", "one", "nothing", "--ensemble"], "is not a folder"),
@@ -248,6 +250,19 @@ def test_the_nearest_captions_are_those_of_the_most_similar_other_training_image
             for text in train[other].references
         ]
         assert texts == expected
+
+
+def test_training_images_are_encoded_with_the_faster_number_of_threads(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path))
+    tried = []
+    monkeypatch.setattr(cpu_threads, "choose_threads", lambda work, **settings: tried.append(settings))
+    task = load_task(checkpoint_of(runs / "two"), device="cpu", with_data=True)
+    with torch.inference_mode():
+        features = task.model.eval().features_of(task.pipeline.inputs(task.examples("val")))
+    NearestCaptions(task.config, task.data, task.pipeline)(features, 2)
+    assert [settings["ahead"] for settings in tried] == [len(task.examples("train"))]
 
 
 def test_whitening_makes_principal_components_equally_important(

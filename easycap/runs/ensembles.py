@@ -48,6 +48,11 @@ def evaluation_folder(names: Sequence[Path], *, ensemble: bool, folder: Path | N
     """
     if any(map(is_pretrained, names)):
         return _pretrained_folder(names, folder)
+    if settings := _settings_among(names):
+        raise UserError(
+            f"{settings[0]}: a run is evaluated as it was trained; only data settings, and options such as "
+            "--decoding and --batch-size, can be given"
+        )
     folders = [find_run(name) for name in names]
     members = members_to_load(folders, ensemble=ensemble)
     if ensemble and members is not None:
@@ -57,9 +62,14 @@ def evaluation_folder(names: Sequence[Path], *, ensemble: bool, folder: Path | N
     return folders[0]
 
 
+def _settings_among(names: Sequence[Path]) -> list[str]:
+    """Return what looks like GROUP.KEY=VALUE and is no folder."""
+    return [str(name) for name in names if _SETTING.fullmatch(str(name)) and not find_run(name).exists()]
+
+
 def _pretrained_folder(names: Sequence[Path], folder: Path | None) -> Path:
     """Where the scores of hf:NAME go: a new run."""
-    if settings := [str(name) for name in names if _SETTING.fullmatch(str(name)) and not name.exists()]:
+    if settings := _settings_among(names):
         raise UserError(
             f"{settings[0]} is not a setting of a pretrained captioner: it takes data=NAME data.KEY=VALUE "
             "captioner.KEY=VALUE trainer.precision=VALUE, and options such as --decoding and --batch-size"

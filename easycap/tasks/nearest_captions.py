@@ -20,6 +20,7 @@ from easycap.tasks.feature_caching import feature_cache
 from easycap.types import Dataset, Example, Features, Inputs
 from easycap.utils import paths
 from easycap.utils.cache import cached_dir, digest_of
+from easycap.utils.cpu_threads import FastestThreads, restore_thread_count
 from easycap.utils.progress_bar import tracked
 
 logger = logging.getLogger(__name__)
@@ -121,12 +122,18 @@ class NearestCaptions:
 
     def _computed_means(self) -> Iterator[torch.Tensor]:
         """Yield the mean features (N,C) of the training images, computed now, batch by batch."""
-        model = self.pipeline.model
-        batches = (self._examples[i : i + _BATCH] for i in range(0, len(self._examples), _BATCH))
-        for batch in tracked(batches, "encoding training images", len(self._examples), size=len):
-            inputs = Inputs(collate([self.pipeline.view.of(example) for example in batch]), {})
-            with torch.inference_mode(), self.pipeline.autocast():
-                yield _means(model.features_of(inputs.to(self.pipeline.device))).float().cpu()
+        images, device, what = len(self._examples), self.pipeline.device, "encoding training images"
+        encode = FastestThreads(self._means_of_pixels, ahead=images, device=device, what=what)
+        batches = (self._examples[i : i + _BATCH] for i in range(0, images, _BATCH))
+        with restore_thread_count():
+            for batch in tracked(batches, what, images, size=len):
+                yield encode(collate([self.pipeline.view.of(example) for example in batch]))
+
+    @torch.inference_mode()
+    def _means_of_pixels(self, images: torch.Tensor) -> torch.Tensor:
+        with self.pipeline.autocast():
+            features = self.pipeline.model.features_of(Inputs(images, {}).to(self.pipeline.device))
+        return _means(features).float().cpu()
 
 
 def supplied_to_decoding(config: dict[str, Any], data: Dataset, pipeline: Pipeline) -> dict[str, Any]:
