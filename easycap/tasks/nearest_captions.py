@@ -122,8 +122,8 @@ class NearestCaptions:
 
     def _computed_means(self) -> Iterator[torch.Tensor]:
         """Yield the mean features (N,C) of the training images, computed now, batch by batch."""
-        images, device, what = len(self._examples), self.pipeline.device, "encoding training images"
-        encode = FastestThreads(self._means_of_pixels, ahead=images, device=device, what=what)
+        images, what = len(self._examples), "encoding training images to find similar ones"
+        encode = FastestThreads(self._means_of_pixels, ahead=images, device=self.pipeline.device, what=what)
         batches = (self._examples[i : i + _BATCH] for i in range(0, images, _BATCH))
         with restore_thread_count():
             for batch in tracked(batches, what, images, size=len):
