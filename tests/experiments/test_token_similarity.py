@@ -8,6 +8,9 @@ from types import ModuleType
 
 import pytest
 import torch
+from helpers.own_packages import searched
+
+from easycap.types import Features
 
 STUDY = Path(__file__).parents[2] / "experiments" / "language_model"
 
@@ -29,3 +32,17 @@ def test_tokens_of_an_untrained_resampler_are_nearly_the_same(script: ModuleType
     small += ["encoder=small", "encoder.image_size=32", "encoder.widths=[8,16]", "vocab.min_count=1"]
     split, resampler = (script.similarities(way, small) for way in ("split", "resampler"))
     assert abs(split[0]) < 0.2 and resampler[0] > 0.8
+
+
+def test_the_resampler_of_the_study_starts_with_other_tokens(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = Features(torch.randn(4, 12, 6), torch.ones(4, 12, dtype=torch.bool), (3, 4))
+    within = []
+    with searched(STUDY.parent / "image_tokens" / "apart", monkeypatch):
+        apart = importlib.import_module("apart_resampler").ApartResampler
+        for gain in (1.0, 3.0):
+            torch.manual_seed(0)
+            of = apart(6, 32, (3, 4), count=5, num_layers=1, num_heads=2, gain=gain, position_gain=gain)
+            within.append(script.mean_of_pairs(torch.nn.functional.normalize(of(features)[0], dim=-1)))
+    assert within[0] > 0.8 and within[1] < within[0] - 0.2
