@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 PLACES = {
     "Transformer": (-32, 44),
     "Meshed-Memory": (-28, 46),
-    "easycap's model": (-16, -42),
+    "easycap's model": (-66, -40),
     "Show and Tell": (-52, -38),
     "Show, Attend and Tell, soft": (10, 8),
     "Show, Attend and Tell, hard": (-70, -44),
@@ -34,7 +34,10 @@ def main(file: str) -> None:
         score, minutes = result["scores"]["test, beam 5"]["CIDEr-D"], result["cost"]["train_seconds"] / 60
         value, low, high = (100 * score[key] for key in ("value", "low", "high"))
         axes.errorbar(minutes, value, [[value - low], [high - value]], fmt="o", capsize=3, color="tab:blue")
-        axes.annotate(name, (minutes, value), place, textcoords="offset points", fontsize=8.5)
+        leader = {"arrowstyle": "-", "linewidth": 0.6, "color": "0.6"}
+        axes.annotate(
+            name, (minutes, value), place, textcoords="offset points", fontsize=8.5, arrowprops=leader
+        )
     axes.set_xlabel("minutes of training on one core, other work on the second")
     axes.set_ylabel("CIDEr-D, beam 5, with 95 % interval")
     axes.set_xlim(0, 30)
