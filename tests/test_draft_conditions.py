@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.damage import edit
 from helpers.tiny_config import try_out
 from helpers.whole_runs import metrics, read, run, settings
+from PIL import Image
 
 from easycap.commands.caption import main as caption
 from easycap.commands.evaluate import main as evaluate
+from easycap.conditioning.retrieval import encoder_of, make_neighbours
+from easycap.data.images import ImageFile
+from easycap.models.image_model import ImageModel
 from easycap.report import write_report
 from easycap.tasks.training import training_loader
 from easycap.train import create_task
+from easycap.types import Example
 
 ROUNDS = ["test@round0", "test@round1", "test"]
 
@@ -219,6 +225,19 @@ def test_retrieval_by_the_encoder_of_another_run(
     with pytest.raises(ValueError, match="has no folder neighbours"):
         caption([str(moved), str(photo), "--device", "cpu"])
     assert caption([str(moved), str(photo), "--draft", "a cat", "--device", "cpu"]) == 0
+
+
+def test_the_encoder_of_retrieval_is_folded_for_the_training_images(
+    refined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path))
+    asked: list[int] = []
+    monkeypatch.setattr(ImageModel, "fold_encoder", lambda self, num_images: asked.append(num_images))
+    image = tmp_path / "red.png"
+    Image.new("RGB", (8, 8), "red").save(image)
+    examples = [Example(name, ImageFile(image), ("a red image",)) for name in "abc"]
+    make_neighbours(encoder_of(str(refined), "", torch.device("cpu")), examples, workers=0)
+    assert asked == [3]
 
 
 def test_an_image_of_training_is_not_its_own_draft(refined: Path, tmp_path: Path) -> None:

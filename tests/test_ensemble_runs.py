@@ -146,7 +146,11 @@ def test_an_ensemble_from_python(runs: Path, photo: str) -> None:
     ("argv", "sentence"),
     [
         (["evaluate", "one", "two"], "2 runs given where one is expected"),
-        (["evaluate", "one", "encoder.squash=true"], "a run is evaluated as it was trained"),
+        (["evaluate", "one", "encoder.squash=true"], "evaluated with the settings it was trained with"),
+        (
+            ["evaluate", "one", "+objective.rewards.BLEU-4=1"],
+            "evaluated with the settings it was trained with",
+        ),
         (["evaluate", "one", "--ensemble"], "needs at least two runs"),
         (["evaluate", "one", "words", "--ensemble"], "has a different vocabulary from"),
         (["evaluate", "one", "nothing", "--ensemble"], "is not a folder"),
@@ -252,7 +256,7 @@ def test_the_nearest_captions_are_those_of_the_most_similar_other_training_image
         assert texts == expected
 
 
-def test_training_images_are_encoded_with_the_faster_number_of_threads(
+def test_numbers_of_threads_are_tried_before_training_images_are_encoded(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EASYCAP_CACHE", str(tmp_path))

@@ -25,11 +25,16 @@ def _no_cache(examples: Sequence[Example]) -> None:
     """No features of any examples are known."""
 
 
+def _no_folding(num_images: int) -> None:
+    """Nothing can be folded."""
+
+
 class Neighbours:
     """The first captions of the `count` training images whose features have the largest cosines with an image's.
 
     `encode` maps images (N,3,S,S) uint8 to features (N,C). `folder` has those of the training images, normalised and in
     half precision, with their ids and captions. `cached` has features (N,C) of N examples where they are on the disk.
+    `fold` is called with the number of images to come.
     Raises `UserError` if the folder is damaged.
     """
 
@@ -42,6 +47,7 @@ class Neighbours:
         *,
         count: int,
         cached: Callable[[Sequence[Example]], torch.Tensor | None] = _no_cache,
+        fold: Callable[[int], None] = _no_folding,
     ) -> None:
         try:
             stored_features = torch.from_numpy(np.load(folder / _FEATURES)).float()
@@ -54,7 +60,7 @@ class Neighbours:
         self.rows = {image_id: row for row, image_id in enumerate(stored["ids"])}
         self.images = stored.get("images", [])  # not in folders of earlier versions
         self.encode, self.transform, self.workers = encode, transform, workers
-        self.count, self.cached = count, cached
+        self.count, self.cached, self.fold = count, cached, fold
 
     @staticmethod
     def store(
@@ -115,6 +121,7 @@ class Neighbours:
         cached = self.cached(examples)
         if cached is not None:
             return _normalized(cached).split(_BATCH)
+        self.fold(len(examples))
         return _features(examples, self.encode, self.transform, self.workers)
 
     def _row_of(self, example: Example) -> int | None:

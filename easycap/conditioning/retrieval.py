@@ -49,7 +49,6 @@ class FrozenEncoder:
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        self.model.fold_encoder(len(images))  # pays off for a data set's batches, not for a photo
         patches, mask, _ = self.model.encode(images.to(self.device))
         weight = mask.unsqueeze(-1).to(patches)
         return (patches * weight).sum(1) / weight.sum(1)
@@ -128,6 +127,7 @@ def make_neighbours(encoder: FrozenEncoder, examples: Sequence[Example], *, work
             "caching features of %s training images in %s, to retrieve drafts", f"{len(examples):,}", folder
         )
         encoder.save(new)
+        encoder.model.fold_encoder(len(examples))
         encode = FastestThreads(encoder, ahead=len(examples), device=encoder.device, what="caching features")
         with restore_thread_count():
             Neighbours.store(new, examples, encode, encoder.transform, workers, encoder.cached)
@@ -138,7 +138,10 @@ def make_neighbours(encoder: FrozenEncoder, examples: Sequence[Example], *, work
 def open_neighbours(folder: Path, device: torch.device, workers: int | str, *, count: int) -> Neighbours:
     """Return the neighbours in a folder that `make_neighbours` made, with the encoder that is saved there."""
     encoder = FrozenEncoder.of_folder(folder, device)
-    return Neighbours(folder, encoder, encoder.transform, workers, count=count, cached=encoder.cached)
+    fold = encoder.model.fold_encoder
+    return Neighbours(
+        folder, encoder, encoder.transform, workers, count=count, cached=encoder.cached, fold=fold
+    )
 
 
 def copy_neighbours(neighbours: Path, folder: Path) -> None:

@@ -17,7 +17,7 @@ from easycap.utils.files import write_json
 from easycap.utils.paths import outputs_dir
 
 COMMANDS = "training_commands"  # key in result.json
-_SETTING = re.compile(r"[+~]{0,2}[a-z_]+(\.[\w.]+)?=.*", re.DOTALL)
+_SETTING = re.compile(r"[+~]{0,2}[a-z_]+(\.[\w.-]+)?=.*", re.DOTALL)
 # Groups of the config that an ensemble has from its first member alone.
 _OF_FIRST = ("decoding", "refine", "validation")
 
@@ -50,8 +50,8 @@ def evaluation_folder(names: Sequence[Path], *, ensemble: bool, folder: Path | N
         return _pretrained_folder(names, folder)
     if settings := _settings_among(names):
         raise UserError(
-            f"{settings[0]}: a run is evaluated as it was trained; only data settings, and options such as "
-            "--decoding and --batch-size, can be given"
+            f"{settings[0]}: a run is evaluated with the settings it was trained with; only those of the data, "
+            "encoder.features=PATH, and options such as --decoding and --batch-size can be changed"
         )
     folders = [find_run(name) for name in names]
     members = members_to_load(folders, ensemble=ensemble)

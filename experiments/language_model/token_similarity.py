@@ -1,9 +1,10 @@
 """How similar the image tokens of an untrained captioner are: mean cosine within an image and between images.
 
     python experiments/language_model/token_similarity.py data.root=FLICKR8K [encoder.weights=W] [image_tokens.count=5]
+    python experiments/language_model/token_similarity.py resampler split data.root=FLICKR8K
 
-Other settings are given as for `easycap train`; image_tokens is varied here. The images are the first 64 of val. The
-language model is not needed: a small GPT-2 of SmolLM2's width stands in.
+Other settings are given as for `easycap train`; image_tokens is varied here, over those named or `WAYS`. The images are the
+first 64 of val. The language model is not needed: a small GPT-2 of SmolLM2's width stands in.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch.nn.functional import normalize
 
 from easycap.config.compose import compose
+from easycap.config.own_dirs import use_config_dirs
 from easycap.config.schema import check
 from easycap.train import create_task
 
@@ -22,9 +24,11 @@ IMAGES = 64
 
 
 def main() -> None:
+    words = use_config_dirs(sys.argv[1:])[0]
+    overrides = [word for word in words if "=" in word]
     print("| `image_tokens` | within an image | between images |\n|---|---:|---:|")
-    for way in WAYS:
-        within, between = similarities(way, sys.argv[1:])
+    for way in [word for word in words if "=" not in word] or WAYS:
+        within, between = similarities(way, overrides)
         print(f"| `{way}` | {within:.2f} | {between:.2f} |", flush=True)
 
 
@@ -36,6 +40,7 @@ def similarities(way: str, overrides: list[str]) -> tuple[float, float]:
     recipe = [
         "experiment=easycap/flickr8k_gpt2",
         f"image_tokens={way}",
+        "image_tokens.count=10",
         *sizes,
         "device=cpu",
         "tracking=none",

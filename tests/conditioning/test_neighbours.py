@@ -159,3 +159,12 @@ def test_each_image_is_looked_up_once(neighbours: Neighbours, training: list[Exa
     assert asked == [["red", "orange", "green"], ["blue"]]
     assert retrieved.test_text(training[0]) == "a orange image"
     assert pickle.loads(pickle.dumps(retrieved)).test_text(training[0]) == "a orange image"
+
+
+def test_the_encoder_learns_how_many_images_are_to_come(tmp_path: Path, training: list[Example]) -> None:
+    Neighbours.store(tmp_path, training, encode, TRANSFORM, 0)
+    asked: list[int] = []
+    neighbours = Neighbours(tmp_path, encode, TRANSFORM, 0, count=1, fold=asked.append)
+    neighbours(training)  # stored
+    neighbours([example(tmp_path, "dark", (0, 60, 0)), example(tmp_path, "reddish", (200, 20, 10))])
+    assert asked == [2]

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from easycap.conditioning.retrieval import FrozenEncoder
 from easycap.models import image_model
 from easycap.models.encoders.small import SmallEncoder
 from easycap.models.encoders.timm import TimmEncoder
@@ -196,17 +195,3 @@ def test_images_are_in_channels_last_and_weights_stay_as_muon_wants_them() -> No
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
     assert all(p.is_contiguous() for p in model.parameters())
     assert not torch.equal(model.state_dict()["encoder.stages.1.0.weight"], before)
-
-
-def test_retrieval_folds_its_encoder_for_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_model, "_WORTH_FOLDING", 2)
-    encoder = FrozenEncoder({}, timm_encoder("resnet10t"), torch.device("cpu"))
-    alone = encoder(pixels(1))
-    whole = encoder(pixels(2))  # folds
-    torch.testing.assert_close(whole[:1], alone, rtol=1e-4, atol=1e-5)
-    calls = []
-    encoder.model.encoder.register_forward_hook(lambda *_: calls.append(1))  # not called for the folded copy
-    encoder(pixels(2))
-    assert not calls
-    encoder(pixels(1))
-    assert calls

@@ -16,7 +16,7 @@ from easycap.models.image_tokens.resampler import Resampler
 
 @register("image_tokens", "apart_resampler")
 class ApartResampler(Resampler):
-    """A Resampler with initial query and key weights `gain` times as large, and positions `position_gain` times."""
+    """A Resampler with scaled initial query and key weights and positions."""
 
     def __init__(
         self,
