@@ -1,4 +1,4 @@
-"""Scores with intervals on the studies' pages are stored beside them."""
+"""Scores with intervals on the pages of the studies in `STORED_FROM` are stored beside them."""
 
 from __future__ import annotations
 
