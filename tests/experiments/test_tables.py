@@ -15,7 +15,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 # By study, the heading from which on every figure is stored.
 STORED_FROM = dict.fromkeys(
     ("flickr8k_systems", "image_tokens", "drafts", "language_model", "systems"), "# "
-) | dict.fromkeys(("vocab", "tags"), "## On photographs")
+) | dict.fromkeys(("self_critical", "tags", "vocab"), "## On photographs")
 NUMBER = r"([+-]?\d+\.\d)"
 INTERVAL = re.compile(rf"{NUMBER}\*{{0,2}} \({NUMBER} (?:–|to) {NUMBER}\)")
 
