@@ -155,26 +155,31 @@ class Validator:
 
     @torch.inference_mode()
     def _loss(self, batches: Sequence[Batch] | Batches) -> tuple[float, float]:
-        """Mean loss per word over `batches`, and over the first of them with images given to the wrong captions."""
+        """Mean loss per word over `batches`, and what it would be with images given to the wrong captions.
+
+        Of the latter, the first batch shows how much is added to its own loss.
+        """
         was_training = self.model.training
         self.model.eval()
         total = words = 0.0
-        shuffled = float("nan")
+        added = float("nan")
         for number, batch in enumerate(self._shown(batches, "validation loss")):
             count = int((batch.targets != self.pad_id).sum())
             batch = batch.to(self.device)
             with self.autocast():
-                total += float(self.objective(self.model, batch)[0]) * count
+                loss = float(self.objective(self.model, batch)[0])
+            total += loss * count
             if number == 0:
                 # Outside autocast, which on a CPU cannot roll cached features in half precision.
                 batch.inputs = replace(batch.inputs, images=batch.inputs.images.roll(1, dims=0))
                 with self.autocast():
-                    shuffled = float(self.objective(self.model, batch)[0])
+                    added = float(self.objective(self.model, batch)[0]) - loss
             words += count
             trim_if_needed()
         self.model.train(was_training)
         sums = self.ranks.all_reduce_sum({"loss": total, "words": words})
-        return sums["loss"] / sums["words"], self.ranks.broadcast(shuffled)
+        mean = sums["loss"] / sums["words"]
+        return mean, mean + self.ranks.broadcast(added)
 
 
 def warnings_of(validation: Validation, state: TrainState, metric: str) -> dict[str, str]:
