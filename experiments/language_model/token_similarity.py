@@ -3,8 +3,8 @@
     python experiments/language_model/token_similarity.py data.root=FLICKR8K [encoder.weights=W] [image_tokens.count=5]
     python experiments/language_model/token_similarity.py resampler split data.root=FLICKR8K
 
-Other settings are given as for `easycap train`; image_tokens is varied here, over those named or `WAYS`. The images are the
-first 64 of val. The language model is not needed: a small GPT-2 of SmolLM2's width stands in.
+Other settings are given as for `easycap train`; image_tokens is varied here, over those named or `WAYS`. The images are
+the first 64 of val. The language model is not needed: a small GPT-2 of SmolLM2's width stands in.
 """
 
 from __future__ import annotations
