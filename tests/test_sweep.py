@@ -82,7 +82,10 @@ def test_axes_of_the_command_line_replace_and_join_those_of_the_file() -> None:
 def test_every_ready_search_space_composes(
     option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sweep_module, "_run", lambda runs, folder, launcher: len(runs))
+    labels: list[str] = []
+    monkeypatch.setattr(
+        sweep_module, "_run", lambda runs, *_: labels.extend(run.label for run in runs) or len(runs)
+    )
     checked = []
     monkeypatch.setattr(plan_runs, "DryRuns", lambda: checked.append)
     monkeypatch.setattr(plan_runs, "validate", check)
@@ -91,6 +94,7 @@ def test_every_ready_search_space_composes(
         >= 1
     )
     assert len(checked) == len(json.loads((tmp_path / "sweep.json").read_text())["runs"])
+    assert len(set(labels)) == len(labels), "each run has a name of its own"
 
 
 # What a search space is for, and where pretrained parts lie.

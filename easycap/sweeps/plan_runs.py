@@ -31,13 +31,16 @@ def planned_runs_of(
 ) -> dict[PlannedRun, dict[str, Any]]:
     """Return every run with its checked config; `UserError` names the first that is wrong.
 
-    The keys of `telling` name the runs; None: those that have several values.
+    The keys of `telling` name the runs; None: those that have several values and, where these do not suffice, those
+    that not every product has.
     """
     varying = {key for space in spaces for key in space}
     common = [line_of(o) for o in fixed if o.key_or_group not in varying]
+    asked = list(dict.fromkeys(tuple(one.items()) for space in spaces for one in combinations(space)))
     if telling is None:
         telling = _telling(fixed, spaces, read_plan(folder).get("axes", {}))
-    asked = list(dict.fromkeys(tuple(one.items()) for space in spaces for one in combinations(space)))
+        if len({tuple(item for item in one if item[0] in telling) for one in asked}) < len(asked):
+            telling |= {key for key in varying if any(key not in space for space in spaces)}
     compose, dry_run, folders = Composer(common), DryRuns(), _Folders(folder)
     runs: dict[str, PlannedRun] = {}
     checked: dict[PlannedRun, dict[str, Any]] = {}
