@@ -40,10 +40,10 @@ def test_the_resampler_of_the_study_starts_with_other_tokens(
     features = Features(torch.randn(4, 12, 6), torch.ones(4, 12, dtype=torch.bool), (3, 4))
     within = []
     with searched(STUDY.parent / "image_tokens" / "apart", monkeypatch):
-        apart = importlib.import_module("apart_resampler").ApartResampler
+        apart = importlib.import_module("apart_resampler").apart_resampler
         for gain, position_gain in ((1.0, 1.0), (3.0, 15.0)):
             torch.manual_seed(0)
             gains = {"gain": gain, "position_gain": position_gain}
-            of = apart(6, 32, (3, 4), count=5, num_layers=1, num_heads=2, **gains)
+            of = apart(6, 32, (3, 4), count=5, **gains)
             within.append(script.mean_of_pairs(torch.nn.functional.normalize(of(features)[0], dim=-1)))
     assert within[0] > 0.8 and within[1] < within[0] - 0.2
