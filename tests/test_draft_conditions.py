@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -198,7 +199,11 @@ def test_workers_change_nothing(tmp_path: Path, refined: Path) -> None:
 
 
 def test_retrieval_by_the_encoder_of_another_run(
-    refined: Path, tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture
+    refined: Path,
+    tmp_path: Path,
+    photo: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = run(
         tmp_path / "run", "draft=retrieval", f"draft.run={refined}", "refine.rounds=1", "trainer.max_steps=3"
@@ -207,6 +212,10 @@ def test_retrieval_by_the_encoder_of_another_run(
     assert len(stored["ids"]) == 24
     shown = {row["id"]: row["conditioning"]["draft"] for row in read(path, "samples/test.json")["random"]}
     assert set(shown.values()) <= set(stored["captions"])
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "experiments" / "language_model"))
+    importlib.import_module("nearest_caption").main(str(path), str(tmp_path / "nearest.json"))
+    nearest = {row["image_id"]: row["caption"] for row in json.loads((tmp_path / "nearest.json").read_text())}
+    assert {image_id: nearest[image_id] for image_id in shown} == shown
     # The run's folder is all that captioning needs: neither the other run nor the data.
     moved = tmp_path / "moved"
     shutil.copytree(path, moved)

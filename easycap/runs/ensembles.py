@@ -63,7 +63,7 @@ def evaluation_folder(names: Sequence[Path], *, ensemble: bool, folder: Path | N
 
 
 def _settings_among(names: Sequence[Path]) -> list[str]:
-    """Return what looks like GROUP.KEY=VALUE and is no folder."""
+    """Return the names that look like GROUP.KEY=VALUE and are not runs."""
     return [str(name) for name in names if _SETTING.fullmatch(str(name)) and not find_run(name).exists()]
 
 
